@@ -1,0 +1,207 @@
+//! Settings, read once at start-up and checked before anything else happens.
+//!
+//! Later layers win: built-in defaults, `tollgate.toml`, the environment,
+//! command-line flags. Every problem is reported at once and none is repaired
+//! silently; a value is never repeated in a message, it may be a secret.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub data_dir: PathBuf,
+    pub database: DatabaseConfig,
+    pub redis: Option<RedisConfig>,
+    pub auth: AuthConfig,
+    pub admin: AdminConfig,
+    pub upstream: UpstreamConfig,
+    pub limits: LimitsConfig,
+    pub usage: UsageConfig,
+    pub log: LogConfig,
+    pub metrics: MetricsConfig,
+    /// Origins that browsers may call the API from (CORS); exact matches.
+    pub allowed_origins: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub host: IpAddr,
+    pub port: u16,
+    /// Threads that serve connections; one single-threaded runtime each.
+    pub workers: usize,
+    /// Peers whose `X-Forwarded-*` fields count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `Host` values that are answered, lower case without port. Empty: any.
+    pub trusted_hosts: Vec<String>,
+    /// Scheme and authority that links are made with; no trailing slash.
+    pub public_url: Option<String>,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// A request's whole head must arrive within this time.
+    pub header_timeout: Duration,
+    /// A peer that neither sends nor takes a byte for this long is cut off.
+    pub io_timeout: Duration,
+    /// How long `/health/ready` answers 503 before the listener closes.
+    pub shutdown_delay: Duration,
+    /// How long requests under way may take after that.
+    pub shutdown_grace: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// `sqlite://<file>` or `postgres://…`.
+    pub url: SecretString,
+    pub max_connections: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    pub url: SecretString,
+}
+
+/// How JWTs are signed. Fixed by configuration, never taken from a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Hs256,
+    Rs256,
+    EdDsa,
+}
+
+/// Who may make an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    Open,
+    Closed,
+}
+
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    pub algorithm: Algorithm,
+    /// HS256: at least 32 bytes. `None`: made once and kept in the data
+    /// directory.
+    pub secret_key: Option<SecretString>,
+    /// RS256 and EdDSA: the private key, PEM (PKCS#8). `None`: an Ed25519 key is
+    /// made once and kept in the data directory; RS256 must be given one.
+    pub private_key: Option<SecretString>,
+    /// HS256 secrets that no longer sign but still verify.
+    pub previous_secret_keys: Vec<SecretString>,
+    /// Public keys (PEM) that no longer sign but still verify.
+    pub previous_public_keys: Vec<String>,
+    pub issuer: String,
+    pub audience: String,
+    pub token_life: Duration,
+    pub registration: Registration,
+    /// Fewest characters of a password, 8..=64.
+    pub password_min_length: usize,
+    /// argon2id: memory in KiB, passes, lanes.
+    pub argon2_memory_kib: u32,
+    pub argon2_passes: u32,
+    pub argon2_lanes: u32,
+}
+
+/// The first admin, made at the first start only.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    pub username: String,
+    pub email: String,
+    /// `None`: generated and printed once.
+    pub password: Option<SecretString>,
+}
+
+/// Where the default upstream appears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// Under this prefix, without trailing slash (`/api/v1/proxy`); then also
+    /// under `/api/proxy` if it is the default.
+    Prefix(String),
+    /// Every path that is not ours.
+    Root,
+}
+
+/// What the default upstream demands of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamAuth {
+    Public,
+    Optional,
+    Required,
+}
+
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// `http://` or `https://`, without path; `None`: the built-in echo.
+    pub url: Option<String>,
+    pub mount: Mount,
+    pub auth: UpstreamAuth,
+    pub verify_tls: bool,
+    pub basic_auth: Option<(String, SecretString)>,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    /// For the whole exchange, unless the answer is a stream.
+    pub total_timeout: Duration,
+    /// A stream on which nothing moves for this long is cut.
+    pub idle_timeout: Duration,
+    /// Idle connections are dropped after this long; below the upstream's own.
+    pub pool_idle: Duration,
+    /// Largest request body, bytes.
+    pub max_body_bytes: u64,
+}
+
+/// What holds when the shared counters cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreLoss {
+    /// Each instance holds the limit divided by the instances last seen.
+    Share,
+    Deny,
+    Allow,
+}
+
+/// Default limits; 0 is no limit.
+#[derive(Clone, Debug)]
+pub struct LimitsConfig {
+    /// Per address, for requests without a credential.
+    pub address_per_minute: u64,
+    pub address_per_hour: u64,
+    pub user_per_minute: u64,
+    pub user_per_hour: u64,
+    /// For keys that set none of their own.
+    pub key_per_minute: u64,
+    pub key_per_hour: u64,
+    pub on_store_loss: OnStoreLoss,
+}
+
+#[derive(Clone, Debug)]
+pub struct UsageConfig {
+    pub retention_days: u32,
+    /// Most recent requests kept in the request log.
+    pub request_log_max: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// A `tracing_subscriber::EnvFilter` directive.
+    pub level: String,
+    /// `None`: JSON unless the output is a terminal.
+    pub json: Option<bool>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MetricsConfig {
+    /// A listener of its own on this port; `None`: `/metrics` on the main one.
+    pub port: Option<u16>,
+    /// Demanded as a bearer token where set.
+    pub token: Option<SecretString>,
+}
+
+impl ServerConfig {
+    pub fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}

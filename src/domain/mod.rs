@@ -1,0 +1,17 @@
+//! Types and rules with no I/O. Depends on nothing else in the crate.
+//!
+//! What is decided here is decided from values alone: a rule that needs the
+//! time takes it as a parameter, a rule that needs a row is a service's.
+
+pub mod address;
+pub mod api_key;
+pub mod clock;
+pub mod id;
+pub mod limit;
+pub mod login;
+pub mod page;
+pub mod principal;
+pub mod text;
+pub mod token;
+pub mod usage;
+pub mod user;

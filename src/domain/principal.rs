@@ -1,0 +1,57 @@
+//! Who a request acts for.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    api_key::ApiKey,
+    id::{ApiKeyId, SessionId, UserId},
+    user::{Role, Roles},
+};
+
+/// What of an account every request needs; cached by its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    pub id: UserId,
+    pub username: String,
+    pub roles: Roles,
+    pub is_active: bool,
+    pub version: i64,
+}
+
+/// A proven identity. Exists only after every check on the credential passed.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    pub account: Arc<Account>,
+    pub credential: Credential,
+}
+
+/// By what the principal was proven.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A login's JWT.
+    Login(SessionId),
+    ApiKey(Arc<ApiKey>),
+}
+
+impl Principal {
+    pub fn user_id(&self) -> UserId {
+        self.account.id
+    }
+
+    pub fn key(&self) -> Option<&Arc<ApiKey>> {
+        match &self.credential {
+            Credential::ApiKey(key) => Some(key),
+            Credential::Login(_) => None,
+        }
+    }
+
+    pub fn key_id(&self) -> Option<ApiKeyId> {
+        self.key().map(|key| key.id)
+    }
+
+    pub fn has(&self, role: Role) -> bool {
+        self.account.roles.has(role)
+    }
+}
