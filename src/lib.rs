@@ -20,5 +20,6 @@
 //! | [`config`] | settings, checked before anything starts |
 //! | [`app`] | wires all of it together |
 
+pub mod cache;
 pub mod config;
 pub mod domain;
