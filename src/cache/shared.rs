@@ -65,8 +65,7 @@ pub(super) async fn put(
 ) {
     let mut script = PUT.prepare_invoke();
     script.key(name).arg(version).arg(body).arg(millis(life));
-    let write =
-        |mut connection| async move { script.invoke_async::<()>(&mut connection).await };
+    let write = |mut connection| async move { script.invoke_async::<()>(&mut connection).await };
     redis.call("cache write", write).await;
 }
 
@@ -80,8 +79,7 @@ pub(super) async fn bury(
 ) -> bool {
     let mut script = BURY.prepare_invoke();
     script.key(name).arg(version).arg(millis(life)).arg(CHANNEL).arg(message);
-    let write =
-        |mut connection| async move { script.invoke_async::<()>(&mut connection).await };
+    let write = |mut connection| async move { script.invoke_async::<()>(&mut connection).await };
     redis.call("cache invalidation", write).await.is_some()
 }
 

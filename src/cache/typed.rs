@@ -134,11 +134,7 @@ impl<T: Cached> Cache<T> {
     /// `load` runs again when the key was invalidated meanwhile, so the answer
     /// is never older than an invalidation that preceded it; its error is
     /// returned as it is and nothing is kept. Dropping the future is harmless.
-    pub async fn get_or_load<E, F, Fut>(
-        &self,
-        key: &T::Key,
-        load: F,
-    ) -> Result<Option<Arc<T>>, E>
+    pub async fn get_or_load<E, F, Fut>(&self, key: &T::Key, load: F) -> Result<Option<Arc<T>>, E>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Option<T>, E>>,

@@ -1,1 +1,5 @@
 //! One integration-test binary: one link step, shared helpers, parallel tests.
+
+mod cache;
+mod limiter;
+mod support;

@@ -49,10 +49,7 @@ impl Sliding {
     pub(super) const LARGEST: u64 = u32::MAX as u64;
 
     pub(super) fn new(seconds: u32) -> Self {
-        Self {
-            length_us: u64::from(seconds.max(1)) * 1_000_000,
-            form: Form::Log(VecDeque::new()),
-        }
+        Self { length_us: u64::from(seconds.max(1)) * 1_000_000, form: Form::Log(VecDeque::new()) }
     }
 
     /// What is counted at `now`, ready to be held against `limit`.

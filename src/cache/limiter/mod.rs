@@ -152,9 +152,7 @@ impl Limiter {
         let share = Share { instances, halve_logins: true };
         let other = tiers.iter().find(|tier| !is_login(&tier.subject));
         match (shared.on_loss, other) {
-            (OnStoreLoss::Share, _) | (_, None) => {
-                self.0.memory.decide(tiers, cost, seed, share)
-            }
+            (OnStoreLoss::Share, _) | (_, None) => self.0.memory.decide(tiers, cost, seed, share),
             (OnStoreLoss::Deny, Some(tier)) => {
                 Decision::Refused(state(tier, tier.limit, tier.limit, RETRY_AFTER_LOSS_US))
             }
