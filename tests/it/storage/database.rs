@@ -110,9 +110,11 @@ async fn a_caller_who_leaves_at_any_point_leaves_a_clean_pool() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_writers_at_once_all_get_their_turn() {
     let store = Store::fresh().await;
+    // As from a command beside the server: a queue of its own.
+    let dbs = [store.db.clone(), store.files.open().await];
     let tasks: Vec<_> = (0..50)
         .map(|number| {
-            let db = store.db.clone();
+            let db = dbs[number % 2].clone();
             tokio::spawn(async move {
                 let mut tx = db.begin().await?;
                 // Reading first is what makes a deferred transaction fail.
