@@ -1,1 +1,3 @@
 //! One integration-test binary: one link step, shared helpers, parallel tests.
+
+mod config;
