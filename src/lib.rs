@@ -22,3 +22,5 @@
 
 pub mod config;
 pub mod domain;
+pub mod shutdown;
+pub mod telemetry;
