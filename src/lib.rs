@@ -20,6 +20,7 @@
 //! | [`config`] | settings, checked before anything starts |
 //! | [`app`] | wires all of it together |
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod shutdown;
