@@ -2,7 +2,7 @@
 //!
 //! Data only. A default that depends on the machine or on another setting is
 //! empty here, said in the explanation and worked out in
-//! [`assemble`](super::assemble).
+//! `assemble`.
 
 use super::keys::{Alias, Key, Kind};
 
