@@ -66,15 +66,6 @@ pub enum Peek<T> {
     Miss,
 }
 
-impl<T> Peek<T> {
-    fn into_value(self) -> Option<Arc<T>> {
-        match self {
-            Self::Hit(value) => Some(value),
-            Self::Absent | Self::Miss => None,
-        }
-    }
-}
-
 struct Slot<T> {
     value: Option<Arc<T>>,
     filled_us: u64,
@@ -148,13 +139,13 @@ impl<T: Cached> Cache<T> {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Option<T>, E>>,
     {
-        if let known @ (Peek::Hit(_) | Peek::Absent) = self.peek(key) {
-            return Ok(known.into_value());
+        if let Some(known) = self.inner.known(key) {
+            return Ok(known);
         }
         let ticket = self.inner.flights.join(key);
         let _turn = ticket.lead().await;
-        if let known @ (Peek::Hit(_) | Peek::Absent) = self.peek(key) {
-            return Ok(known.into_value());
+        if let Some(known) = self.inner.known(key) {
+            return Ok(known);
         }
         if let Some(found) = self.read_shared(key).await {
             return Ok(Some(found));
@@ -243,6 +234,14 @@ impl<T: Cached> CacheInner<T> {
             return Peek::Miss;
         }
         slot.value.map_or(Peek::Absent, Peek::Hit)
+    }
+
+    fn known(&self, key: &T::Key) -> Option<Option<Arc<T>>> {
+        match self.peek(key) {
+            Peek::Hit(value) => Some(Some(value)),
+            Peek::Absent => Some(None),
+            Peek::Miss => None,
+        }
     }
 
     fn age(&self, since_us: u64) -> Duration {

@@ -301,6 +301,16 @@ impl<'c> Users<'c> {
         Ok(Page::from_rows(rows, page.limit, |row| row.id.as_uuid()).map(User::from))
     }
 
+    /// How many accounts have the role `admin`, disabled ones included.
+    pub async fn count_admins(&mut self) -> StoreResult<i64> {
+        const SQL: &str = "SELECT COUNT(*) FROM users WHERE (roles & $1) <> 0";
+
+        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
+            .bind(Roles::from_iter([Role::Admin]))
+            .fetch_one(conn)
+            .await)
+    }
+
     /// Whether any account has the role `admin`, disabled ones included.
     pub async fn any_admin(&mut self) -> StoreResult<bool> {
         const SQL: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE (roles & $1) <> 0)";

@@ -21,9 +21,9 @@ impl Cached for Row {
     type Key = String;
     const NAMESPACE: &'static str = "test-row:1";
     // Long, so that only an invalidation can end a copy within a test.
-    const FRESH: Duration = Duration::from_mins(10);
-    const SHARED: Duration = Duration::from_mins(10);
-    const NEGATIVE: Duration = Duration::from_mins(10);
+    const FRESH: Duration = Duration::from_secs(600);
+    const SHARED: Duration = Duration::from_secs(600);
+    const NEGATIVE: Duration = Duration::from_secs(600);
 
     fn version(&self) -> i64 {
         self.version
@@ -145,22 +145,4 @@ async fn an_invalidation_survives_a_redis_that_is_away() {
     let told = || !b.knows("awaited") && !b.knows("dropped");
     until(Duration::from_secs(6), "told later", told).await;
     assert_eq!(b.get("dropped", Some(2)).await, Some(2), "and not the old one from redis");
-}
-
-/// A connection on which nothing comes any more is given up, own beats being
-/// what must come (G-18).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_subscription_is_renewed() {
-    let Some(server) = Server::start() else { return };
-    let a = instance(&server.url()).await;
-    let b = instance(&server.url()).await;
-    let both = || a.hub.instances() == 2;
-    until(Duration::from_secs(7), "two instances", both).await;
-    b.get("k", Some(1)).await;
-    server.stop();
-    sleep(Duration::from_secs(10)).await;
-    assert!(b.knows("k"), "a copy is used for as long as it is fresh");
-    server.resume();
-    until(Duration::from_secs(5), "cleared", || !b.knows("k")).await;
-    assert_eq!(a.hub.instances(), 2, "frozen");
 }

@@ -52,6 +52,14 @@ struct ApiKeyRow {
     version: i64,
 }
 
+/// A key as one of its texts opens it.
+#[derive(sqlx::FromRow)]
+struct OpenedRow {
+    #[sqlx(flatten)]
+    key: ApiKeyRow,
+    secret_expires_at: Option<DateTime<Utc>>,
+}
+
 impl TryFrom<ApiKeyRow> for ApiKey {
     type Error = StoreError;
 
@@ -137,7 +145,8 @@ impl<'c> ApiKeys<'c> {
     }
 
     /// Looks a key up by the digest of the presented text, unless that text
-    /// was replaced and its grace is over at `now`.
+    /// was replaced and its grace is over at `now`. With the key comes the end
+    /// of that grace, if it has one.
     ///
     /// Returns disabled and expired keys too: whether a key may be used is the
     /// caller's rule.
@@ -145,21 +154,21 @@ impl<'c> ApiKeys<'c> {
         &mut self,
         hash: &TokenHash,
         now: DateTime<Utc>,
-    ) -> StoreResult<Option<ApiKey>> {
+    ) -> StoreResult<Option<(ApiKey, Option<DateTime<Utc>>)>> {
         const SQL: &str = "
-            SELECT k.id, k.user_id, k.name, k.prefix, k.scopes, k.upstreams, k.allowed_ips,
+            SELECT s.expires_at AS secret_expires_at, k.id, k.user_id, k.name, k.prefix, k.scopes, k.upstreams, k.allowed_ips,
                    k.allowed_origins, k.rate_limit, k.rate_limit_per_minute, k.monthly_quota,
                    k.metadata, k.is_active, k.expires_at, k.last_used_at, k.created_at,
                    k.rotated_at, k.version
             FROM api_key_secrets s JOIN api_keys k ON k.id = s.key_id
             WHERE s.hash = $1 AND (s.expires_at IS NULL OR s.expires_at > $2)";
 
-        let row: Option<ApiKeyRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
+        let row: Option<OpenedRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
             .bind(hash.as_bytes())
             .bind(now)
             .fetch_optional(conn)
             .await)?;
-        row.map(ApiKey::try_from).transpose()
+        row.map(|row| Ok((row.key.try_into()?, row.secret_expires_at))).transpose()
     }
 
     pub async fn list(

@@ -63,16 +63,16 @@ impl ApiKeys<'_> {
         hashes.iter().map(|hash| token_hash(hash)).collect()
     }
 
-    /// As [`Self::secrets`], for all keys of a user.
-    pub async fn secrets_of_user(&mut self, user: UserId) -> StoreResult<Vec<TokenHash>> {
+    /// As [`Self::secrets`], for all keys of a user, each with its key's version.
+    pub async fn secrets_of_user(&mut self, user: UserId) -> StoreResult<Vec<(TokenHash, i64)>> {
         const SQL: &str = "
-            SELECT s.hash FROM api_keys k JOIN api_key_secrets s ON s.key_id = k.id
+            SELECT s.hash, k.version FROM api_keys k JOIN api_key_secrets s ON s.key_id = k.id
             WHERE k.user_id = $1
             ORDER BY s.created_at, s.hash";
 
-        let hashes: Vec<Vec<u8>> =
-            on_conn!(self.conn, |conn| sqlx::query_scalar(SQL).bind(user).fetch_all(conn).await)?;
-        hashes.iter().map(|hash| token_hash(hash)).collect()
+        let rows: Vec<(Vec<u8>, i64)> =
+            on_conn!(self.conn, |conn| sqlx::query_as(SQL).bind(user).fetch_all(conn).await)?;
+        rows.iter().map(|(hash, version)| Ok((token_hash(hash)?, *version))).collect()
     }
 
     /// Removes texts that ended before `before`, at most 1000 at once, so call

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use super::DbConn;
 use crate::domain::{
     id::{ApiKeyId, UserId},
-    usage::Rollup,
+    usage::Totals,
 };
 
 pub struct Usage<'c> {
@@ -60,13 +60,7 @@ pub struct UsageRow {
     pub hour: DateTime<Utc>,
     /// `None` when nothing was asked to be told apart.
     pub group: Option<GroupValue>,
-    /// Of `rollup.requests`: answered with a status below 400.
-    pub succeeded: u64,
-    /// With 400..=499.
-    pub client_errors: u64,
-    /// With 500 and above.
-    pub server_errors: u64,
-    pub rollup: Rollup,
+    pub totals: Totals,
 }
 
 /// Which recent requests a list shows; all by default.

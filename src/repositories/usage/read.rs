@@ -12,7 +12,7 @@ use super::{GroupValue, Usage, UsageFilter, UsageGroup, UsageRow};
 use crate::{
     domain::{
         id::{ApiKeyId, UserId},
-        usage::Rollup,
+        usage::Totals,
     },
     repositories::{StoreError, StoreResult, connection::on_conn, row::count},
 };
@@ -66,7 +66,11 @@ impl SumRow {
             .or_else(|| self.by_status.map(GroupValue::Status))
     }
 
-    fn add_to(&self, rollup: &mut Rollup) {
+    fn add_to(&self, totals: &mut Totals) {
+        totals.succeeded += count(self.succeeded);
+        totals.client_errors += count(self.client_errors);
+        totals.server_errors += count(self.server_errors);
+        let rollup = &mut totals.sum;
         if let Some(bucket) = self.bucket {
             rollup.latency.add(bucket, count(self.requests));
             return;
@@ -131,15 +135,9 @@ impl Usage<'_> {
             let row = rows.entry((hour, group.clone())).or_insert_with(|| UsageRow {
                 hour,
                 group,
-                succeeded: 0,
-                client_errors: 0,
-                server_errors: 0,
-                rollup: Rollup::default(),
+                totals: Totals::default(),
             });
-            row.succeeded += count(sum.succeeded);
-            row.client_errors += count(sum.client_errors);
-            row.server_errors += count(sum.server_errors);
-            sum.add_to(&mut row.rollup);
+            sum.add_to(&mut row.totals);
         }
         Ok(rows.into_values().collect())
     }
@@ -151,9 +149,9 @@ impl Usage<'_> {
         key: ApiKeyId,
         from: Option<DateTime<Utc>>,
         to: DateTime<Utc>,
-    ) -> StoreResult<Rollup> {
+    ) -> StoreResult<Totals> {
         let sums = Sums { key_id: Some(key), from, to: Some(to), ..Sums::default() };
-        let mut total = Rollup::default();
+        let mut total = Totals::default();
         for sum in self.sum(sums).await? {
             sum.add_to(&mut total);
         }
