@@ -20,5 +20,16 @@
 //! | [`config`] | settings, checked before anything starts |
 //! | [`app`] | wires all of it together |
 
+//API
+//APP
+pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod domain;
+//GW
+//JOBS
+pub mod repositories;
+//SV
+pub mod services;
+pub mod shutdown;
+pub mod telemetry;

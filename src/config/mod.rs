@@ -3,6 +3,14 @@
 //! Later layers win: built-in defaults, `tollgate.toml`, the environment,
 //! command-line flags. Every problem is reported at once and none is repaired
 //! silently; a value is never repeated in a message, it may be a secret.
+//!
+//! ```text
+//! sources -> text -> settings (one text per key) -> reader + parsers -> Config
+//! ```
+//!
+//! To add a setting: a field below, a line in [`table`], a line in `assemble`,
+//! and `tollgate config example > .env.example`. Nothing outside this module
+//! reads the environment.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,6 +20,25 @@ use std::{
 
 use ipnet::IpNet;
 use secrecy::SecretString;
+
+mod addresses;
+mod assemble;
+pub mod keys;
+mod problem;
+mod reader;
+pub mod secrets;
+mod settings;
+mod sources;
+mod strength;
+pub mod table;
+mod text;
+mod unsupported;
+mod values;
+
+pub use problem::{ConfigError, Problem};
+pub use reader::Effective;
+pub use settings::Origin;
+pub use sources::Sources;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
@@ -88,7 +115,7 @@ pub struct AuthConfig {
     /// HS256: at least 32 bytes. `None`: made once and kept in the data
     /// directory.
     pub secret_key: Option<SecretString>,
-    /// RS256 and EdDSA: the private key, PEM (PKCS#8). `None`: an Ed25519 key is
+    /// RS256 and `EdDSA`: the private key, PEM (PKCS#8). `None`: an Ed25519 key is
     /// made once and kept in the data directory; RS256 must be given one.
     pub private_key: Option<SecretString>,
     /// HS256 secrets that no longer sign but still verify.
@@ -198,6 +225,30 @@ pub struct MetricsConfig {
     pub port: Option<u16>,
     /// Demanded as a bearer token where set.
     pub token: Option<SecretString>,
+}
+
+impl Config {
+    /// Reads and checks everything. All problems are in the error.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        Self::load_with_origins(sources).map(|(config, _)| config)
+    }
+
+    /// As [`Config::load`], with what is in force and which layer said so, for
+    /// people to look at: secrets are masked.
+    pub fn load_with_origins(sources: &Sources) -> Result<(Self, Vec<Effective>), ConfigError> {
+        let mut problems = sources.problems.clone();
+        let settings = settings::Settings::collect(sources, &mut problems);
+        let mut reader = reader::Reader::new(&settings, problems);
+        let config = assemble::config(&mut reader);
+        let (effective, mut problems) = reader.finish();
+        if problems.is_empty() {
+            return Ok((config, effective));
+        }
+        // A setting that two rules look at would be reported twice.
+        let mut seen = std::collections::HashSet::new();
+        problems.retain(|problem| seen.insert(problem.to_string()));
+        Err(ConfigError::new(problems))
+    }
 }
 
 impl ServerConfig {

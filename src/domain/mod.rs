@@ -10,6 +10,7 @@ pub mod id;
 pub mod limit;
 pub mod login;
 pub mod page;
+pub mod password;
 pub mod principal;
 pub mod text;
 pub mod token;

@@ -5,7 +5,7 @@
 //! secret: it lets a typing error, a truncated copy or a leaked-key scanner be
 //! answered without a look-up (the form GitHub's tokens introduced).
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
@@ -112,6 +112,22 @@ impl fmt::Display for TokenHash {
         f.write_str(&hex::encode(self.0))
     }
 }
+
+impl FromStr for TokenHash {
+    type Err = MalformedHash;
+
+    /// The inverse of `Display`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| MalformedHash)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Not 64 hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("not a token hash")]
+pub struct MalformedHash;
 
 impl fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

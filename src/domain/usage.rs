@@ -120,6 +120,27 @@ impl Rollup {
     }
 }
 
+/// Sums over a span, by how the requests were answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Of `sum.requests`: answered with a status below 400.
+    pub succeeded: u64,
+    /// With 400..=499.
+    pub client_errors: u64,
+    /// With 500 and above.
+    pub server_errors: u64,
+    pub sum: Rollup,
+}
+
+impl Totals {
+    pub fn merge(&mut self, other: &Self) {
+        self.succeeded += other.succeeded;
+        self.client_errors += other.client_errors;
+        self.server_errors += other.server_errors;
+        self.sum.merge(&other.sum);
+    }
+}
+
 /// A histogram of durations that can be added up over any span.
 ///
 /// Bucket `b` holds durations below [`Histogram::upper_us`]`(b)` and not below

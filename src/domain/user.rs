@@ -125,3 +125,23 @@ impl<'de> Deserialize<'de> for Roles {
         Vec::<Role>::deserialize(deserializer).map(|roles| roles.into_iter().collect())
     }
 }
+
+/// Fewest and most characters of a username.
+pub const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=64;
+
+/// Whether the text can be a username: letters, digits, `.`, `_`, `-` of
+/// ASCII. Without `@`, so that a login name is a username or an e-mail address
+/// but never both; ASCII, so that it travels in a header field as it is.
+pub fn is_username(text: &str) -> bool {
+    USERNAME_CHARS.contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// A user together with what only the owner and an export may see.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    pub username: String,
+    pub email: String,
+    pub full_name: Option<String>,
+    pub roles: Roles,
+}

@@ -1,1 +1,8 @@
 //! One integration-test binary: one link step, shared helpers, parallel tests.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod cache;
+mod config;
+mod limiter;
+mod storage;
+mod support;

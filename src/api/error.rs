@@ -1,0 +1,281 @@
+//! The one place where failures become HTTP.
+//!
+//! [`ErrorCode`] is the registry: a stable code, its status, its title. What
+//! the services and the gateway can fail with is mapped in [`super::error_map`].
+
+use axum::{
+    http::{HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use http_body_util::Full;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{domain::limit::TierState, gateway::rate_headers};
+
+pub type ApiResult<T> = Result<T, ApiError>;
+
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident;)*) => {
+        /// Stable machine-readable codes. Adding one is fine, renaming one is a
+        /// breaking change: clients match on these, never on `detail`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+        pub enum ErrorCode {
+            $($(#[$doc])* #[serde(rename = $code)] $variant,)*
+        }
+
+        impl ErrorCode {
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// The request breaks a rule that no other code names.
+    InvalidRequest = "invalid_request", BAD_REQUEST;
+    /// The body is not JSON, or nested deeper than 64 levels.
+    InvalidJson = "invalid_json", BAD_REQUEST;
+    /// A path with dot segments, encoded separators or broken escapes.
+    AmbiguousPath = "ambiguous_path", BAD_REQUEST;
+    /// Length or coding of the message is stated in a way that two readers
+    /// could understand differently.
+    InvalidFraming = "invalid_framing", BAD_REQUEST;
+    /// A field name outside letters, digits and `-`.
+    InvalidHeader = "invalid_header", BAD_REQUEST;
+    /// `Host` is missing, given twice, or not one that is answered here.
+    InvalidHost = "invalid_host", BAD_REQUEST;
+    /// The same credential field twice.
+    DuplicateCredential = "duplicate_credential", BAD_REQUEST;
+    /// A key or token in the query, where logs and histories keep it.
+    CredentialInUrl = "credential_in_url", BAD_REQUEST;
+    /// No credential at all.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED;
+    /// Unknown, expired, revoked or malformed.
+    InvalidCredential = "invalid_credential", UNAUTHORIZED;
+    /// Wrong name or password, or a disabled account.
+    InvalidLogin = "invalid_login", UNAUTHORIZED;
+    /// Unknown, expired or already used.
+    InvalidRefreshToken = "invalid_refresh_token", UNAUTHORIZED;
+    Forbidden = "forbidden", FORBIDDEN;
+    /// An API key where a login is needed.
+    LoginRequired = "login_required", FORBIDDEN;
+    RoleRequired = "role_required", FORBIDDEN;
+    ScopeMissing = "scope_missing", FORBIDDEN;
+    AddressNotAllowed = "address_not_allowed", FORBIDDEN;
+    OriginNotAllowed = "origin_not_allowed", FORBIDDEN;
+    UpstreamNotAllowed = "upstream_not_allowed", FORBIDDEN;
+    RegistrationClosed = "registration_closed", FORBIDDEN;
+    /// The password that confirms a change is wrong.
+    WrongPassword = "wrong_password", FORBIDDEN;
+    /// Unknown, or not yours.
+    NotFound = "not_found", NOT_FOUND;
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
+    UsernameTaken = "username_taken", CONFLICT;
+    EmailTaken = "email_taken", CONFLICT;
+    /// Somebody else changes the same thing; try again.
+    Conflict = "conflict", CONFLICT;
+    LastAdmin = "last_admin", CONFLICT;
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
+    UriTooLong = "uri_too_long", URI_TOO_LONG;
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
+    /// `errors` names every field.
+    ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY;
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS;
+    QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS;
+    LoginThrottled = "login_throttled", TOO_MANY_REQUESTS;
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
+    Internal = "internal", INTERNAL_SERVER_ERROR;
+    /// The upstream refused the connection, broke off or answered nonsense.
+    UpstreamFailed = "upstream_failed", BAD_GATEWAY;
+    /// A dependency is down.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE;
+    /// Too much at once; try again.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE;
+    UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT;
+}
+
+/// The body of every error response (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "type": "https://tollgate.example/problems/validation-failed",
+    "title": "Unprocessable Entity",
+    "status": 422,
+    "code": "validation_failed",
+    "detail": "some fields are not valid",
+    "instance": "/api/v1/auth/register",
+    "request_id": "0198c0ff-ee00-7008-8000-0000000000aa",
+    "errors": [{"field": "email", "code": "email", "message": "must be an e-mail address"}]
+}))]
+pub struct Problem {
+    /// Identifies the kind of problem; the code with dashes. Not a page.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub code: ErrorCode,
+    /// Safe to show to a person; may be reworded at any time.
+    pub detail: String,
+    /// The path of the request.
+    pub instance: String,
+    pub request_id: String,
+    /// Every field that is wrong; only with 422.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// One field that cannot be taken as it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldProblem {
+    #[schema(example = "email")]
+    pub field: String,
+    #[schema(example = "email")]
+    pub code: String,
+    #[schema(example = "must be an e-mail address")]
+    pub message: String,
+}
+
+/// A failure on its way to becoming a [`Problem`].
+///
+/// As an axum response it is only a status and itself as an extension: the
+/// request's path and id are added by the layer that knows them
+/// ([`super::middleware::render_problems`]).
+#[derive(Clone, Debug)]
+pub struct ApiError(std::sync::Arc<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    code: ErrorCode,
+    detail: String,
+    errors: Vec<FieldProblem>,
+    limit: Option<TierState>,
+    retry_after_seconds: Option<u64>,
+    allow: Option<HeaderValue>,
+}
+
+impl ApiError {
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self(std::sync::Arc::new(Inner {
+            code,
+            detail: detail.into(),
+            errors: vec![],
+            limit: None,
+            retry_after_seconds: None,
+            allow: None,
+        }))
+    }
+
+    /// A failure whose cause is for the log only. Logged here, once.
+    pub fn hidden(code: ErrorCode, source: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error = source, code = code.as_str(), "request failed");
+        let this = Self::from(code);
+        if code.status() == StatusCode::SERVICE_UNAVAILABLE { this.retry_after(1) } else { this }
+    }
+
+    pub fn invalid_fields(errors: Vec<FieldProblem>) -> Self {
+        Self::new(ErrorCode::ValidationFailed, "some fields are not valid").with(|i| i.errors = errors)
+    }
+
+    /// A refusal by a limit, with the headers that tell when to come back.
+    pub fn limited(code: ErrorCode, detail: impl Into<String>, state: TierState) -> Self {
+        Self::new(code, detail).with(|inner| inner.limit = Some(state))
+    }
+
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.with(|inner| inner.retry_after_seconds = Some(seconds))
+    }
+
+    /// The methods that would have been right, for 405.
+    #[must_use]
+    pub fn allowing(self, allow: Option<HeaderValue>) -> Self {
+        self.with(|inner| inner.allow = allow)
+    }
+
+    pub fn code(&self) -> ErrorCode {
+        self.0.code
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(std::sync::Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// The finished answer. `now` is what the reset time is counted from.
+    pub fn render(
+        &self,
+        request_id: &str,
+        instance: &str,
+        now: DateTime<Utc>,
+    ) -> Response<Full<Bytes>> {
+        let Inner { code, detail, errors, limit, retry_after_seconds, allow } = &*self.0;
+        let status = code.status();
+        let problem = Problem {
+            kind: format!("https://tollgate.example/problems/{}", code.as_str().replace('_', "-")),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            code: *code,
+            detail: detail.clone(),
+            instance: instance.to_owned(),
+            request_id: request_id.to_owned(),
+            errors: errors.clone(),
+        };
+        let body = serde_json::to_vec(&problem).expect("strings and numbers serialize");
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, challenge(*code));
+        }
+        if let Some(state) = limit {
+            rate_headers::set(headers, state, now);
+            headers.insert(header::RETRY_AFTER, rate_headers::retry_after(state));
+        }
+        if let Some(seconds) = retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, (*seconds).into());
+        }
+        if let Some(allow) = allow {
+            headers.insert(header::ALLOW, allow.clone());
+        }
+        response
+    }
+}
+
+/// RFC 6750, 3: no error code where no credential was presented.
+fn challenge(code: ErrorCode) -> HeaderValue {
+    match code {
+        ErrorCode::InvalidCredential => {
+            HeaderValue::from_static("Bearer realm=\"tollgate\", error=\"invalid_token\"")
+        }
+        _ => HeaderValue::from_static("Bearer realm=\"tollgate\""),
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, code.status().canonical_reason().unwrap_or_default().to_lowercase())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> axum::response::Response {
+        let mut response = self.0.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,142 @@
+//! What each service can fail with, as codes. No wildcard arms: a new failure
+//! must be given a code on purpose.
+
+use super::error::{ApiError, ErrorCode, FieldProblem};
+use crate::{
+    domain::{api_key::KeyRefusal, limit::Window},
+    services::{
+        StoreError, access::AccessError, accounts::AccountError, api_keys::ApiKeyError,
+        limits::LimitError, logins::LoginError, passwords::PasswordError, usage::Saturated,
+    },
+};
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::hidden(ErrorCode::Unavailable, &error),
+            // A duplicate that reaches this far was not foreseen by a service.
+            StoreError::Duplicate { .. } | StoreError::Database(_) => {
+                Self::hidden(ErrorCode::Internal, &error)
+            }
+        }
+    }
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::new(ErrorCode::Overloaded, error.to_string()).retry_after(2),
+            PasswordError::Hash(_) => Self::hidden(ErrorCode::Internal, &error),
+        }
+    }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Invalid => Self::new(ErrorCode::InvalidCredential, error.to_string()),
+            AccessError::Store(store) => store.into(),
+        }
+    }
+}
+
+impl From<KeyRefusal> for ApiError {
+    fn from(refusal: KeyRefusal) -> Self {
+        let (code, detail) = match refusal {
+            KeyRefusal::Disabled | KeyRefusal::Expired => {
+                return AccessError::Invalid.into();
+            }
+            KeyRefusal::Address => {
+                (ErrorCode::AddressNotAllowed, "the key may not be used from this address")
+            }
+            KeyRefusal::Origin => {
+                (ErrorCode::OriginNotAllowed, "the key may not be used from this origin")
+            }
+            KeyRefusal::Upstream => {
+                (ErrorCode::UpstreamNotAllowed, "the key does not open this upstream")
+            }
+            KeyRefusal::Scope => (ErrorCode::ScopeMissing, "the key does not hold this scope"),
+        };
+        Self::new(code, detail)
+    }
+}
+
+impl From<LimitError> for ApiError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Exceeded(state) => {
+                let code = match state.window {
+                    Window::Month => ErrorCode::QuotaExceeded,
+                    Window::Sliding { .. } => ErrorCode::RateLimited,
+                };
+                Self::limited(code, LimitError::Exceeded(state).to_string(), state)
+            }
+            LimitError::Store(store) => store.into(),
+        }
+    }
+}
+
+impl From<Saturated> for ApiError {
+    fn from(error: Saturated) -> Self {
+        Self::new(ErrorCode::Overloaded, error.to_string()).retry_after(1)
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        let code = match error {
+            AccountError::Store(store) => return store.into(),
+            AccountError::Hashing(hashing) => return hashing.into(),
+            AccountError::Password(refusal) => {
+                return Self::invalid_fields(vec![FieldProblem {
+                    field: "password".to_owned(),
+                    code: "password".to_owned(),
+                    message: refusal.to_string(),
+                }]);
+            }
+            AccountError::RegistrationClosed => ErrorCode::RegistrationClosed,
+            AccountError::UsernameTaken => ErrorCode::UsernameTaken,
+            AccountError::EmailTaken => ErrorCode::EmailTaken,
+            AccountError::WrongPassword => ErrorCode::WrongPassword,
+            AccountError::LastAdmin => ErrorCode::LastAdmin,
+            AccountError::NotFound => ErrorCode::NotFound,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        let code = match error {
+            LoginError::Store(store) => return store.into(),
+            LoginError::Hashing(hashing) => return hashing.into(),
+            LoginError::Throttled(state) => {
+                let detail = LoginError::Throttled(state).to_string();
+                return Self::limited(ErrorCode::LoginThrottled, detail, state);
+            }
+            LoginError::Invalid => ErrorCode::InvalidLogin,
+            LoginError::InvalidRefresh => ErrorCode::InvalidRefreshToken,
+            LoginError::NoSession => ErrorCode::NotFound,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ApiKeyError> for ApiError {
+    fn from(error: ApiKeyError) -> Self {
+        let code = match error {
+            ApiKeyError::Store(store) => return store.into(),
+            ApiKeyError::Invalid(fields) => {
+                let problem = |field: crate::services::key_input::FieldError| FieldProblem {
+                    field: field.field.to_owned(),
+                    code: "invalid".to_owned(),
+                    message: field.message.to_owned(),
+                };
+                return Self::invalid_fields(fields.into_iter().map(problem).collect());
+            }
+            ApiKeyError::NotFound | ApiKeyError::NoSuchUser => ErrorCode::NotFound,
+            ApiKeyError::Conflict => ErrorCode::Conflict,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,163 @@
+//! Our own routes. HTTP in, HTTP out: handlers translate, they do not decide.
+//!
+//! To add a route: a handler in the file of its resource, `#[utoipa::path]`
+//! with the function's name as operation id, its type in the document, one
+//! call of one service. Then accept the new document with `make openapi`.
+
+mod auth;
+mod docs;
+mod double_option;
+pub mod error;
+mod error_map;
+mod extract;
+mod health;
+mod jwks;
+mod keys;
+mod metrics;
+mod middleware;
+mod openapi;
+mod page;
+mod proxy;
+mod requests;
+mod sessions;
+mod usage;
+mod users;
+mod validate;
+
+use axum::{Router, middleware::{from_fn, from_fn_with_state}};
+use tower_http::cors::CorsLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use self::error::{ApiError, ErrorCode};
+use crate::app::AppState;
+
+type ApiRouter = OpenApiRouter<AppState>;
+
+/// The canonical prefix, and the one that older clients know.
+const PREFIXES: [&str; 2] = ["/api/v1", "/api"];
+
+/// Everything the gateway does not handle.
+pub fn router(state: &AppState) -> Router {
+    let (operations, _) = operations().split_for_parts();
+    let mut router = Router::new().merge(operations).merge(docs::router(&document()));
+    for prefix in PREFIXES {
+        let (public, _) = public().split_for_parts();
+        let (private, _) = private().split_for_parts();
+        let public = public.layer(from_fn_with_state(state.clone(), middleware::limited));
+        let private = private.layer(from_fn_with_state(state.clone(), middleware::identify));
+        let both = public.merge(private).layer(from_fn(middleware::no_store));
+        router = router.nest(prefix, both);
+    }
+    router
+        .fallback(async || ApiError::new(ErrorCode::NotFound, "there is nothing at this path"))
+        // Outside of everything that can fail, so that its answers are
+        // readable for scripts of other origins too.
+        .layer(cors(&state.allowed_origins))
+        // Outermost: it also sees the fallback's answer and wrong methods.
+        .layer(from_fn_with_state(state.clone(), middleware::render_problems))
+        .with_state(state.clone())
+}
+
+/// The document of every route, the proxied ones included.
+pub fn document() -> OpenApi {
+    let router = OpenApiRouter::with_openapi(openapi::base())
+        .merge(operations())
+        .nest(PREFIXES[0], public().merge(private()));
+    let mut document = router.into_openapi();
+    proxy::describe(&mut document);
+    openapi::add_common_errors(&mut document);
+    document
+}
+
+/// Whether a canonical path is one of ours, for an upstream that is mounted at
+/// the root and gets all others.
+///
+/// Only whole first segments count: an upstream's own `/api/prompt` is not
+/// ours, `/api/keys` and everything below it is.
+pub fn is_ours(path: &str) -> bool {
+    const WHOLE: [&str; 5] = ["/health", "/metrics", "/console", "/login", "/logout"];
+    const BELOW_API: [&str; 15] = [
+        "v1", "auth", "users", "keys", "usage", "tokens", "wallet", "webhooks", "session", "chat",
+        "admin", "docs", "redoc", "openapi.json", "proxy",
+    ];
+    if path == "/.well-known/jwks.json" {
+        return true;
+    }
+    if let Some(rest) = path.strip_prefix("/api/") {
+        let first = rest.split('/').next().unwrap_or_default();
+        return BELOW_API.contains(&first);
+    }
+    WHOLE.iter().any(|prefix| {
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+fn operations() -> ApiRouter {
+    ApiRouter::new().merge(health::router()).merge(metrics::router()).merge(jwks::router())
+}
+
+/// Routes that need no credential and ignore any.
+fn public() -> ApiRouter {
+    ApiRouter::new().merge(auth::public()).merge(keys::public())
+}
+
+/// Routes that need one.
+fn private() -> ApiRouter {
+    ApiRouter::new()
+        .merge(auth::router())
+        .merge(sessions::router())
+        .merge(users::router())
+        .merge(keys::router())
+        .merge(usage::router())
+        .merge(requests::router())
+}
+
+/// Exact origins only: no wildcard, no reflection, `Vary: Origin` always.
+/// Credentials are fields, never cookies, so none are allowed.
+fn cors(allowed: &[axum::http::HeaderValue]) -> CorsLayer {
+    use axum::http::{HeaderName, Method, header};
+    let exposed = [
+        "x-request-id",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "ratelimit",
+        "ratelimit-policy",
+        "retry-after",
+    ];
+    CorsLayer::new()
+        .allow_origin(allowed.to_vec())
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("x-api-key"),
+            HeaderName::from_static("x-access-token"),
+            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static("idempotency-key"),
+        ])
+        .expose_headers(exposed.map(HeaderName::from_static))
+        .max_age(std::time::Duration::from_secs(600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_path_is_ours() {
+        for path in document().paths.paths.keys() {
+            assert!(is_ours(path), "{path}");
+            if let Some(rest) = path.strip_prefix("/api/v1/") {
+                assert!(is_ours(&format!("/api/{rest}")), "{path} without its version");
+            }
+        }
+        for path in ["/api/docs", "/api/docs/index.css", "/api/redoc", "/api/openapi.json"] {
+            assert!(is_ours(path), "{path}");
+        }
+        for path in ["/", "/api", "/api/", "/api/prompt", "/healthy", "/apis/keys", "/api/keysmith"] {
+            assert!(!is_ours(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `/usage/requests`: the most recent requests.
+
+use axum::{Json as JsonBody, extract::State};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
+use validator::Validate;
+
+use super::{
+    ApiRouter,
+    error::{ApiError, ApiResult, ErrorCode},
+    extract::{Caller, Query},
+    page::{PageQuery, PageResponse},
+    usage::own,
+};
+use crate::{
+    app::AppState,
+    domain::{
+        id::{ApiKeyId, RecordId, UserId},
+        principal::Credential,
+        usage::{Outcome, UsageRecord},
+        user::Role,
+    },
+    services::usage::RequestFilter,
+};
+
+pub(super) fn router() -> ApiRouter {
+    ApiRouter::new().routes(routes!(list_requests))
+}
+
+#[derive(Debug, Deserialize, IntoParams, Validate)]
+#[into_params(parameter_in = Query)]
+pub struct ListRequestsQuery {
+    /// Everybody's requests; needs the role admin or moderator.
+    #[serde(default)]
+    all: Option<bool>,
+    #[serde(flatten)]
+    #[param(inline)]
+    #[validate(nested)]
+    page: PageQuery,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RequestResponse {
+    #[schema(value_type = uuid::Uuid)]
+    id: RecordId,
+    request_id: String,
+    at: DateTime<Utc>,
+    #[schema(example = "GET")]
+    method: String,
+    /// Without the query.
+    #[schema(example = "/api/v1/proxy/hello")]
+    path: String,
+    #[schema(example = 200)]
+    status: u16,
+    #[schema(inline)]
+    outcome: OutcomeName,
+    duration_ms: f64,
+    bytes_in: u64,
+    bytes_out: u64,
+    #[schema(value_type = Option<uuid::Uuid>, required = true)]
+    user_id: Option<UserId>,
+    #[schema(value_type = Option<uuid::Uuid>, required = true)]
+    key_id: Option<ApiKeyId>,
+    #[schema(example = "echo")]
+    upstream: String,
+}
+
+/// How a request ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeName {
+    Completed,
+    Aborted,
+    Failed,
+    Rejected,
+}
+
+impl From<Outcome> for OutcomeName {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Aborted => Self::Aborted,
+            Outcome::Failed => Self::Failed,
+            Outcome::Rejected => Self::Rejected,
+        }
+    }
+}
+
+impl From<UsageRecord> for RequestResponse {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of a request, for people")]
+    fn from(record: UsageRecord) -> Self {
+        Self {
+            id: record.id,
+            request_id: record.request_id,
+            at: record.at,
+            method: record.method,
+            path: record.path,
+            status: record.status,
+            outcome: record.outcome.into(),
+            duration_ms: record.duration_us as f64 / 1000.0,
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            user_id: record.user_id,
+            key_id: record.key_id,
+            upstream: record.upstream,
+        }
+    }
+}
+
+/// The most recent requests, newest first: the calling key's, or with a login
+/// all of mine. Kept for a configured time and count.
+#[utoipa::path(
+    get,
+    path = "/usage/requests",
+    tag = "usage",
+    security(("jwt" = []), ("api_key" = [])),
+    params(ListRequestsQuery),
+    responses((status = OK, body = PageResponse<RequestResponse>)),
+)]
+async fn list_requests(
+    State(state): State<AppState>,
+    Caller(principal): Caller,
+    Query(query): Query<ListRequestsQuery>,
+) -> ApiResult<JsonBody<PageResponse<RequestResponse>>> {
+    let filter = if query.all.unwrap_or(false) {
+        let login = matches!(principal.credential, Credential::Login(_));
+        if !login || !(principal.has(Role::Admin) || principal.has(Role::Moderator)) {
+            return Err(ApiError::new(ErrorCode::RoleRequired, "`all` needs another role"));
+        }
+        RequestFilter { user_id: None, key_id: None }
+    } else {
+        let (user_id, key_id) = own(&principal);
+        RequestFilter { user_id, key_id }
+    };
+    let page = state.services.usage.requests(&filter, query.page.request()?).await?;
+    Ok(JsonBody(PageResponse::of(page, RequestResponse::from)))
+}

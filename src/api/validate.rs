@@ -1,0 +1,46 @@
+//! Rules for single fields of requests, shared between them.
+
+use std::borrow::Cow;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use validator::{ValidateEmail as _, ValidationError};
+
+use crate::domain::user::is_username;
+
+fn rule(
+    holds: bool,
+    code: &'static str,
+    message: &'static str,
+) -> Result<(), ValidationError> {
+    if holds {
+        return Ok(());
+    }
+    let mut error = ValidationError::new(code);
+    error.message = Some(Cow::Borrowed(message));
+    Err(error)
+}
+
+pub(super) fn email(text: &str) -> Result<(), ValidationError> {
+    let holds = text.len() <= 254 && text.validate_email();
+    rule(holds, "email", "must be an e-mail address")
+}
+
+pub(super) fn username(text: &str) -> Result<(), ValidationError> {
+    let message = "must have 3 to 64 letters, digits, dots, dashes or underscores";
+    rule(is_username(text), "username", message)
+}
+
+pub(super) fn person_name(text: &str) -> Result<(), ValidationError> {
+    let holds = text.chars().count() <= 200 && !text.chars().any(char::is_control);
+    rule(holds, "length", "must have at most 200 characters, none of them control characters")
+}
+
+/// A password that is checked, not set: bounded, since all of it is hashed.
+pub(super) fn presented_password(password: &SecretString) -> Result<(), ValidationError> {
+    let holds = password.expose_secret().len() <= 1024;
+    rule(holds, "length", "must have at most 1024 bytes")
+}
+
+pub(super) fn optional_person_name(text: &Option<String>) -> Result<(), ValidationError> {
+    text.as_deref().map_or(Ok(()), person_name)
+}

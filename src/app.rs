@@ -1,0 +1,130 @@
+//! Wires the process together: the only module that names every concrete part.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::http::HeaderValue;
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    cache::{CacheHub, Limiter, RedisStore},
+    config::{Algorithm, AuthConfig, Config, secrets},
+    domain::clock::{SharedClock, SystemClock},
+    repositories::Database,
+    services::{
+        self, Keyring, Services,
+        bootstrap::generate_password,
+        keyring::generate_ed25519_pem,
+    },
+    telemetry::metrics_handle,
+};
+
+/// What a request handler can reach.
+#[derive(Clone)]
+pub struct AppState {
+    pub services: Services,
+    pub metrics: MetricsState,
+    /// Origins that scripts may call the API from.
+    pub allowed_origins: Arc<[HeaderValue]>,
+}
+
+/// What `/metrics` needs.
+#[derive(Clone)]
+pub struct MetricsState {
+    pub exporter: PrometheusHandle,
+    /// Demanded as a bearer token where set.
+    pub token: Option<SecretString>,
+}
+
+/// All parts of the process, connected but not yet doing anything.
+pub struct App {
+    pub config: Arc<Config>,
+    pub db: Database,
+    pub hub: CacheHub,
+    pub limiter: Limiter,
+    pub redis: Option<Arc<RedisStore>>,
+    pub services: Services,
+    pub state: AppState,
+}
+
+/// Everything a test may want to replace, with production defaults.
+pub struct AppBuilder {
+    config: Config,
+    clock: SharedClock,
+}
+
+impl AppBuilder {
+    pub fn new(config: Config) -> Self {
+        Self { config, clock: Arc::new(SystemClock) }
+    }
+
+    #[must_use]
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Connects the parts. Neither the database nor Redis needs to be up.
+    ///
+    /// # Errors
+    /// A secret that cannot be read or written, or a key that is not one.
+    pub async fn build(self) -> anyhow::Result<App> {
+        let Self { config, clock } = self;
+        let db = Database::open(&config.database).await?;
+        let redis = match &config.redis {
+            Some(redis) => Some(RedisStore::open(redis.url.expose_secret())?),
+            None => None,
+        };
+        let hub = CacheHub::new(clock.clone(), redis.clone());
+        let limiter = match &redis {
+            None => Limiter::memory(clock.clone()),
+            Some(redis) => {
+                let hub = hub.clone();
+                let on_loss = config.limits.on_store_loss;
+                Limiter::shared(clock.clone(), redis.clone(), move || hub.instances(), on_loss)
+            }
+        };
+        let keyring = Arc::new(keyring(&config)?);
+        let services = Services::new(services::Parts {
+            config: &config,
+            db: db.clone(),
+            redis: redis.clone(),
+            hub: &hub,
+            limiter: limiter.clone(),
+            keyring,
+            clock,
+        });
+        let allowed_origins = config
+            .allowed_origins
+            .iter()
+            .map(|origin| HeaderValue::from_str(origin).context("ALLOWED_ORIGINS"))
+            .collect::<anyhow::Result<_>>()?;
+        let metrics =
+            MetricsState { exporter: metrics_handle(), token: config.metrics.token.clone() };
+        let state = AppState { services: services.clone(), metrics, allowed_origins };
+        Ok(App { config: Arc::new(config), db, hub, limiter, redis, services, state })
+    }
+}
+
+/// The keys that JWTs are signed with: configured ones, or those that were made
+/// at the first start and are kept in the data directory.
+pub fn keyring(config: &Config) -> anyhow::Result<Keyring> {
+    let AuthConfig { algorithm, secret_key, private_key, .. } = &config.auth;
+    let dir = &config.data_dir;
+    let kept = |name, make: fn() -> String| {
+        secrets::load_or_create(dir, name, make)
+            .with_context(|| format!("the secret {name} in {}", dir.display()))
+    };
+    let material = match (algorithm, secret_key, private_key) {
+        (Algorithm::Hs256, Some(secret), _) => secret.clone(),
+        (Algorithm::Hs256, None, _) => kept("jwt-hs256", || {
+            // Two of them: 274 bits.
+            let parts = [generate_password(), generate_password()];
+            parts.iter().map(SecretString::expose_secret).collect()
+        })?,
+        (_, _, Some(pem)) => pem.clone(),
+        (_, _, None) => kept("jwt-ed25519.pem", || generate_ed25519_pem(rand::random()))?,
+    };
+    Ok(Keyring::new(&config.auth, &material)?)
+}

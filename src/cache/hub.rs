@@ -1,0 +1,300 @@
+//! Makes the caches and carries invalidations between instances.
+//!
+//! Messages are hints that save time: one that is lost leaves an old copy for
+//! at most its lifetime. Whenever messages may have been missed, every copy in
+//! memory is dropped. What could not be sent is repeated until the copies that
+//! it would have evicted have expired on their own.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    breaker,
+    redis::RedisStore,
+    shared,
+    typed::{Cache, CacheInner, Cached},
+};
+use crate::domain::clock::SharedClock;
+
+const BEAT_EVERY: Duration = Duration::from_secs(3);
+/// Nothing heard for this long, own beats included: the connection is dead.
+const SILENCE: Duration = Duration::from_secs(9);
+/// An instance counts for this long after its last beat.
+const PRESENCE: Duration = Duration::from_secs(10);
+const REPEAT_EVERY: Duration = Duration::from_millis(500);
+/// Changes waiting for Redis. Beyond it the copies' lifetime is the bound.
+const OUTBOX: usize = 10_000;
+
+/// One evicted key, as the other instances are told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Change {
+    namespace: String,
+    key: String,
+    version: i64,
+    #[serde(skip)]
+    life: Duration,
+}
+
+impl Change {
+    pub(super) fn new<T: Cached>(key: &T::Key, version: i64) -> Self {
+        let namespace = T::NAMESPACE.to_owned();
+        Self { namespace, key: key.to_string(), version, life: T::SHARED }
+    }
+
+    fn name(&self) -> String {
+        shared::name(&self.namespace, &self.key)
+    }
+}
+
+/// A beat, or a beat with a change.
+#[derive(Debug, Serialize, Deserialize)]
+struct Message {
+    instance: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    change: Option<Change>,
+}
+
+/// What the hub can do to a cache whose type it does not know.
+trait Member: Send + Sync {
+    fn evict(&self, key: &str, version: i64);
+    fn clear(&self);
+}
+
+impl<T: Cached> Member for CacheInner<T> {
+    fn evict(&self, key: &str, version: i64) {
+        match key.parse() {
+            Ok(key) => Self::evict(self, &key, version),
+            // Not a key of this version of the program: anything may be meant.
+            Err(_) => Self::clear(self),
+        }
+    }
+
+    fn clear(&self) {
+        Self::clear(self);
+    }
+}
+
+struct Registered {
+    kind: TypeId,
+    member: Arc<dyn Member>,
+    typed: Arc<dyn Any + Send + Sync>,
+}
+
+pub(super) struct HubInner {
+    instance: String,
+    clock: SharedClock,
+    redis: Option<Arc<RedisStore>>,
+    caches: Mutex<HashMap<&'static str, Registered>>,
+    outbox: Mutex<HashMap<String, (Change, Instant)>>,
+    instances: AtomicUsize,
+}
+
+/// The caches of this instance and their link to those of the others. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct CacheHub(Arc<HubInner>);
+
+impl CacheHub {
+    /// Without Redis the caches are in memory only.
+    pub fn new(clock: SharedClock, redis: Option<Arc<RedisStore>>) -> Self {
+        Self(Arc::new(HubInner {
+            instance: format!("{:016x}", rand::random::<u64>()),
+            clock,
+            redis,
+            caches: Mutex::default(),
+            outbox: Mutex::default(),
+            instances: AtomicUsize::new(1),
+        }))
+    }
+
+    /// The cache of `T`; the same one at every call.
+    ///
+    /// # Panics
+    ///
+    /// When two types claim one namespace.
+    pub fn cache<T: Cached>(&self) -> Cache<T> {
+        let mut caches = lock(&self.0.caches);
+        let entry = caches.entry(T::NAMESPACE).or_insert_with(|| {
+            let inner = Arc::new(CacheInner::<T>::new(Arc::clone(&self.0.clock)));
+            Registered { kind: TypeId::of::<T>(), member: inner.clone(), typed: inner }
+        });
+        assert_eq!(entry.kind, TypeId::of::<T>(), "two types share namespace {}", T::NAMESPACE);
+        let inner = Arc::clone(&entry.typed).downcast().expect("the type was compared above");
+        Cache::over(inner, Arc::clone(&self.0))
+    }
+
+    /// Instances heard within the last 10 s, this one included; never 0. Stays
+    /// as it was while nothing can be heard.
+    pub fn instances(&self) -> usize {
+        self.0.instances.load(Ordering::Relaxed)
+    }
+
+    /// Listens, beats and repeats what could not be sent, until `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let hub = &self.0;
+        let Some(redis) = hub.redis() else { return shutdown.cancelled().await };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = hub.listen(&redis) => {}
+            () = hub.repeat(&redis) => {}
+        }
+    }
+}
+
+impl HubInner {
+    pub(super) fn redis(&self) -> Option<Arc<RedisStore>> {
+        self.redis.clone()
+    }
+
+    /// Notes that others must be told, so that a caller who gives up after the
+    /// commit does not keep it to itself.
+    pub(super) fn announce(&self, change: &Change) {
+        if self.redis.is_none() {
+            return;
+        }
+        let (mut outbox, name) = (lock(&self.outbox), change.name());
+        if outbox.get(&name).is_some_and(|(waiting, _)| waiting.version > change.version) {
+            return;
+        }
+        if outbox.len() < OUTBOX {
+            outbox.insert(name, (change.clone(), Instant::now()));
+        } else {
+            tracing::warn!("too many invalidations wait for redis, copies there may be outdated");
+        }
+    }
+
+    pub(super) async fn deliver(&self, change: &Change) {
+        let Some(redis) = &self.redis else { return };
+        let (name, message) = (change.name(), self.message(Some(change.clone())));
+        if shared::bury(redis, &name, change.version, change.life, &message).await {
+            let mut outbox = lock(&self.outbox);
+            if outbox.get(&name).is_some_and(|(waiting, _)| waiting.version <= change.version) {
+                outbox.remove(&name);
+            }
+        }
+    }
+
+    fn message(&self, change: Option<Change>) -> String {
+        let message = Message { instance: self.instance.clone(), change };
+        serde_json::to_string(&message).expect("strings and numbers are JSON")
+    }
+
+    async fn repeat(&self, redis: &RedisStore) {
+        loop {
+            time::sleep(REPEAT_EVERY).await;
+            let waiting: Vec<Change> = {
+                let mut outbox = lock(&self.outbox);
+                outbox.retain(|_, (change, since)| since.elapsed() < change.life);
+                outbox.values().map(|(change, _)| change.clone()).collect()
+            };
+            for change in waiting {
+                if redis.is_degraded() {
+                    break;
+                }
+                self.deliver(&change).await;
+            }
+        }
+    }
+
+    async fn listen(&self, redis: &Arc<RedisStore>) {
+        let mut failed = 0;
+        loop {
+            match self.listen_once(redis).await {
+                Ok(()) => failed = 0,
+                Err(error) => tracing::debug!(%error, "cannot subscribe to invalidations"),
+            }
+            time::sleep(breaker::pause(failed, rand::random())).await;
+            failed += 1;
+        }
+    }
+
+    /// Ends well when a working subscription broke.
+    async fn listen_once(&self, redis: &Arc<RedisStore>) -> redis::RedisResult<()> {
+        let mut messages = redis.subscribe(shared::CHANNEL).await?;
+        // Only now: from here on nothing is missed, but before it was.
+        self.clear();
+        tracing::info!("listening to invalidations");
+        let mut present = Presence::new(self.instances.load(Ordering::Relaxed));
+        let mut beat = time::interval(BEAT_EVERY);
+        let mut stream = messages.on_message();
+        loop {
+            tokio::select! {
+                message = stream.next() => {
+                    let Some(message) = message else { break };
+                    self.receive(message.get_payload_bytes(), &mut present);
+                }
+                _ = beat.tick() => shared::publish(redis, &self.message(None)).await,
+                () = time::sleep_until(present.last + SILENCE) => break,
+            }
+            self.instances.store(present.count(), Ordering::Relaxed);
+        }
+        tracing::warn!("the subscription to invalidations broke, subscribing again");
+        Ok(())
+    }
+
+    fn receive(&self, payload: &[u8], present: &mut Presence) {
+        // Another version of the program may say more than we understand.
+        let Ok(message) = serde_json::from_slice::<Message>(payload) else {
+            return self.clear();
+        };
+        let own = message.instance == self.instance;
+        present.heard(message.instance);
+        if let Some(change) = message.change.filter(|_| !own) {
+            let member = lock(&self.caches)
+                .get(change.namespace.as_str())
+                .map(|entry| Arc::clone(&entry.member));
+            if let Some(member) = member {
+                member.evict(&change.key, change.version);
+            }
+        }
+    }
+
+    fn clear(&self) {
+        for entry in lock(&self.caches).values() {
+            entry.member.clear();
+        }
+    }
+}
+
+/// Who was heard on one subscription.
+struct Presence {
+    last: Instant,
+    heard: HashMap<String, Instant>,
+    /// The count before this subscription holds until all had time to beat.
+    before: usize,
+    since: Instant,
+}
+
+impl Presence {
+    fn new(before: usize) -> Self {
+        let now = Instant::now();
+        Self { last: now, heard: HashMap::new(), before, since: now }
+    }
+
+    fn heard(&mut self, instance: String) {
+        self.last = Instant::now();
+        self.heard.insert(instance, self.last);
+        self.heard.retain(|_, at| at.elapsed() < PRESENCE);
+    }
+
+    fn count(&self) -> usize {
+        let heard = self.heard.values().filter(|at| at.elapsed() < PRESENCE).count().max(1);
+        if self.since.elapsed() < PRESENCE { heard.max(self.before) } else { heard }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

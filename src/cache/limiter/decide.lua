@@ -1,0 +1,172 @@
+-- One decision over all its tiers: first every tier is looked at, then all are
+-- charged or none (the whole script is atomic). Time is this server's.
+--
+-- KEYS[2i-1]  counter of tier i: a list of instants (exact log), a hash of
+--             sub-buckets, or for a calendar month one integer
+-- KEYS[2i]    set of the counters of the tier's subject, to forget them by
+-- ARGV        cost, seed of the month or '', then per tier:
+--             's' or 'm', limit, window in us (for a month: us left of it)
+-- Returns     {1 admitted | 0 refused | 2 seed wanted, tier (from 1, 0: none),
+--             used, us until quota comes back}
+
+local EXACT, BUCKETS, SLACK_MS = 200, 60, 1000
+-- A month's counter is seeded anew after this long, which heals what it missed
+-- while this server was away.
+local MONTH_MS = 86400000
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local cost, seed = tonumber(ARGV[1]), tonumber(ARGV[2])
+local need = math.max(cost, 1)
+
+local function text(n) return string.format('%.0f', n) end
+
+-- A failover may set the clock back; an instant never counts as earlier than
+-- the newest one.
+local function read_log(tier)
+  local newest = redis.call('LINDEX', tier.key, -1)
+  tier.at = math.max(now, tonumber(newest) or 0)
+  local oldest = redis.call('LINDEX', tier.key, 0)
+  while oldest and tonumber(oldest) <= tier.at - tier.window do
+    redis.call('LPOP', tier.key)
+    oldest = redis.call('LINDEX', tier.key, 0)
+  end
+  tier.used = redis.call('LLEN', tier.key)
+end
+
+local function read_buckets(tier)
+  local head = redis.call('HMGET', tier.key, 'sum', 'newest')
+  local sum, newest = tonumber(head[1]) or 0, tonumber(head[2])
+  local current = math.floor(now / tier.width)
+  if newest and newest >= current then
+    current = newest
+  elseif newest and current - newest > BUCKETS then
+    redis.call('DEL', tier.key)
+    tier.fresh, sum = true, 0
+  elseif newest then
+    local left = {}
+    for bucket = newest - BUCKETS, current - BUCKETS - 1 do left[#left + 1] = text(bucket) end
+    for _, count in ipairs(redis.call('HMGET', tier.key, unpack(left))) do
+      sum = sum - (tonumber(count) or 0)
+    end
+    redis.call('HDEL', tier.key, unpack(left))
+    redis.call('HSET', tier.key, 'sum', text(sum), 'newest', text(current))
+  end
+  tier.used, tier.current = sum, current
+end
+
+-- The limit grew beyond what a log is kept for. Never the other way round: a
+-- log could not tell when the requests of one bucket came.
+local function log_to_buckets(tier)
+  local instants = redis.call('LRANGE', tier.key, 0, -1)
+  redis.call('DEL', tier.key)
+  for _, at in ipairs(instants) do
+    redis.call('HINCRBY', tier.key, text(math.floor(at / tier.width)), 1)
+  end
+  local newest = math.floor(tier.at / tier.width)
+  redis.call('HSET', tier.key, 'sum', #instants, 'newest', text(newest))
+  redis.call('PEXPIRE', tier.key, text(tier.life))
+  tier.current = newest
+end
+
+local function read_sliding(tier)
+  local kind = redis.call('TYPE', tier.key).ok
+  tier.fresh = kind == 'none'
+  tier.buckets = kind == 'hash' or (kind ~= 'list' and tier.limit > EXACT)
+  if tier.buckets then
+    read_buckets(tier)
+  else
+    read_log(tier)
+    if tier.limit > EXACT and tier.used > 0 then
+      log_to_buckets(tier)
+      tier.buckets = true
+    elseif tier.limit > EXACT then
+      tier.buckets = true
+      read_buckets(tier)
+    end
+  end
+end
+
+-- Microseconds until the oldest `count` have left.
+local function frees_in(tier, count)
+  if tier.month then return tier.window end
+  if count == 0 then return 0 end
+  if count > tier.used then return tier.window end
+  if not tier.buckets then
+    return math.max(0, redis.call('LINDEX', tier.key, count - 1) + tier.window - now)
+  end
+  local buckets = {}
+  for bucket = tier.current - BUCKETS, tier.current do buckets[#buckets + 1] = text(bucket) end
+  local seen = 0
+  for i, held in ipairs(redis.call('HMGET', tier.key, unpack(buckets))) do
+    seen = seen + (tonumber(held) or 0)
+    if seen >= count then
+      return math.max(0, (tier.current + i) * tier.width - now)
+    end
+  end
+  return tier.window
+end
+
+local function charge(tier)
+  if tier.month then
+    redis.call('INCRBY', tier.key, cost)
+    return
+  end
+  if tier.buckets then
+    redis.call('HINCRBY', tier.key, text(tier.current), cost)
+    redis.call('HINCRBY', tier.key, 'sum', cost)
+    redis.call('HSET', tier.key, 'newest', text(tier.current))
+  else
+    for _ = 1, cost do redis.call('RPUSH', tier.key, text(tier.at)) end
+  end
+  redis.call('PEXPIRE', tier.key, text(tier.life))
+  if tier.fresh then
+    redis.call('SADD', tier.index, tier.key)
+    if redis.call('PTTL', tier.index) < 2 * tier.life then
+      redis.call('PEXPIRE', tier.index, text(math.max(172800000, 4 * tier.life)))
+    end
+  end
+end
+
+local tiers = {}
+local refused, refused_for, nearest
+for i = 1, #KEYS / 2 do
+  local tier = {
+    key = KEYS[2 * i - 1], index = KEYS[2 * i], month = ARGV[3 * i] == 'm',
+    limit = tonumber(ARGV[3 * i + 1]), window = tonumber(ARGV[3 * i + 2]),
+  }
+  tiers[i] = tier
+  if tier.month then
+    tier.used = tonumber(redis.call('GET', tier.key))
+    if not tier.used then
+      if not seed then return {2, i, 0, 0} end
+      redis.call('SET', tier.key, text(seed), 'PX', MONTH_MS)
+      tier.used = seed
+    end
+  else
+    tier.width = math.ceil(tier.window / BUCKETS)
+    tier.life = math.ceil(tier.width * (BUCKETS + 1) / 1000) + SLACK_MS
+    read_sliding(tier)
+  end
+  if tier.used + need > tier.limit then
+    -- Of several full tiers the one that stays full longest is named.
+    local wait = frees_in(tier, tier.used + need - tier.limit)
+    if not refused or wait > refused_for then refused, refused_for = i, wait end
+  end
+end
+
+if refused then return {0, refused, tiers[refused].used, refused_for} end
+
+for i, tier in ipairs(tiers) do
+  if cost > 0 then
+    charge(tier)
+    tier.used = tier.used + cost
+  end
+  -- Smallest share of the limit left.
+  if not nearest or (tier.limit - tier.used) * tiers[nearest].limit
+      < (tiers[nearest].limit - tiers[nearest].used) * tier.limit then
+    nearest = i
+  end
+end
+if not nearest then return {1, 0, 0, 0} end
+return {1, nearest, tiers[nearest].used, frees_in(tiers[nearest], math.min(1, tiers[nearest].used))}

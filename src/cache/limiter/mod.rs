@@ -1,0 +1,191 @@
+//! May this request pass? All tiers are asked at once, and all are charged or
+//! none.
+//!
+//! The promise is [`crate::domain::limit`]'s: no window, wherever it begins,
+//! holds more than its limit. With Redis it holds over all instances; without
+//! it, the configured policy says what each instance may do alone. Who is
+//! limited by what is the service's business.
+
+mod counter;
+mod memory;
+mod redis;
+
+use std::{fmt, sync::Arc};
+
+use self::{
+    memory::{Memory, Share},
+    redis::SharedCounters,
+};
+use super::redis::RedisStore;
+use crate::{
+    config::OnStoreLoss,
+    domain::{
+        clock::SharedClock,
+        limit::{Decision, Subject, Tier, TierState},
+    },
+};
+
+/// What a client is told when Redis is away and the policy is to deny.
+const RETRY_AFTER_LOSS_US: u64 = 1_000_000;
+
+struct Shared {
+    counters: SharedCounters,
+    instances: Box<dyn Fn() -> usize + Send + Sync>,
+    on_loss: OnStoreLoss,
+}
+
+struct Inner {
+    /// All there is without Redis; what is used in its place while it is away.
+    memory: Memory,
+    shared: Option<Shared>,
+}
+
+/// Counters of this process, or of all instances. Cheap to clone.
+#[derive(Clone)]
+pub struct Limiter(Arc<Inner>);
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter")
+            .field("shared", &self.0.shared.is_some())
+            .field("subjects", &self.subjects())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Limiter {
+    pub fn memory(clock: SharedClock) -> Self {
+        Self(Arc::new(Inner { memory: Memory::new(clock), shared: None }))
+    }
+
+    /// While Redis is away `on_loss` decides; `instances` tells how many share
+    /// a limit then. Login tiers are always shared and halved then, whatever
+    /// `on_loss` says: a guess too many costs more than a login refused.
+    pub fn shared(
+        clock: SharedClock,
+        redis: Arc<RedisStore>,
+        instances: impl Fn() -> usize + Send + Sync + 'static,
+        on_loss: OnStoreLoss,
+    ) -> Self {
+        let counters = SharedCounters::new(Arc::clone(&clock), redis);
+        let shared = Shared { counters, instances: Box::new(instances), on_loss };
+        Self(Arc::new(Inner { memory: Memory::new(clock), shared: Some(shared) }))
+    }
+
+    /// Charges `cost` to every tier, or to none when one of them has no room.
+    ///
+    /// A refusal names the full tier; a client that waits for `reset_in_ms`
+    /// and is alone will be admitted. With `cost` 0 nothing is charged, and the
+    /// answer is the one that a cost of 1 would get. `seed` is this month's
+    /// count for a tier over [`Month`](crate::domain::limit::Window::Month), of
+    /// which there may be one, given at the second call after
+    /// [`Decision::NeedsSeed`].
+    pub async fn decide(&self, tiers: &[Tier], cost: u64, seed: Option<u64>) -> Decision {
+        if tiers.is_empty() {
+            return Decision::Admitted(None);
+        }
+        let Some(shared) = &self.0.shared else {
+            return self.0.memory.decide(tiers, cost, seed, Share::WHOLE);
+        };
+        match shared.counters.decide(tiers, cost, seed).await {
+            Some(decision) => decision,
+            None => self.decide_alone(shared, tiers, cost, seed),
+        }
+    }
+
+    /// [`Self::decide`] without waiting, where that is possible: `None` when
+    /// the counters are shared.
+    pub fn decide_in_memory(
+        &self,
+        tiers: &[Tier],
+        cost: u64,
+        seed: Option<u64>,
+    ) -> Option<Decision> {
+        let in_memory = self.0.shared.is_none();
+        in_memory.then(|| self.0.memory.decide(tiers, cost, seed, Share::WHOLE))
+    }
+
+    /// Whether a request would pass, and how near its end each tier is.
+    pub async fn peek(&self, tiers: &[Tier], seed: Option<u64>) -> Decision {
+        self.decide(tiers, 0, seed).await
+    }
+
+    /// Takes back the most recent `cost` of every tier: it turned out not to
+    /// count. Twice gives back twice; never below nothing.
+    pub async fn refund(&self, tiers: &[Tier], cost: u64) {
+        let taken = match &self.0.shared {
+            Some(shared) => shared.counters.refund(tiers, cost).await,
+            None => false,
+        };
+        if !taken {
+            self.0.memory.refund(tiers, cost);
+        }
+    }
+
+    /// Starts the sliding windows of `subject` anew. Months stay.
+    pub async fn forget(&self, subject: &Subject) {
+        self.0.memory.forget(subject);
+        if let Some(shared) = &self.0.shared {
+            shared.counters.forget(subject).await;
+        }
+    }
+
+    /// Frees the memory of counters that count nothing any more. For a job,
+    /// every minute or so; each pass holds one shard at a time.
+    pub fn sweep(&self) {
+        self.0.memory.sweep();
+    }
+
+    /// Subjects counted in this process.
+    pub fn subjects(&self) -> usize {
+        self.0.memory.subjects()
+    }
+
+    fn decide_alone(
+        &self,
+        shared: &Shared,
+        tiers: &[Tier],
+        cost: u64,
+        seed: Option<u64>,
+    ) -> Decision {
+        let instances = u64::try_from((shared.instances)().max(1)).unwrap_or(u64::MAX);
+        let share = Share { instances, halve_logins: true };
+        let other = tiers.iter().find(|tier| !is_login(&tier.subject));
+        match (shared.on_loss, other) {
+            (OnStoreLoss::Share, _) | (_, None) => self.0.memory.decide(tiers, cost, seed, share),
+            (OnStoreLoss::Deny, Some(tier)) => {
+                Decision::Refused(state(tier, tier.limit, tier.limit, RETRY_AFTER_LOSS_US))
+            }
+            (OnStoreLoss::Allow, Some(_)) => {
+                let logins: Vec<Tier> =
+                    tiers.iter().filter(|tier| is_login(&tier.subject)).cloned().collect();
+                self.0.memory.decide(&logins, cost, seed, share)
+            }
+        }
+    }
+}
+
+fn is_login(subject: &Subject) -> bool {
+    matches!(
+        subject,
+        Subject::LoginPair { .. } | Subject::LoginAddress(_) | Subject::LoginAccount(_)
+    )
+}
+
+/// `frees_us` is rounded up: whoever waits that long waits long enough.
+fn state(tier: &Tier, limit: u64, used: u64, frees_us: u64) -> TierState {
+    TierState {
+        tier: tier.subject.tier(),
+        window: tier.window,
+        limit,
+        remaining: limit.saturating_sub(used),
+        reset_in_ms: frees_us.div_ceil(1000),
+    }
+}
+
+/// The one of which the smaller part is left; the first of equals.
+fn nearer(held: Option<TierState>, new: TierState) -> TierState {
+    let Some(held) = held else { return new };
+    let left_of = |a: TierState, b: TierState| u128::from(a.remaining) * u128::from(b.limit);
+    if left_of(new, held) < left_of(held, new) { new } else { held }
+}

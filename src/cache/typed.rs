@@ -1,0 +1,310 @@
+//! A typed cache: memory, then Redis, then the truth.
+//!
+//! A change must be visible at once, so a fill that began before the change
+//! loses even if it ends after it (G-86): an invalidation leaves a tombstone,
+//! and keeping a value and checking for tombstones is one step under a lock.
+//! The lock is never taken by [`Cache::peek`], the hot path.
+
+use std::{
+    fmt::Display,
+    future::Future,
+    hash::{BuildHasher, Hash, RandomState},
+    str::FromStr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    flight::Flights,
+    hub::{Change, HubInner},
+    shared,
+};
+use crate::domain::clock::SharedClock;
+
+/// Entries in memory per cache, and tombstones per cache.
+const CAPACITY: usize = 100_000;
+/// Locks that fills and invalidations of different keys spread over.
+const STRIPES: usize = 64;
+/// A tombstone outlives every copy that it may have to defeat by this much.
+const TOMBSTONE_MARGIN: Duration = Duration::from_secs(30);
+/// A key that changes during every load is handed out without being kept.
+const LOADS: usize = 4;
+
+/// Ties a value to its key and lifetimes, so that neither can be mixed up at a
+/// call site.
+pub trait Cached: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// `FromStr` must be the inverse of `Display`: a key travels between
+    /// instances as text.
+    type Key: Hash + Eq + Clone + Display + FromStr + Send + Sync + 'static;
+    /// Bump the number when the shape changes; old entries then simply expire.
+    const NAMESPACE: &'static str;
+    /// How long an entry is used from memory: also the longest that a missed
+    /// invalidation may matter.
+    const FRESH: Duration;
+    /// How long an entry is kept in Redis. An invalidation that could not be
+    /// delivered is repeated for this long.
+    const SHARED: Duration;
+    /// How long "there is no such thing" is remembered, in memory only.
+    const NEGATIVE: Duration;
+
+    /// Grows with every change of the row.
+    fn version(&self) -> i64;
+}
+
+/// What memory knows.
+#[derive(Debug)]
+pub enum Peek<T> {
+    Hit(Arc<T>),
+    /// Known not to exist.
+    Absent,
+    /// Not known here: ask [`Cache::get_or_load`].
+    Miss,
+}
+
+struct Slot<T> {
+    value: Option<Arc<T>>,
+    filled_us: u64,
+}
+
+// Derived, it would demand `T: Clone`.
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), filled_us: self.filled_us }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Tombstone {
+    version: i64,
+    tick: u64,
+    set_us: u64,
+}
+
+/// How a fill ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Fill {
+    Kept,
+    /// Changed while it was being loaded.
+    Overtaken,
+    /// Older than a change that came before the load: not from the truth.
+    Outdated,
+}
+
+pub(super) struct CacheInner<T: Cached> {
+    memory: quick_cache::sync::Cache<T::Key, Slot<T>>,
+    tombstones: quick_cache::sync::Cache<T::Key, Tombstone>,
+    flights: Flights<T::Key>,
+    stripes: [Mutex<()>; STRIPES],
+    hasher: RandomState,
+    /// Orders loads and invalidations; a clock may stand still between them.
+    ticks: AtomicU64,
+    cleared: AtomicU64,
+    clock: SharedClock,
+}
+
+/// Copies of one kind of value. Cheap to clone.
+pub struct Cache<T: Cached> {
+    inner: Arc<CacheInner<T>>,
+    hub: Arc<HubInner>,
+}
+
+impl<T: Cached> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), hub: Arc::clone(&self.hub) }
+    }
+}
+
+impl<T: Cached> Cache<T> {
+    pub(super) fn over(inner: Arc<CacheInner<T>>, hub: Arc<HubInner>) -> Self {
+        Self { inner, hub }
+    }
+
+    /// What memory knows, without waiting and without allocating.
+    pub fn peek(&self, key: &T::Key) -> Peek<T> {
+        self.inner.peek(key)
+    }
+
+    /// From memory, else from Redis, else from `load`, which must read the
+    /// truth. One caller per key and instance loads while others wait for it.
+    /// `load` runs again when the key was invalidated meanwhile, so the answer
+    /// is never older than an invalidation that preceded it; its error is
+    /// returned as it is and nothing is kept. Dropping the future is harmless.
+    pub async fn get_or_load<E, F, Fut>(&self, key: &T::Key, load: F) -> Result<Option<Arc<T>>, E>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<Option<T>, E>>,
+    {
+        if let Some(known) = self.inner.known(key) {
+            return Ok(known);
+        }
+        let ticket = self.inner.flights.join(key);
+        let _turn = ticket.lead().await;
+        if let Some(known) = self.inner.known(key) {
+            return Ok(known);
+        }
+        if let Some(found) = self.read_shared(key).await {
+            return Ok(Some(found));
+        }
+        self.load(key, load).await.inspect_err(|_| ticket.fail())
+    }
+
+    /// To be called after the commit that changed the row to `version`; for a
+    /// row that was deleted, one more than its last version.
+    ///
+    /// This instance stops using older copies at once, even if the returned
+    /// future is never polled. The future tells Redis and the other instances;
+    /// what it cannot deliver now [`CacheHub::run`](super::CacheHub::run)
+    /// repeats. Doing it twice is harmless.
+    pub fn invalidate(
+        &self,
+        key: &T::Key,
+        version: i64,
+    ) -> impl Future<Output = ()> + Send + use<T> {
+        self.inner.evict(key, version);
+        let change = Change::new::<T>(key, version);
+        self.hub.announce(&change);
+        let hub = Arc::clone(&self.hub);
+        async move { hub.deliver(&change).await }
+    }
+
+    async fn load<E, F, Fut>(&self, key: &T::Key, load: F) -> Result<Option<Arc<T>>, E>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<Option<T>, E>>,
+    {
+        let mut loaded = None;
+        for _ in 0..LOADS {
+            let started = self.inner.tick();
+            loaded = load().await?.map(Arc::new);
+            match self.inner.fill(key, loaded.clone(), started) {
+                Fill::Kept => {
+                    self.write_shared(key, loaded.as_deref()).await;
+                    break;
+                }
+                Fill::Outdated => break,
+                Fill::Overtaken => {}
+            }
+        }
+        Ok(loaded)
+    }
+
+    async fn read_shared(&self, key: &T::Key) -> Option<Arc<T>> {
+        let redis = self.hub.redis()?;
+        let started = self.inner.tick();
+        let name = shared::name(T::NAMESPACE, &key.to_string());
+        let (version, body) = shared::get(&redis, &name).await?;
+        let value: Arc<T> = Arc::new(serde_json::from_str(&body).ok()?);
+        let sound = value.version() == version;
+        (sound && self.inner.fill(key, Some(Arc::clone(&value)), started) == Fill::Kept)
+            .then_some(value)
+    }
+
+    async fn write_shared(&self, key: &T::Key, value: Option<&T>) {
+        let Some(redis) = self.hub.redis() else { return };
+        let Some(value) = value else { return };
+        let Ok(body) = serde_json::to_string(value) else { return };
+        let name = shared::name(T::NAMESPACE, &key.to_string());
+        shared::put(&redis, &name, value.version(), &body, T::SHARED).await;
+    }
+}
+
+impl<T: Cached> CacheInner<T> {
+    pub(super) fn new(clock: SharedClock) -> Self {
+        Self {
+            memory: quick_cache::sync::Cache::new(CAPACITY),
+            tombstones: quick_cache::sync::Cache::new(CAPACITY),
+            flights: Flights::default(),
+            stripes: std::array::from_fn(|_| Mutex::new(())),
+            hasher: RandomState::new(),
+            ticks: AtomicU64::new(0),
+            cleared: AtomicU64::new(0),
+            clock,
+        }
+    }
+
+    fn peek(&self, key: &T::Key) -> Peek<T> {
+        let Some(slot) = self.memory.get(key) else { return Peek::Miss };
+        let life = if slot.value.is_some() { T::FRESH } else { T::NEGATIVE };
+        if self.age(slot.filled_us) >= life {
+            return Peek::Miss;
+        }
+        slot.value.map_or(Peek::Absent, Peek::Hit)
+    }
+
+    fn known(&self, key: &T::Key) -> Option<Option<Arc<T>>> {
+        match self.peek(key) {
+            Peek::Hit(value) => Some(Some(value)),
+            Peek::Absent => Some(None),
+            Peek::Miss => None,
+        }
+    }
+
+    fn age(&self, since_us: u64) -> Duration {
+        Duration::from_micros(self.clock.monotonic_us().saturating_sub(since_us))
+    }
+
+    fn tick(&self) -> u64 {
+        self.ticks.load(Ordering::Acquire)
+    }
+
+    fn stripe(&self, key: &T::Key) -> &Mutex<()> {
+        let hash = self.hasher.hash_one(key);
+        &self.stripes[usize::try_from(hash % STRIPES as u64).expect("less than the stripes")]
+    }
+
+    /// Keeps what a load that began at tick `started` found, unless a change
+    /// or a clearing overtook it.
+    fn fill(&self, key: &T::Key, value: Option<Arc<T>>, started: u64) -> Fill {
+        let _stripe = self.stripe(key).lock().unwrap_or_else(PoisonError::into_inner);
+        if self.cleared.load(Ordering::Acquire) > started {
+            return Fill::Overtaken;
+        }
+        if let Some(tombstone) = self.tombstone(key) {
+            // "Absent" has no version: only the order of events can tell.
+            let is_newer = value.as_ref().is_some_and(|v| v.version() >= tombstone.version);
+            if !is_newer && tombstone.tick > started {
+                return Fill::Overtaken;
+            }
+            if !is_newer && value.is_some() {
+                return Fill::Outdated;
+            }
+        }
+        self.memory.insert(key.clone(), Slot { value, filled_us: self.clock.monotonic_us() });
+        Fill::Kept
+    }
+
+    fn tombstone(&self, key: &T::Key) -> Option<Tombstone> {
+        let life = T::FRESH.max(T::SHARED) + TOMBSTONE_MARGIN;
+        self.tombstones.get(key).filter(|tombstone| self.age(tombstone.set_us) < life)
+    }
+
+    pub(super) fn evict(&self, key: &T::Key, version: i64) {
+        let _stripe = self.stripe(key).lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.tombstone(key).map_or(version, |old| old.version.max(version));
+        let tick = self.ticks.fetch_add(1, Ordering::AcqRel) + 1;
+        let set_us = self.clock.monotonic_us();
+        self.tombstones.insert(key.clone(), Tombstone { version, tick, set_us });
+        self.memory.remove(key);
+    }
+
+    /// Forgets every value; loads under way start again.
+    pub(super) fn clear(&self) {
+        let _stripes: Vec<_> = self
+            .stripes
+            .iter()
+            .map(|stripe| stripe.lock().unwrap_or_else(PoisonError::into_inner))
+            .collect();
+        let tick = self.ticks.fetch_add(1, Ordering::AcqRel) + 1;
+        self.cleared.store(tick, Ordering::Release);
+        self.memory.clear();
+    }
+}
+
+#[cfg(test)]
+#[path = "typed_tests.rs"]
+mod tests;

@@ -1,0 +1,215 @@
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicBool, AtomicI64, AtomicUsize},
+};
+
+use chrono::{DateTime, TimeDelta};
+use serde::Deserialize;
+use tokio::sync::Barrier;
+
+use super::*;
+use crate::{cache::CacheHub, domain::clock::FakeClock};
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Row {
+    version: i64,
+}
+
+impl Cached for Row {
+    type Key = u64;
+    const NAMESPACE: &'static str = "row:1";
+    const FRESH: Duration = Duration::from_secs(10);
+    const SHARED: Duration = Duration::from_secs(60);
+    const NEGATIVE: Duration = Duration::from_secs(5);
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+fn cache() -> (Arc<FakeClock>, Cache<Row>) {
+    let clock = FakeClock::starting_at(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+    (clock.clone(), CacheHub::new(clock, None).cache())
+}
+
+async fn get(cache: &Cache<Row>, key: u64, row: Option<i64>) -> Option<i64> {
+    let load = || async { Ok::<_, Infallible>(row.map(|version| Row { version })) };
+    cache.get_or_load(&key, load).await.unwrap().map(|row| row.version)
+}
+
+#[tokio::test]
+async fn entries_live_as_long_as_their_kind_says() {
+    let (clock, cache) = cache();
+    assert_eq!(get(&cache, 1, Some(1)).await, Some(1));
+    assert_eq!(get(&cache, 2, None).await, None);
+    clock.advance(TimeDelta::milliseconds(4_999));
+    assert!(matches!(cache.peek(&1), Peek::Hit(row) if row.version == 1));
+    assert!(matches!(cache.peek(&2), Peek::Absent));
+    clock.advance(TimeDelta::milliseconds(1));
+    assert!(matches!(cache.peek(&2), Peek::Miss));
+    clock.advance(TimeDelta::seconds(5));
+    assert!(matches!(cache.peek(&1), Peek::Miss));
+    assert_eq!(get(&cache, 1, Some(3)).await, Some(3));
+}
+
+#[tokio::test]
+async fn an_invalidation_works_even_if_its_future_is_dropped() {
+    let (_, cache) = cache();
+    get(&cache, 1, Some(1)).await;
+    drop(cache.invalidate(&1, 2));
+    assert!(matches!(cache.peek(&1), Peek::Miss));
+    // A replica that lags answers with the old row: it is not kept.
+    assert_eq!(get(&cache, 1, Some(1)).await, Some(1));
+    assert!(matches!(cache.peek(&1), Peek::Miss));
+    get(&cache, 1, Some(2)).await;
+    assert!(matches!(cache.peek(&1), Peek::Hit(_)));
+}
+
+/// The load has read the old row when the row changes (G-86).
+#[tokio::test]
+async fn a_fill_that_was_overtaken_loads_again() {
+    for before in [Some(1), None] {
+        let (_, cache) = cache();
+        let loads = AtomicUsize::new(0);
+        let load = async || {
+            let first = loads.fetch_add(1, Ordering::Relaxed) == 0;
+            let row = if first { before } else { Some(2) };
+            if first {
+                cache.invalidate(&1, 2).await;
+            }
+            Ok::<_, Infallible>(row.map(|version| Row { version }))
+        };
+        let got = cache.get_or_load(&1, || load()).await.unwrap();
+        assert_eq!(got.as_deref(), Some(&Row { version: 2 }));
+        assert_eq!(loads.into_inner(), 2);
+        assert!(matches!(cache.peek(&1), Peek::Hit(row) if row.version == 2));
+    }
+}
+
+#[tokio::test]
+async fn a_clearing_overtakes_loads_under_way() {
+    let (_, cache) = cache();
+    let loads = AtomicUsize::new(0);
+    let load = async || {
+        if loads.fetch_add(1, Ordering::Relaxed) == 0 {
+            cache.inner.clear();
+        }
+        Ok::<_, Infallible>(Some(Row { version: 1 }))
+    };
+    cache.get_or_load(&1, || load()).await.unwrap();
+    assert_eq!(loads.into_inner(), 2);
+}
+
+/// 10,000 rounds of two readers against a writer, on real threads: what a
+/// reader sees after the writer is done is never older than what it wrote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_ever_sees_an_invalidated_row() {
+    let (_, cache) = cache();
+    let truth = Arc::new(AtomicI64::new(1));
+    let invalidated = Arc::new(AtomicI64::new(1));
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (cache, truth) = (cache.clone(), Arc::clone(&truth));
+            let (invalidated, done) = (Arc::clone(&invalidated), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut stale = 0;
+                while !done.load(Ordering::Acquire) {
+                    let oldest = invalidated.load(Ordering::SeqCst);
+                    let seen = match cache.peek(&1) {
+                        Peek::Hit(row) => row.version,
+                        _ => load_slowly(&cache, &truth).await,
+                    };
+                    stale += usize::from(seen < oldest);
+                    tokio::task::yield_now().await;
+                }
+                stale
+            })
+        })
+        .collect();
+    for version in 2..10_002 {
+        truth.store(version, Ordering::SeqCst);
+        cache.invalidate(&1, version).await;
+        invalidated.store(version, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+    }
+    done.store(true, Ordering::Release);
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), 0);
+    }
+    assert_eq!(load_slowly(&cache, &truth).await, 10_001);
+}
+
+async fn load_slowly(cache: &Cache<Row>, truth: &AtomicI64) -> i64 {
+    let load = || async {
+        let version = truth.load(Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        Ok::<_, Infallible>(Some(Row { version }))
+    };
+    cache.get_or_load(&1, load).await.unwrap().unwrap().version
+}
+
+#[tokio::test]
+async fn many_askers_load_once_and_a_cancelled_leader_is_replaced() {
+    let (_, cache) = cache();
+    let loads = Arc::new(AtomicUsize::new(0));
+    let gate = Arc::new(Barrier::new(2));
+    let ask = |hang: bool| {
+        let (cache, loads, gate) = (cache.clone(), Arc::clone(&loads), Arc::clone(&gate));
+        tokio::spawn(async move {
+            let load = async || {
+                loads.fetch_add(1, Ordering::Relaxed);
+                if hang {
+                    gate.wait().await;
+                    std::future::pending::<()>().await;
+                }
+                tokio::task::yield_now().await;
+                Ok::<_, Infallible>(Some(Row { version: 1 }))
+            };
+            cache.get_or_load(&1, || load()).await.unwrap()
+        })
+    };
+    let leader = ask(true);
+    gate.wait().await;
+    let others: Vec<_> = (0..100).map(|_| ask(false)).collect();
+    tokio::task::yield_now().await;
+    leader.abort();
+    for other in others {
+        assert!(other.await.unwrap().is_some());
+    }
+    assert_eq!(loads.load(Ordering::Relaxed), 2);
+    assert_eq!(cache.inner.flights.len(), 0);
+}
+
+/// A database that is away must not be asked by one waiter after the other.
+#[tokio::test]
+async fn waiters_of_a_failed_leader_do_not_queue() {
+    let (_, cache) = cache();
+    let ask = || async {
+        let load = || async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Err::<Option<Row>, _>("away")
+        };
+        cache.get_or_load(&1, load).await
+    };
+    let start = std::time::Instant::now();
+    let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
+    assert!(answers.iter().all(Result::is_err));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(cache.inner.flights.len(), 0);
+    assert_eq!(get(&cache, 1, Some(1)).await, Some(1));
+}
+
+/// Keys that do not exist cannot fill the memory (G-89).
+#[tokio::test]
+async fn a_flood_of_unknown_keys_is_bounded() {
+    let (_, cache) = cache();
+    for key in 0..150_000 {
+        get(&cache, key, None).await;
+        if key % 3 == 0 {
+            cache.inner.evict(&key, 1);
+        }
+    }
+    assert!(cache.inner.memory.len() <= CAPACITY);
+    assert!(cache.inner.tombstones.len() <= CAPACITY);
+}

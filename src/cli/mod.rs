@@ -1,0 +1,325 @@
+//! The command line: what can be asked for. What a command does is in the file
+//! of its name, and there it calls the services that the API calls.
+//!
+//! Passwords and keys are never arguments: those stand in the list of
+//! processes and in the shell's history. They come from standard input or are
+//! generated.
+
+pub mod config;
+pub mod output;
+
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+
+use chrono::{DateTime, Utc};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
+
+use crate::{
+    config::Sources,
+    domain::{id::ApiKeyId, user::Role},
+};
+use output::Format;
+
+/// A self-hosted access gateway: accounts, keys, limits and metering in front
+/// of any HTTP backend.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, about)]
+pub struct Cli {
+    /// Settings to read instead of ./tollgate.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve requests; also what happens without a command.
+    Serve(ServeArgs),
+    /// Bring the database's schema up to date, or tell how far it is.
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+    /// Check or show the settings; starts nothing.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Manage accounts.
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// Manage API keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Ask a running instance whether it is ready.
+    Healthcheck(HealthcheckArgs),
+    /// Print a completion script for a shell.
+    Completions { shell: Shell },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ServeArgs {
+    /// Address to listen on (`SERVER_HOST`).
+    #[arg(long)]
+    pub host: Option<IpAddr>,
+    /// Port to listen on (`SERVER_PORT`).
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// The backend also answers callers without a credential (`UPSTREAM_AUTH=optional`).
+    #[arg(long, conflicts_with = "require_api_auth")]
+    pub enable_api_auth: bool,
+    /// The backend answers only callers with a credential (`UPSTREAM_AUTH=required`).
+    #[arg(long)]
+    pub require_api_auth: bool,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum MigrateCommand {
+    /// Apply what is missing.
+    Up,
+    /// List what is applied and what is missing.
+    Status,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Report every problem; exit code 1 if there is one.
+    Check,
+    /// Print the settings in force and where each comes from, secrets masked.
+    Show,
+    /// Print a commented .env file with every setting.
+    Example,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Make an account.
+    Create(CreateUserArgs),
+    /// List accounts.
+    List,
+    /// Give an account a new password; ends its logins.
+    SetPassword {
+        username: String,
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// Give an account a role.
+    GrantRole { username: String, role: Role },
+}
+
+#[derive(Debug, Args)]
+pub struct CreateUserArgs {
+    #[arg(long)]
+    pub username: String,
+    #[arg(long)]
+    pub email: String,
+    #[arg(long)]
+    pub full_name: Option<String>,
+    /// May be repeated. Without: user.
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<Role>,
+    #[command(flatten)]
+    pub password: PasswordArgs,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct PasswordArgs {
+    /// Read the password from standard input. Without: it is generated and
+    /// printed.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key; its text is printed once.
+    Create(CreateKeyArgs),
+    /// List keys.
+    List {
+        /// Only this account's.
+        #[arg(long, value_name = "USERNAME")]
+        user: Option<String>,
+    },
+    /// Delete a key; it stops working at once.
+    Revoke { id: ApiKeyId },
+    /// Tell whether the key on standard input is good; exit code 1 if not.
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateKeyArgs {
+    /// Whose key it is.
+    #[arg(long, value_name = "USERNAME")]
+    pub user: String,
+    #[arg(long)]
+    pub name: String,
+    /// May be repeated. Without: every scope.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+    /// Requests per hour.
+    #[arg(long, value_name = "N")]
+    pub rate_limit: Option<u32>,
+    /// Requests per minute.
+    #[arg(long, value_name = "N")]
+    pub rate_limit_per_minute: Option<u32>,
+    /// RFC 3339, 2030-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// Where it listens. Without: the configured address.
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+/// How a command ended; the process' exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    /// It was understood but not done.
+    Refused = 1,
+    /// It was not understood.
+    Usage = 2,
+    /// The database or the instance did not answer.
+    Unreachable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl ServeArgs {
+    /// The flags as the topmost layer of settings.
+    pub fn overrides(&self) -> Vec<(&'static str, String)> {
+        let auth = match (self.enable_api_auth, self.require_api_auth) {
+            (true, _) => Some("optional".to_owned()),
+            (_, true) => Some("required".to_owned()),
+            _ => None,
+        };
+        [
+            ("SERVER_HOST", self.host.map(|host| host.to_string())),
+            ("SERVER_PORT", self.port.map(|port| port.to_string())),
+            ("UPSTREAM_AUTH", auth),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+    }
+}
+
+impl Cli {
+    /// Flags of `serve` in front of another command would be ignored silently.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        if self.command.is_some() && self.serve != ServeArgs::default() {
+            let message = "flags of `serve` stand behind `serve`, or alone";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(())
+    }
+
+    /// The settings of this call, the flags of `serve` included.
+    pub fn sources(&self) -> Sources {
+        Sources::of_process(self.config.as_deref(), self.overrides())
+    }
+
+    fn overrides(&self) -> Vec<(&'static str, String)> {
+        match &self.command {
+            Some(Command::Serve(args)) => args.overrides(),
+            _ => self.serve.overrides(),
+        }
+    }
+}
+
+/// Does what was asked for.
+pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+    if let Err(error) = cli.check() {
+        error.print()?;
+        return Ok(Exit::Usage);
+    }
+    let sources = cli.sources();
+    let Cli { command, output, .. } = cli;
+    match command {
+        Some(Command::Config(command)) => config::run(&sources, command, output),
+        Some(Command::Completions { shell }) => completions(shell),
+        _ => anyhow::bail!("this command needs the services, which this build lacks"),
+    }
+}
+
+fn completions(shell: Shell) -> anyhow::Result<Exit> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut script);
+    output::write(&script)?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).and_then(|cli| cli.check().map(|()| cli))
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default_and_takes_its_flags_either_way() {
+        for line in ["tollgate --port 9000", "tollgate serve --port 9000"] {
+            assert_eq!(parse(line).unwrap().overrides(), [("SERVER_PORT", "9000".into())]);
+        }
+        let optional = parse("tollgate --enable-api-auth").unwrap().overrides();
+        assert_eq!(optional, [("UPSTREAM_AUTH", "optional".to_owned())]);
+        let required = parse("tollgate --require-api-auth").unwrap().overrides();
+        assert_eq!(required, [("UPSTREAM_AUTH", "required".to_owned())]);
+    }
+
+    #[test]
+    fn every_command_of_the_manual_is_understood() {
+        for line in [
+            "tollgate --config a.toml --output json config show",
+            "tollgate config check --output json",
+            "tollgate migrate up",
+            "tollgate migrate status",
+            "tollgate users create --username a --email a@b --role admin --role user --password-stdin",
+            "tollgate users list",
+            "tollgate users set-password a --password-stdin",
+            "tollgate users grant-role a moderator",
+            "tollgate keys create --user a --name ci --scope read --scope write --rate-limit 5 \
+             --rate-limit-per-minute 1 --expires-at 2030-01-31T12:00:00Z",
+            "tollgate keys list --user a",
+            "tollgate keys revoke 01890a5d-ac96-774b-bcce-b302099a8057",
+            "tollgate keys verify",
+            "tollgate openapi",
+            "tollgate healthcheck --url http://127.0.0.1:8080",
+            "tollgate completions bash",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_would_be_ignored_or_exposed_is_refused() {
+        for line in [
+            "tollgate --port 1 users list",
+            "tollgate --enable-api-auth --require-api-auth",
+            "tollgate keys verify tg_text",
+            "tollgate users set-password a hunter2",
+            "tollgate users grant-role a king",
+            "tollgate keys revoke 7",
+            "tollgate keys create --user a --name b --expires-at tomorrow",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Builds the [`Config`] section by section and checks what several settings
+//! mean together. It goes on after a problem, so that all are found at once.
+
+use std::{path::Path, thread};
+
+use super::{
+    AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig,
+    MetricsConfig, RedisConfig, ServerConfig, UpstreamAuth, UpstreamConfig, UsageConfig, addresses,
+    reader::{Parsed, Reader},
+    strength, values,
+    values::{list, number, seconds, truth},
+};
+
+/// Longest time a request may take, seconds.
+const DAY: f64 = 86_400.0;
+
+pub(super) fn config(reader: &mut Reader) -> Config {
+    let server = server(reader);
+    let data_dir = reader.required("DATA_DIR", values::folder);
+    Config {
+        database: database(reader, &data_dir),
+        redis: reader.secret("REDIS_URL", addresses::redis_url).map(|url| RedisConfig { url }),
+        auth: auth(reader),
+        admin: admin(reader),
+        upstream: upstream(reader),
+        limits: limits(reader),
+        usage: UsageConfig {
+            retention_days: reader.required("USAGE_RETENTION_DAYS", number(1..=3650)),
+            request_log_max: reader.required("USAGE_REQUEST_LOG_MAX", number(0..=10_000_000)),
+        },
+        log: LogConfig {
+            level: reader.required("LOG_LEVEL", values::log_level),
+            json: reader.optional("LOG_JSON_OUTPUT", truth),
+        },
+        metrics: metrics(reader, &server),
+        allowed_origins: reader
+            .optional("ALLOWED_ORIGINS", list(addresses::origin))
+            .unwrap_or_default(),
+        server,
+        data_dir,
+    }
+}
+
+fn server(reader: &mut Reader) -> ServerConfig {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get().min(1024));
+    ServerConfig {
+        host: reader.required("SERVER_HOST", addresses::listen_address),
+        port: reader.required("SERVER_PORT", number(0..=u16::MAX)),
+        workers: reader.or("SERVER_WORKERS", (cores, cores.to_string()), number(1..=1024)),
+        trusted_proxies: reader
+            .optional("SERVER_TRUSTED_PROXIES", list(addresses::network))
+            .unwrap_or_default(),
+        trusted_hosts: reader
+            .optional("SERVER_TRUSTED_HOSTS", list(addresses::host))
+            .unwrap_or_default(),
+        public_url: reader.optional("SERVER_PUBLIC_URL", addresses::base_url),
+        max_connections: reader.required("SERVER_MAX_CONNECTIONS", number(1..=1_000_000)),
+        header_timeout: reader.required("SERVER_HEADER_TIMEOUT_SECONDS", seconds(0.1..=300.0)),
+        io_timeout: reader.required("SERVER_IO_TIMEOUT_SECONDS", seconds(0.1..=3600.0)),
+        shutdown_delay: reader.required("SERVER_SHUTDOWN_DELAY_SECONDS", seconds(0.0..=300.0)),
+        shutdown_grace: reader.required("SERVER_SHUTDOWN_GRACE_SECONDS", seconds(0.0..=3600.0)),
+    }
+}
+
+fn database(reader: &mut Reader, data_dir: &Path) -> DatabaseConfig {
+    let file = format!("sqlite://{}", data_dir.join("tollgate.db").display());
+    DatabaseConfig {
+        url: reader.or("DATABASE_URL", (file.as_str().into(), file.clone()), |text| {
+            addresses::database_url(text).map(|()| text.into())
+        }),
+        max_connections: reader.required("DATABASE_MAX_CONNECTIONS", number(1..=1000)),
+    }
+}
+
+fn auth(reader: &mut Reader) -> AuthConfig {
+    let algorithm = reader.required("AUTH_ALGORITHM", values::algorithm);
+    let private_key = match algorithm {
+        Algorithm::Hs256 => {
+            if reader.given("AUTH_PRIVATE_KEY").is_some() {
+                reader.refuse("AUTH_PRIVATE_KEY", "expected AUTH_ALGORITHM RS256 or EdDSA with it");
+            }
+            None
+        }
+        _ => reader.secret("AUTH_PRIVATE_KEY", |pem| strength::private_key(pem, algorithm)),
+    };
+    if algorithm == Algorithm::Rs256 && reader.given("AUTH_PRIVATE_KEY").is_none() {
+        reader.refuse("AUTH_PRIVATE_KEY", "expected an RSA private key, since it is RS256");
+    }
+    let (argon2_memory_kib, argon2_passes, argon2_lanes) = argon2(reader);
+    AuthConfig {
+        algorithm,
+        secret_key: reader.secret("AUTH_SECRET_KEY", strength::signing_secret),
+        private_key,
+        previous_secret_keys: reader
+            .optional(
+                "AUTH_PREVIOUS_SECRET_KEYS",
+                list(|text| strength::signing_secret(text).map(|()| text.into())),
+            )
+            .unwrap_or_default(),
+        previous_public_keys: reader
+            .optional("AUTH_PREVIOUS_PUBLIC_KEYS", strength::public_keys)
+            .unwrap_or_default(),
+        issuer: reader.required("AUTH_ISSUER", values::line(255)),
+        audience: reader.required("AUTH_AUDIENCE", values::line(255)),
+        token_life: reader.required("AUTH_TOKEN_EXPIRY_MINUTES", values::token_life),
+        registration: reader.required("AUTH_REGISTRATION", values::registration),
+        password_min_length: reader.required("AUTH_PASSWORD_MIN_LENGTH", number(8..=64)),
+        argon2_memory_kib,
+        argon2_passes,
+        argon2_lanes,
+    }
+}
+
+/// The equally strong pairs of OWASP's Password Storage Cheat Sheet are the
+/// floor: fewer passes need more memory.
+fn argon2(reader: &mut Reader) -> (u32, u32, u32) {
+    let memory = reader.required("AUTH_ARGON2_MEMORY_KIB", number(7168..=4_194_304));
+    let passes = reader.required("AUTH_ARGON2_PASSES", number(1..=100));
+    let least = match passes {
+        1 => 47_104,
+        2 => 19_456,
+        3 => 12_288,
+        4 => 9_216,
+        _ => 7_168,
+    };
+    if memory < least {
+        reader.refuse(
+            "AUTH_ARGON2_MEMORY_KIB",
+            format!("expected at least {least} with the passes of AUTH_ARGON2_PASSES"),
+        );
+    }
+    (memory, passes, reader.required("AUTH_ARGON2_LANES", number(1..=16)))
+}
+
+fn admin(reader: &mut Reader) -> AdminConfig {
+    let least = reader.required("AUTH_PASSWORD_MIN_LENGTH", number(8..=64));
+    AdminConfig {
+        username: reader.required("ADMIN_USERNAME", values::username),
+        email: reader.required("ADMIN_EMAIL", values::email),
+        password: reader.secret("ADMIN_PASSWORD", strength::admin_password(least)),
+    }
+}
+
+fn upstream(reader: &mut Reader) -> UpstreamConfig {
+    let user = reader.optional("UPSTREAM_BASIC_AUTH_USER", values::basic_user);
+    let password = reader.secret("UPSTREAM_BASIC_AUTH_PASSWORD", |_| Parsed::Ok(()));
+    if user.is_some() && password.is_none() {
+        reader.refuse("UPSTREAM_BASIC_AUTH_USER", "expected UPSTREAM_BASIC_AUTH_PASSWORD with it");
+    }
+    if password.is_some() && reader.given("UPSTREAM_BASIC_AUTH_USER").is_none() {
+        reader.refuse("UPSTREAM_BASIC_AUTH_PASSWORD", "expected UPSTREAM_BASIC_AUTH_USER with it");
+    }
+    let timeout = |least: f64| seconds(least..=DAY);
+    UpstreamConfig {
+        url: reader.optional("UPSTREAM_URL", addresses::upstream_url),
+        mount: reader.required("UPSTREAM_MOUNT", addresses::mount),
+        auth: upstream_auth(reader),
+        verify_tls: reader.required("UPSTREAM_VERIFY_TLS", truth),
+        basic_auth: user.zip(password),
+        connect_timeout: reader.required("UPSTREAM_CONNECT_TIMEOUT_SECONDS", timeout(0.01)),
+        first_byte_timeout: reader.required("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", timeout(0.01)),
+        total_timeout: reader.required("UPSTREAM_TOTAL_TIMEOUT_SECONDS", timeout(0.01)),
+        idle_timeout: reader.required("UPSTREAM_IDLE_TIMEOUT_SECONDS", timeout(0.01)),
+        pool_idle: reader.required("UPSTREAM_POOL_IDLE_SECONDS", timeout(0.0)),
+        max_body_bytes: reader.required("UPSTREAM_MAX_BODY_BYTES", number(1..=1 << 40)),
+    }
+}
+
+/// `AUTH_REQUIRE_AUTH` says the same more coarsely. Of different layers the
+/// later one holds; within one layer they must not contradict each other.
+fn upstream_auth(reader: &mut Reader) -> UpstreamAuth {
+    let policy = reader.required("UPSTREAM_AUTH", values::upstream_auth);
+    let Some(required) = reader.optional("AUTH_REQUIRE_AUTH", truth) else { return policy };
+    let coarse = if required { UpstreamAuth::Required } else { UpstreamAuth::Optional };
+    let origin_of = |reader: &Reader, env| reader.given(env).map(|setting| setting.origin);
+    let (fine_from, coarse_from) =
+        (origin_of(reader, "UPSTREAM_AUTH"), origin_of(reader, "AUTH_REQUIRE_AUTH"));
+    if fine_from < coarse_from {
+        return coarse;
+    }
+    if fine_from == coarse_from && required != (policy == UpstreamAuth::Required) {
+        reader.refuse("AUTH_REQUIRE_AUTH", "contradicts UPSTREAM_AUTH; remove one of the two");
+    }
+    policy
+}
+
+fn limits(reader: &mut Reader) -> LimitsConfig {
+    let most = u64::from(u32::MAX);
+    LimitsConfig {
+        address_per_minute: reader.required("RATE_LIMIT_PER_MINUTE", number(0..=most)),
+        address_per_hour: reader.required("RATE_LIMIT_PER_HOUR", number(0..=most)),
+        user_per_minute: reader.required("RATE_LIMIT_USER_PER_MINUTE", number(0..=most)),
+        user_per_hour: reader.required("RATE_LIMIT_USER_PER_HOUR", number(0..=most)),
+        key_per_minute: reader.required("RATE_LIMIT_KEY_PER_MINUTE", number(0..=most)),
+        key_per_hour: reader.required("RATE_LIMIT_KEY_PER_HOUR", number(0..=most)),
+        on_store_loss: reader.required("RATE_LIMIT_ON_STORE_LOSS", values::on_store_loss),
+    }
+}
+
+fn metrics(reader: &mut Reader, server: &ServerConfig) -> MetricsConfig {
+    let port = reader.optional("METRICS_PORT", number(1..=u16::MAX));
+    if port == Some(server.port) {
+        reader.refuse("METRICS_PORT", "expected another port than SERVER_PORT");
+    }
+    MetricsConfig { port, token: reader.secret("METRICS_TOKEN", strength::metrics_token) }
+}

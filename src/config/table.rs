@@ -1,0 +1,163 @@
+//! Every setting there is: its name, default and one line of explanation.
+//!
+//! Data only. A default that depends on the machine or on another setting is
+//! empty here, said in the explanation and worked out in
+//! `assemble`.
+
+use super::keys::{Alias, Key, Kind};
+
+pub static KEYS: &[Key] = &[
+    key("SERVER_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface."),
+    key("SERVER_PORT", "8080", "Port to listen on; 0 takes any free one."),
+    key("SERVER_WORKERS", "", "Threads that serve connections. Default: one per core."),
+    key("SERVER_TRUSTED_PROXIES", "", "Addresses or CIDRs whose X-Forwarded-* fields count."),
+    key("SERVER_TRUSTED_HOSTS", "", "Host names that are answered, without port. Default: any."),
+    key(
+        "SERVER_PUBLIC_URL",
+        "",
+        "What users type, https://gate.example.com; links are made of it.",
+    )
+    .also(&[alias("BACKEND_URL")]),
+    key("SERVER_MAX_CONNECTIONS", "10000", "Most client connections at once."),
+    key("SERVER_HEADER_TIMEOUT_SECONDS", "10", "A request's head must arrive within this time."),
+    key("SERVER_IO_TIMEOUT_SECONDS", "30", "A client that moves no byte for this long is cut off."),
+    key(
+        "SERVER_SHUTDOWN_DELAY_SECONDS",
+        "0",
+        "At a stop, not ready for this long before the port closes. Behind a balancer: 5.",
+    ),
+    key(
+        "SERVER_SHUTDOWN_GRACE_SECONDS",
+        "30",
+        "At a stop, what requests under way may still take.",
+    ),
+    key("DATA_DIR", "data", "Folder of the SQLite file and of generated secrets."),
+    key("DATABASE_URL", "", "sqlite://FILE or postgres://… Default: sqlite://DATA_DIR/tollgate.db")
+        .of(Kind::Url),
+    key("DATABASE_MAX_CONNECTIONS", "10", "Connections that one instance opens."),
+    key("REDIS_URL", "", "redis://… or rediss://… Default: cache and limits in the process.")
+        .of(Kind::Url),
+    key("AUTH_ALGORITHM", "HS256", "How login tokens are signed: HS256, RS256 or EdDSA."),
+    key("AUTH_SECRET_KEY", "", "HS256: 32 random bytes or more. Default: made once, in DATA_DIR.")
+        .of(Kind::Secret)
+        .also(&[alias("SECRET_KEY"), alias("JWT_SECRET_KEY")]),
+    key("AUTH_PREVIOUS_SECRET_KEYS", "", "Comma-separated; they no longer sign but still verify.")
+        .of(Kind::Secret),
+    key("AUTH_PRIVATE_KEY", "", "RS256, EdDSA: PEM (PKCS#8). Default for EdDSA: made once.")
+        .of(Kind::Secret),
+    key("AUTH_PREVIOUS_PUBLIC_KEYS", "", "PEM, one after the other; they still verify.")
+        .of(Kind::Pem),
+    key("AUTH_ISSUER", "tollgate", "The `iss` of login tokens."),
+    key("AUTH_AUDIENCE", "tollgate", "The `aud` of login tokens."),
+    key("AUTH_TOKEN_EXPIRY_MINUTES", "60", "Life of a login token, at most 43200 (30 days).").also(
+        &[
+            alias("ACCESS_TOKEN_EXPIRE_MINUTES"),
+            hours("AUTH_TOKEN_EXPIRY_HOURS"),
+            hours("JWT_EXPIRATION_HOURS"),
+        ],
+    ),
+    key("AUTH_REGISTRATION", "open", "open: anybody may make an account; closed: only admins."),
+    key(
+        "AUTH_PASSWORD_MIN_LENGTH",
+        "8",
+        "Fewest characters of a password, 8 to 64; 15 is advised.",
+    ),
+    key(
+        "AUTH_ARGON2_MEMORY_KIB",
+        "19456",
+        "argon2id; with 1, 2, 3, 4, 5 passes at least 47104, 19456, 12288, 9216, 7168 (OWASP).",
+    ),
+    key("AUTH_ARGON2_PASSES", "2", "argon2id: passes over the memory."),
+    key("AUTH_ARGON2_LANES", "1", "argon2id: lanes."),
+    key("AUTH_REQUIRE_AUTH", "", "true: UPSTREAM_AUTH=required; false: UPSTREAM_AUTH=optional."),
+    key("ADMIN_USERNAME", "admin", "The first admin, made at the first start only."),
+    key("ADMIN_EMAIL", "admin@localhost", "The first admin's e-mail address."),
+    key("ADMIN_PASSWORD", "", "The first admin's password. Default: generated and printed once.")
+        .of(Kind::Secret),
+    key("UPSTREAM_URL", "", "The backend, http://host:port. Default: a built-in echo.")
+        .also(&[alias("ZENZEFI_TARGET_URL")]),
+    key("UPSTREAM_MOUNT", "/api/v1/proxy", "Its path prefix; / for every path that is not ours."),
+    key("UPSTREAM_AUTH", "required", "A caller's credential: required, optional or public."),
+    key("UPSTREAM_VERIFY_TLS", "true", "Whether an https backend's certificate is checked."),
+    key("UPSTREAM_BASIC_AUTH_USER", "", "Basic authentication towards the backend.")
+        .also(&[alias("ZENZEFI_BASIC_AUTH_USER")]),
+    key("UPSTREAM_BASIC_AUTH_PASSWORD", "", "Its password; both or neither.")
+        .of(Kind::Secret)
+        .also(&[alias("ZENZEFI_BASIC_AUTH_PASSWORD")]),
+    key("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "2", "To open a connection to the backend."),
+    key("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", "30", "Until the backend begins to answer."),
+    key("UPSTREAM_TOTAL_TIMEOUT_SECONDS", "60", "A whole exchange, unless the answer is a stream."),
+    key("UPSTREAM_IDLE_TIMEOUT_SECONDS", "300", "A stream on which nothing moves is cut."),
+    key("UPSTREAM_POOL_IDLE_SECONDS", "3", "Idle connections are closed; less than the backend's."),
+    key("UPSTREAM_MAX_BODY_BYTES", "10485760", "Largest request body that is passed on."),
+    key("RATE_LIMIT_PER_MINUTE", "60", "Requests per address without a credential. 0: no limit."),
+    key("RATE_LIMIT_PER_HOUR", "1000", "Requests per address without a credential. 0: no limit."),
+    key("RATE_LIMIT_USER_PER_MINUTE", "0", "Requests per user. 0: no limit."),
+    key("RATE_LIMIT_USER_PER_HOUR", "0", "Requests per user. 0: no limit."),
+    key("RATE_LIMIT_KEY_PER_MINUTE", "0", "Requests per key that sets no limit. 0: no limit."),
+    key("RATE_LIMIT_KEY_PER_HOUR", "0", "Requests per key that sets no limit. 0: no limit."),
+    key(
+        "RATE_LIMIT_ON_STORE_LOSS",
+        "share",
+        "Without Redis: share (limit / instances last seen), deny or allow.",
+    ),
+    key("USAGE_RETENTION_DAYS", "400", "How long hourly usage is kept."),
+    key("USAGE_REQUEST_LOG_MAX", "10000", "How many of the latest requests are kept one by one."),
+    key("LOG_LEVEL", "INFO", "ERROR, WARN, INFO, DEBUG, TRACE, or directives: info,tollgate=debug"),
+    key("LOG_JSON_OUTPUT", "", "Default: false on a terminal, else true."),
+    key("METRICS_PORT", "", "A listener of its own for /metrics. Default: the main port."),
+    key("METRICS_TOKEN", "", "Bearer token that /metrics asks for, 16 characters or more.")
+        .of(Kind::Secret),
+    key("ALLOWED_ORIGINS", "", "Origins that browsers may call from (CORS), comma-separated."),
+];
+
+const fn key(env: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { env, aliases: &[], kind: Kind::Plain, default, doc }
+}
+
+const fn alias(env: &'static str) -> Alias {
+    Alias { env, scale: 1 }
+}
+
+const fn hours(env: &'static str) -> Alias {
+    Alias { env, scale: 60 }
+}
+
+impl Key {
+    const fn of(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    const fn also(mut self, aliases: &'static [Alias]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+}
+
+/// The text of `.env.example`: every setting, commented, with its default.
+pub fn env_example() -> String {
+    let mut lines = vec![HEAD.to_owned()];
+    let mut section = "";
+    for key in KEYS {
+        if key.section() != section {
+            section = key.section();
+            lines.push(format!("# --- {section} ---\n"));
+        }
+        lines.push(format!("# {}", key.doc));
+        for alias in key.aliases {
+            let unit = if alias.scale == 1 { "" } else { ", in hours" };
+            lines.push(format!("# Also read: {}{unit}.", alias.env));
+        }
+        lines.push(format!("#{}={}\n", key.env, key.default));
+    }
+    lines.join("\n")
+}
+
+const HEAD: &str = "\
+# Settings of Tollgate. All are optional: remove the # in front of a name to set
+# it. An empty value counts as not given. In tollgate.toml, SERVER_PORT is `port`
+# in [server]. What may be secret can also come from a file:
+# AUTH_SECRET_KEY_FILE=/run/secrets/jwt. `tollgate config check` tells what is
+# wrong, `tollgate config show` what is in force.
+";

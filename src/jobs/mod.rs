@@ -1,0 +1,82 @@
+//! Background work: each job idempotent, bounded and stoppable, and safe to
+//! run on every instance at once.
+
+mod startup;
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio_util::sync::CancellationToken;
+
+pub use self::startup::prepare;
+use crate::{app::App, shutdown::Shutdown};
+
+/// How often finished requests are written.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How often counters that count nothing are freed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often what is past its retention is dropped.
+const PRUNE_EVERY: Duration = Duration::from_mins(10);
+
+/// Starts every job. They end with the soft token; what usage still waits is
+/// written by [`drain`] afterwards.
+pub fn start(app: &App, shutdown: &Shutdown) {
+    let tasks = shutdown.tasks();
+    let stop = || shutdown.soft().clone();
+
+    let (hub, token) = (app.hub.clone(), stop());
+    tasks.spawn(async move { hub.run(token).await });
+
+    let usage = app.services.usage.clone();
+    tasks.spawn(every(FLUSH_EVERY, stop(), async move || {
+        if let Err(error) = usage.flush().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                pending = usage.recorder().pending(),
+                "usage could not be written; it is kept and tried again"
+            );
+        }
+    }));
+
+    let limiter = app.limiter.clone();
+    tasks.spawn(every(SWEEP_EVERY, stop(), async move || limiter.sweep()));
+
+    let services = app.services.clone();
+    tasks.spawn(every(PRUNE_EVERY, stop(), async move || {
+        let pruned = async {
+            services.usage.prune().await?;
+            services.logins.prune().await?;
+            services.api_keys.prune().await
+        };
+        if let Err(error) = pruned.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "old records could not be dropped; tried again later");
+        }
+    }));
+}
+
+/// Writes what usage is left, before the process ends. Whether all was written.
+pub async fn drain(app: &App, patience: Duration) -> bool {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let written = async {
+        while app.services.usage.recorder().waiting() > 0 {
+            if app.services.usage.flush().await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    };
+    tokio::time::timeout(patience, written).await.is_ok()
+}
+
+/// Runs `work` at once and then again and again, with up to a tenth of the
+/// pause more, so that instances started together do not work in step.
+async fn every(pause: Duration, stop: CancellationToken, work: impl AsyncFn()) {
+    loop {
+        work().await;
+        let jitter = rand::rng().random_range(0.0..0.1);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause.mul_f64(1.0 + jitter)) => {}
+        }
+    }
+}

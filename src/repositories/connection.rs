@@ -1,0 +1,126 @@
+//! Connections, in and out of transactions, and the way from them to the
+//! repositories.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
+
+use super::{
+    ApiKeys, LoginSessions, RefreshTokens, Settings, StoreError, StoreResult, Usage, Users,
+};
+
+/// Longest wait for one answer. The engine's own limit (5 s) comes first and
+/// says more; this one is for a server that says nothing at all, for which
+/// sqlx has no limit.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(6);
+
+/// A connection for reads, outside any transaction.
+#[derive(Debug)]
+pub enum Session {
+    Postgres(PoolConnection<Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+/// A unit of work. Dropping it without [`Tx::commit`] rolls back.
+#[derive(Debug)]
+#[must_use = "a transaction that is not committed rolls back"]
+pub enum Tx {
+    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Transaction<'static, Sqlite>),
+}
+
+impl Tx {
+    /// Makes the changes last.
+    ///
+    /// [`StoreError::Unavailable`] leaves open whether they did: the answer
+    /// may be what got lost.
+    pub async fn commit(self) -> StoreResult<()> {
+        match self {
+            Self::Postgres(tx) => in_time(tx.commit()).await,
+            Self::Sqlite(tx) => in_time(tx.commit()).await,
+        }
+    }
+}
+
+/// A borrowed connection, in or out of a transaction.
+#[derive(Debug)]
+pub enum DbConn<'c> {
+    Postgres(&'c mut PgConnection),
+    Sqlite(&'c mut SqliteConnection),
+}
+
+/// Reaches the repositories from anything that holds a connection.
+pub trait Repositories {
+    fn conn(&mut self) -> DbConn<'_>;
+
+    fn users(&mut self) -> Users<'_> {
+        Users::new(self.conn())
+    }
+
+    fn login_sessions(&mut self) -> LoginSessions<'_> {
+        LoginSessions::new(self.conn())
+    }
+
+    fn refresh_tokens(&mut self) -> RefreshTokens<'_> {
+        RefreshTokens::new(self.conn())
+    }
+
+    fn api_keys(&mut self) -> ApiKeys<'_> {
+        ApiKeys::new(self.conn())
+    }
+
+    fn usage(&mut self) -> Usage<'_> {
+        Usage::new(self.conn())
+    }
+
+    fn settings(&mut self) -> Settings<'_> {
+        Settings::new(self.conn())
+    }
+}
+
+impl Repositories for Session {
+    fn conn(&mut self) -> DbConn<'_> {
+        match self {
+            Self::Postgres(conn) => DbConn::Postgres(conn),
+            Self::Sqlite(conn) => DbConn::Sqlite(conn),
+        }
+    }
+}
+
+impl Repositories for Tx {
+    fn conn(&mut self) -> DbConn<'_> {
+        match self {
+            Self::Postgres(tx) => DbConn::Postgres(tx),
+            Self::Sqlite(tx) => DbConn::Sqlite(tx),
+        }
+    }
+}
+
+/// Waits for an answer, at most [`ANSWER_DEADLINE`].
+pub(super) async fn in_time<T>(answer: impl Future<Output = sqlx::Result<T>>) -> StoreResult<T> {
+    match tokio::time::timeout(ANSWER_DEADLINE, answer).await {
+        Ok(answer) => answer.map_err(StoreError::from),
+        Err(_) => Err(StoreError::timed_out()),
+    }
+}
+
+/// Runs one query on whichever engine the connection belongs to, within
+/// [`ANSWER_DEADLINE`].
+///
+/// The body is compiled once per engine, so a column type that only one of
+/// them supports is a compile error rather than a surprise in production.
+macro_rules! on_conn {
+    ($conn:expr, |$c:ident| $body:expr) => {
+        match &mut $conn {
+            $crate::repositories::DbConn::Postgres(connection) => {
+                let $c = &mut **connection;
+                $crate::repositories::connection::in_time(async { $body }).await
+            }
+            $crate::repositories::DbConn::Sqlite(connection) => {
+                let $c = &mut **connection;
+                $crate::repositories::connection::in_time(async { $body }).await
+            }
+        }
+    };
+}
+pub(super) use on_conn;

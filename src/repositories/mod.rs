@@ -1,0 +1,42 @@
+//! SQL and nothing else. Every query is written once and runs on both engines.
+//!
+//! A repository borrows a [`DbConn`], so the caller decides whether calls share
+//! a transaction. Repositories never open, commit or roll back anything, never
+//! read a clock and never check permissions. What is not found is `Ok(None)`;
+//! a conditional change that did not apply is `Ok(false)` or `Ok(None)`.
+//!
+//! Reads go through [`Database::session`], changes through [`Database::begin`]:
+//! on SQLite a session cannot write. After an error a transaction is only good
+//! for being dropped, since Postgres refuses every further statement in it.
+//!
+//! To add a repository: a file here with a struct that holds a `DbConn`, one
+//! method in [`Repositories`], its tables in both migration sets with the same
+//! constraint names, and a test of each method in `tests/it/storage`, which
+//! runs on both engines.
+
+mod api_keys;
+mod connection;
+mod database;
+mod error;
+mod lock;
+mod login_sessions;
+mod migrations;
+mod refresh_tokens;
+mod row;
+mod settings;
+mod usage;
+mod users;
+
+pub use self::{
+    api_keys::{ApiKeys, KeyFilter},
+    connection::{DbConn, Repositories, Session, Tx},
+    database::Database,
+    error::{StoreError, StoreResult},
+    lock::{InstanceLock, LockError},
+    login_sessions::LoginSessions,
+    migrations::{MigrateError, MigrationStatus},
+    refresh_tokens::RefreshTokens,
+    settings::Settings,
+    usage::{GroupValue, RequestFilter, Usage, UsageFilter, UsageGroup, UsageRow},
+    users::{UserFilter, Users},
+};

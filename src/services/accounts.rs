@@ -1,0 +1,284 @@
+//! Accounts: made, read, changed, exported, deleted.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::{
+    CredentialCache, Passwords,
+    passwords::PasswordError,
+};
+use crate::{
+    config::{AuthConfig, Registration},
+    domain::{
+        api_key::ApiKey,
+        clock::SharedClock,
+        id::{SessionId, UserId},
+        login::LoginSession,
+        page::{Page, PageRequest},
+        password::{self, PasswordRefusal},
+        text::fold,
+        user::{NewUser, Role, Roles, User},
+    },
+    repositories::{Database, KeyFilter, Repositories as _, StoreError},
+};
+/// What accounts can be listed by.
+pub use crate::repositories::UserFilter;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error("registration is closed")]
+    RegistrationClosed,
+    #[error("this username is taken")]
+    UsernameTaken,
+    #[error("this e-mail address is taken")]
+    EmailTaken,
+    #[error("the password {0}")]
+    Password(#[from] PasswordRefusal),
+    #[error("the current password is wrong")]
+    WrongPassword,
+    #[error("the last admin cannot be deleted")]
+    LastAdmin,
+    #[error("no such user")]
+    NotFound,
+    #[error(transparent)]
+    Hashing(#[from] PasswordError),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        if error.violates("users_username_key") {
+            Self::UsernameTaken
+        } else if error.violates("users_email_key") {
+            Self::EmailTaken
+        } else {
+            Self::Store(error)
+        }
+    }
+}
+
+/// All that is stored about one person.
+#[derive(Debug)]
+pub struct AccountExport {
+    pub user: User,
+    pub sessions: Vec<LoginSession>,
+    pub api_keys: Vec<ApiKey>,
+}
+
+/// A change of one's own profile; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileChange {
+    pub email: Option<String>,
+    /// `Some(None)` removes the name.
+    pub full_name: Option<Option<String>>,
+}
+
+pub struct AccountService {
+    db: Database,
+    clock: SharedClock,
+    cache: CredentialCache,
+    passwords: Arc<Passwords>,
+    registration: Registration,
+    password_min: usize,
+}
+
+impl AccountService {
+    pub fn new(
+        db: Database,
+        clock: SharedClock,
+        cache: CredentialCache,
+        passwords: Arc<Passwords>,
+        config: &AuthConfig,
+    ) -> Self {
+        let (registration, password_min) = (config.registration, config.password_min_length);
+        Self { db, clock, cache, passwords, registration, password_min }
+    }
+
+    /// Makes an account for whoever asks, where registration is open.
+    pub async fn register(
+        &self,
+        new: NewUser,
+        password: &SecretString,
+    ) -> Result<User, AccountError> {
+        if self.registration == Registration::Closed {
+            return Err(AccountError::RegistrationClosed);
+        }
+        self.create(new, password).await
+    }
+
+    /// Makes an account on an operator's word.
+    pub async fn create(&self, new: NewUser, password: &SecretString) -> Result<User, AccountError> {
+        let (user, hash) = self.prepare(new, password).await?;
+        let mut tx = self.db.begin().await?;
+        tx.users().insert(&user, &hash).await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    /// Checks the password, hashes it and fills in what a new account has.
+    pub(super) async fn prepare(
+        &self,
+        new: NewUser,
+        password: &SecretString,
+    ) -> Result<(User, String), AccountError> {
+        self.check_password(password)?;
+        let hash = self.passwords.hash(password).await?;
+        let now = self.clock.now();
+        let NewUser { username, email, full_name, roles } = new;
+        let user = User {
+            id: UserId::new(now),
+            username,
+            email,
+            full_name,
+            roles,
+            is_active: true,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        Ok((user, hash))
+    }
+
+    pub async fn get(&self, id: UserId) -> Result<User, AccountError> {
+        self.db.session().await?.users().find(id).await?.ok_or(AccountError::NotFound)
+    }
+
+    /// By username or e-mail address.
+    pub async fn find(&self, login: &str) -> Result<User, AccountError> {
+        let found = self.db.session().await?.users().find_by_login(&fold(login)).await?;
+        found.map(|(user, _)| user).ok_or(AccountError::NotFound)
+    }
+
+    pub async fn list(
+        &self,
+        filter: &UserFilter,
+        page: PageRequest,
+    ) -> Result<Page<User>, AccountError> {
+        Ok(self.db.session().await?.users().list(filter, page).await?)
+    }
+
+    pub async fn update(&self, id: UserId, change: ProfileChange) -> Result<User, AccountError> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
+        let email = change.email.unwrap_or(user.email);
+        let full_name = change.full_name.unwrap_or(user.full_name);
+        let updated = tx.users().update_profile(id, full_name.as_deref(), &email, now).await?;
+        let updated = updated.ok_or(AccountError::NotFound)?;
+        tx.commit().await?;
+        self.cache.account_changed(id, updated.version).await;
+        Ok(updated)
+    }
+
+    /// Changes the password and ends every login but `keep`.
+    pub async fn change_password(
+        &self,
+        id: UserId,
+        keep: SessionId,
+        current: &SecretString,
+        new: &SecretString,
+    ) -> Result<(), AccountError> {
+        self.confirm(id, current).await?;
+        self.store_password(id, Some(keep), new).await
+    }
+
+    /// Sets a password on an operator's word and ends every login.
+    pub async fn set_password(&self, id: UserId, new: &SecretString) -> Result<(), AccountError> {
+        self.store_password(id, None, new).await
+    }
+
+    async fn store_password(
+        &self,
+        id: UserId,
+        keep: Option<SessionId>,
+        new: &SecretString,
+    ) -> Result<(), AccountError> {
+        self.check_password(new)?;
+        let hash = self.passwords.hash(new).await?;
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let version =
+            tx.users().set_password(id, &hash, now).await?.ok_or(AccountError::NotFound)?;
+        let ended = tx.login_sessions().end_all(id, keep, now).await?;
+        tx.commit().await?;
+        self.cache.account_changed(id, version).await;
+        self.cache.sessions_ended(&ended).await;
+        Ok(())
+    }
+
+    /// Adds a role; adding it twice changes nothing.
+    pub async fn grant_role(&self, id: UserId, role: Role) -> Result<Roles, AccountError> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
+        let roles = user.roles.with(role);
+        let version = tx.users().set_roles(id, roles, now).await?.ok_or(AccountError::NotFound)?;
+        tx.commit().await?;
+        self.cache.account_changed(id, version).await;
+        Ok(roles)
+    }
+
+    /// Disables or enables an account; all of its credentials stop or start
+    /// working with it.
+    pub async fn set_active(&self, id: UserId, active: bool) -> Result<(), AccountError> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let version = tx.users().set_active(id, active, now).await?.ok_or(AccountError::NotFound)?;
+        tx.commit().await?;
+        self.cache.account_changed(id, version).await;
+        Ok(())
+    }
+
+    /// Everything stored about the account but its usage, which
+    /// `GET /usage` gives.
+    pub async fn export(&self, id: UserId) -> Result<AccountExport, AccountError> {
+        let mut session = self.db.session().await?;
+        let user = session.users().find(id).await?.ok_or(AccountError::NotFound)?;
+        let sessions = session.login_sessions().list_live(id, self.clock.now()).await?;
+        let filter = KeyFilter { user_id: Some(id), ..KeyFilter::default() };
+        let mut api_keys = vec![];
+        let mut page = PageRequest::FIRST;
+        loop {
+            let Page { items, next } = session.api_keys().list(&filter, page).await?;
+            api_keys.extend(items);
+            let Some(cursor) = next else { break };
+            page.after = Some(cursor);
+        }
+        Ok(AccountExport { user, sessions, api_keys })
+    }
+
+    /// Deletes the account with its keys and logins. Usage stays, under an id
+    /// that leads nowhere. The last admin cannot go.
+    pub async fn delete(&self, id: UserId, password: &SecretString) -> Result<(), AccountError> {
+        self.confirm(id, password).await?;
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
+        if user.roles.has(Role::Admin) && tx.users().count_admins().await? <= 1 {
+            return Err(AccountError::LastAdmin);
+        }
+        let sessions = tx.login_sessions().end_all(id, None, now).await?;
+        let keys = tx.api_keys().secrets_of_user(id).await?;
+        let version = tx.users().delete(id).await?.ok_or(AccountError::NotFound)?;
+        tx.commit().await?;
+        self.cache.account_changed(id, version + 1).await;
+        self.cache.sessions_ended(&sessions).await;
+        for (hash, version) in keys {
+            self.cache.key_changed(&[hash], version + 1).await;
+        }
+        Ok(())
+    }
+
+    async fn confirm(&self, id: UserId, password: &SecretString) -> Result<(), AccountError> {
+        let hash = self.db.session().await?.users().password_hash(id).await?;
+        let verdict = self.passwords.verify(password, hash.as_deref()).await?;
+        if verdict.matches { Ok(()) } else { Err(AccountError::WrongPassword) }
+    }
+
+    fn check_password(&self, password: &SecretString) -> Result<(), PasswordRefusal> {
+        use secrecy::ExposeSecret as _;
+        password::check(password.expose_secret(), self.password_min)
+    }
+}

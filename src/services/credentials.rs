@@ -1,0 +1,171 @@
+//! Cached copies of what proves an identity, and how they become stale.
+//!
+//! Three things are cached, each by the key it is looked up with: an API key
+//! by the digest of its text, an account by its id, a login session by its
+//! `sid`. Whoever changes one calls the matching `*_changed` after the commit,
+//! with the version the row has now; a copy read before the change loses
+//! against it (RELIABILITY G-85, G-86).
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cache::{Cache, CacheHub, Cached, Peek},
+    domain::{
+        api_key::ApiKey,
+        clock::SharedClock,
+        id::{SessionId, UserId},
+        login::LoginSession,
+        principal::Account,
+        token::TokenHash,
+    },
+    repositories::{Database, Repositories as _, StoreResult},
+};
+
+/// How long a copy is used without looking again. This is also the longest a
+/// revoked credential can work where no invalidation arrives at all, so it is
+/// a security setting (RELIABILITY, defaults: 10 s).
+const FRESH: Duration = Duration::from_secs(10);
+/// How long "there is no such credential" is remembered.
+const NEGATIVE: Duration = Duration::from_secs(5);
+
+/// An API key as one of its texts opens it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CachedKey {
+    pub key: Arc<ApiKey>,
+    /// The end of this text's grace after a rotation.
+    pub secret_expires_at: Option<DateTime<Utc>>,
+}
+
+/// What of a login session decides whether its JWTs work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CachedSession {
+    pub id: SessionId,
+    pub user_id: UserId,
+    pub expires_at: DateTime<Utc>,
+    pub ended: bool,
+    pub version: i64,
+}
+
+impl Cached for CachedKey {
+    type Key = TokenHash;
+    const NAMESPACE: &'static str = "key:1";
+    const FRESH: Duration = FRESH;
+    const SHARED: Duration = FRESH;
+    const NEGATIVE: Duration = NEGATIVE;
+
+    fn version(&self) -> i64 {
+        self.key.version
+    }
+}
+
+impl Cached for Account {
+    type Key = UserId;
+    const NAMESPACE: &'static str = "account:1";
+    const FRESH: Duration = FRESH;
+    const SHARED: Duration = FRESH;
+    const NEGATIVE: Duration = NEGATIVE;
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Cached for CachedSession {
+    type Key = SessionId;
+    const NAMESPACE: &'static str = "session:1";
+    const FRESH: Duration = FRESH;
+    const SHARED: Duration = FRESH;
+    const NEGATIVE: Duration = NEGATIVE;
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl From<LoginSession> for CachedSession {
+    fn from(session: LoginSession) -> Self {
+        let LoginSession { id, user_id, expires_at, ended_at, version, .. } = session;
+        Self { id, user_id, expires_at, ended: ended_at.is_some(), version }
+    }
+}
+
+/// The three caches over the database.
+#[derive(Clone)]
+pub struct CredentialCache {
+    db: Database,
+    clock: SharedClock,
+    keys: Cache<CachedKey>,
+    accounts: Cache<Account>,
+    sessions: Cache<CachedSession>,
+}
+
+impl CredentialCache {
+    pub fn new(db: Database, hub: &CacheHub, clock: SharedClock) -> Self {
+        Self { db, clock, keys: hub.cache(), accounts: hub.cache(), sessions: hub.cache() }
+    }
+
+    /// The key that this text opens, usable or not.
+    pub async fn key(&self, hash: &TokenHash) -> StoreResult<Option<Arc<CachedKey>>> {
+        match self.keys.peek(hash) {
+            Peek::Hit(key) => Ok(Some(key)),
+            Peek::Absent => Ok(None),
+            Peek::Miss => {
+                let load = async || {
+                    let mut session = self.db.session().await?;
+                    let found = session.api_keys().find_by_hash(hash, self.clock.now()).await?;
+                    Ok(found.map(|(key, secret_expires_at)| CachedKey {
+                        key: Arc::new(key),
+                        secret_expires_at,
+                    }))
+                };
+                self.keys.get_or_load(hash, load).await
+            }
+        }
+    }
+
+    pub async fn account(&self, id: UserId) -> StoreResult<Option<Arc<Account>>> {
+        match self.accounts.peek(&id) {
+            Peek::Hit(account) => Ok(Some(account)),
+            Peek::Absent => Ok(None),
+            Peek::Miss => {
+                let load = async || self.db.session().await?.users().account(id).await;
+                self.accounts.get_or_load(&id, load).await
+            }
+        }
+    }
+
+    pub async fn session(&self, id: SessionId) -> StoreResult<Option<Arc<CachedSession>>> {
+        match self.sessions.peek(&id) {
+            Peek::Hit(session) => Ok(Some(session)),
+            Peek::Absent => Ok(None),
+            Peek::Miss => {
+                let load = async || {
+                    let found = self.db.session().await?.login_sessions().find(id).await?;
+                    Ok(found.map(CachedSession::from))
+                };
+                self.sessions.get_or_load(&id, load).await
+            }
+        }
+    }
+
+    /// To be called after every committed change of a key, for each of its
+    /// texts.
+    pub async fn key_changed(&self, hashes: &[TokenHash], version: i64) {
+        for hash in hashes {
+            self.keys.invalidate(hash, version).await;
+        }
+    }
+
+    pub async fn account_changed(&self, id: UserId, version: i64) {
+        self.accounts.invalidate(&id, version).await;
+    }
+
+    pub async fn sessions_ended(&self, sessions: &[(SessionId, i64)]) {
+        for (id, version) in sessions {
+            self.sessions.invalidate(id, *version).await;
+        }
+    }
+}

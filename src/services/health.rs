@@ -1,0 +1,100 @@
+//! Whether the process and what it leans on can do their work.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, Ordering},
+};
+
+use crate::{cache::RedisStore, domain::clock::SharedClock, repositories::Database};
+
+/// Where the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Migrations have not finished yet.
+    Starting = 0,
+    Serving = 1,
+    /// On the way out: takes no new work from a balancer.
+    Draining = 2,
+}
+
+/// One dependency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Up,
+    /// Works around a failure, within its stated bounds.
+    Degraded,
+    Down,
+}
+
+/// A look at everything at once.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub phase: Phase,
+    pub uptime_seconds: u64,
+    pub database: Condition,
+    pub cache: Condition,
+    pub upstreams: Condition,
+}
+
+pub struct HealthService {
+    db: Database,
+    redis: Option<Arc<RedisStore>>,
+    clock: SharedClock,
+    started_us: u64,
+    phase: AtomicU8,
+    upstream_failing: AtomicBool,
+}
+
+impl HealthService {
+    pub fn new(db: Database, redis: Option<Arc<RedisStore>>, clock: SharedClock) -> Self {
+        let started_us = clock.monotonic_us();
+        Self { db, redis, clock, started_us, phase: AtomicU8::new(Phase::Starting as u8), upstream_failing: AtomicBool::new(false) }
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Notes whether the upstream could be reached, request by request; only a
+    /// change is written.
+    pub fn saw_upstream(&self, reached: bool) {
+        if self.upstream_failing.load(Ordering::Relaxed) == reached {
+            self.upstream_failing.store(!reached, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks every dependency but the upstream, of which the last request tells. Bounded by their own deadlines.
+    pub async fn report(&self) -> Report {
+        let database = match self.db.ping().await {
+            Ok(()) => Condition::Up,
+            Err(_) => Condition::Down,
+        };
+        let cache = match &self.redis {
+            None => Condition::Up,
+            Some(redis) if redis.ping().await => Condition::Up,
+            // Limits are held locally and copies are read from the database.
+            Some(_) => Condition::Degraded,
+        };
+        let uptime_seconds = (self.clock.monotonic_us() - self.started_us) / 1_000_000;
+        let upstreams = if self.upstream_failing.load(Ordering::Relaxed) {
+            Condition::Down
+        } else {
+            Condition::Up
+        };
+        Report { phase: self.phase(), uptime_seconds, database, cache, upstreams }
+    }
+
+    /// Whether a balancer should send requests here.
+    pub async fn is_ready(&self) -> bool {
+        self.phase() == Phase::Serving && self.db.ping().await.is_ok()
+    }
+}

@@ -1,0 +1,181 @@
+//! What an API key may be given: the rules for each field, in one place.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use crate::domain::api_key::ApiKey;
+
+/// Most entries of a list, most characters of an entry.
+const MAX_ENTRIES: usize = 100;
+const MAX_ENTRY: usize = 200;
+/// Most bytes of `metadata` as JSON.
+const MAX_METADATA: usize = 8192;
+
+/// A change of a key's fields: `None` leaves one as it is; where the inner
+/// value is an option, `Some(None)` clears it.
+#[derive(Clone, Debug, Default)]
+pub struct KeyChange {
+    pub name: Option<String>,
+    pub scopes: Option<Vec<String>>,
+    pub upstreams: Option<Vec<String>>,
+    pub allowed_ips: Option<Vec<String>>,
+    pub allowed_origins: Option<Vec<String>>,
+    pub rate_limit: Option<Option<u32>>,
+    pub rate_limit_per_minute: Option<Option<u32>>,
+    pub monthly_quota: Option<Option<u64>>,
+    pub expires_at: Option<Option<DateTime<Utc>>>,
+    pub metadata: Option<Map<String, Value>>,
+    pub is_active: Option<bool>,
+}
+
+/// One field that cannot be taken as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    pub field: &'static str,
+    pub message: &'static str,
+}
+
+/// Applies the change to `key`, or reports every field that is wrong and
+/// changes nothing.
+pub fn apply(key: &mut ApiKey, change: KeyChange, now: DateTime<Utc>) -> Result<(), Vec<FieldError>> {
+    let mut wrong = vec![];
+    let mut changed = key.clone();
+    if let Some(name) = change.name {
+        check(&mut wrong, "name", is_name(&name), "must have 1 to 100 characters, none of them control characters");
+        changed.name = name;
+    }
+    if let Some(scopes) = change.scopes {
+        check(&mut wrong, "scopes", is_list(&scopes, is_word), WORDS);
+        changed.scopes = scopes;
+    }
+    if let Some(upstreams) = change.upstreams {
+        check(&mut wrong, "upstreams", is_list(&upstreams, is_word), WORDS);
+        changed.upstreams = upstreams;
+    }
+    if let Some(networks) = change.allowed_ips {
+        let parsed: Option<Vec<IpNet>> = networks.iter().map(|text| parse_network(text)).collect();
+        let parsed = parsed.filter(|networks| networks.len() <= MAX_ENTRIES);
+        check(&mut wrong, "allowed_ips", parsed.is_some(), "must be addresses or networks (CIDR), at most 100");
+        changed.allowed_ips = parsed.unwrap_or_default();
+    }
+    if let Some(origins) = change.allowed_origins {
+        check(&mut wrong, "allowed_origins", is_list(&origins, is_origin), "must be origins such as https://app.example.com, at most 100");
+        changed.allowed_origins = origins;
+    }
+    for (field, limit, place) in [
+        ("rate_limit", change.rate_limit, &mut changed.rate_limit),
+        ("rate_limit_per_minute", change.rate_limit_per_minute, &mut changed.rate_limit_per_minute),
+    ] {
+        if let Some(limit) = limit {
+            check(&mut wrong, field, limit != Some(0), "must be at least 1");
+            *place = limit;
+        }
+    }
+    if let Some(quota) = change.monthly_quota {
+        let fits = quota.is_none_or(|quota| (1..=i64::MAX as u64).contains(&quota));
+        check(&mut wrong, "monthly_quota", fits, "must be at least 1");
+        changed.monthly_quota = quota;
+    }
+    if let Some(expires_at) = change.expires_at {
+        let fits = expires_at.is_none_or(|at| at > now && at.year() <= 9999);
+        check(&mut wrong, "expires_at", fits, "must lie in the future, before the year 10000");
+        // Microseconds, as both engines can keep them.
+        changed.expires_at = expires_at.map(|at| at.trunc_subsecs(6));
+    }
+    if let Some(metadata) = change.metadata {
+        let size = serde_json::to_string(&metadata).map_or(usize::MAX, |text| text.len());
+        check(&mut wrong, "metadata", size <= MAX_METADATA && !has_nul(&metadata), "must be an object of at most 8 KiB, without NUL characters");
+        changed.metadata = metadata;
+    }
+    if let Some(is_active) = change.is_active {
+        changed.is_active = is_active;
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    *key = changed;
+    Ok(())
+}
+
+const WORDS: &str = "must be names of letters, digits and `.:_-*/`, at most 100";
+
+fn check(wrong: &mut Vec<FieldError>, field: &'static str, right: bool, message: &'static str) {
+    if !right {
+        wrong.push(FieldError { field, message });
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=100).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
+fn is_list(entries: &[String], is_entry: impl Fn(&str) -> bool) -> bool {
+    entries.len() <= MAX_ENTRIES && entries.iter().all(|entry| is_entry(entry))
+}
+
+fn is_word(text: &str) -> bool {
+    (1..=MAX_ENTRY).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:_-*/".contains(&b))
+}
+
+/// Scheme, host and perhaps a port, as a browser writes `Origin` (RFC 6454,
+/// 6.2): lower case, nothing after the authority.
+fn is_origin(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
+    };
+    let authority: Result<http::uri::Authority, _> = rest.parse();
+    text.len() <= MAX_ENTRY
+        && !rest.contains('@')
+        && rest.bytes().all(|b| !b.is_ascii_uppercase())
+        && authority.is_ok_and(|authority| authority.as_str() == rest && !authority.host().is_empty())
+}
+
+/// A bare address is the network of that one address.
+fn parse_network(text: &str) -> Option<IpNet> {
+    let network: Option<IpNet> = text.parse().ok();
+    network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|net| net.trunc())
+}
+
+/// Postgres cannot store NUL in text; nobody needs it in a note.
+fn has_nul(metadata: &Map<String, Value>) -> bool {
+    fn value_has(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(value_has),
+            Value::Object(map) => has_nul(map),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    metadata.iter().any(|(key, value)| key.contains('\0') || value_has(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_what_a_browser_sends() {
+        for good in ["https://app.example.com", "http://localhost:3000", "https://[::1]:8443"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "", "*", "null", "app.example.com", "https://", "https://a.example/", "ftp://a.example",
+            "https://u@a.example", "https://A.example", "https://a.example?x", "https://a.example#x",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bare_address_is_a_network_of_one() {
+        assert_eq!(parse_network("192.0.2.7").unwrap().to_string(), "192.0.2.7/32");
+        assert_eq!(parse_network("2001:db8::1").unwrap().to_string(), "2001:db8::1/128");
+        assert_eq!(parse_network("10.1.2.3/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(parse_network("10.0.0.0/33"), None);
+        assert_eq!(parse_network("localhost"), None);
+    }
+}

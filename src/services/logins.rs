@@ -1,0 +1,255 @@
+//! Login sessions: begun with a password, kept alive by refresh tokens, ended
+//! by their owner.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use secrecy::SecretString;
+
+use super::{
+    CredentialCache, Keyring, Passwords,
+    keyring::Claims,
+    login_throttle::LoginThrottle,
+    passwords::PasswordError,
+    refresh::{self, Refreshed},
+};
+use crate::{
+    cache::Limiter,
+    domain::{
+        clock::SharedClock,
+        id::{JwtId, RefreshTokenId, SessionId, UserId},
+        limit::TierState,
+        login::{LoginSession, REFRESH_IDLE, RefreshToken, SESSION_LIFE},
+        text::{clean, fold},
+        token::{PlainToken, TokenHash},
+        user::{Role, User},
+    },
+    repositories::{Database, Repositories as _, StoreError},
+};
+
+/// Live sessions per user; a login beyond them ends the oldest.
+const MAX_SESSIONS: u32 = 50;
+/// A login from an address within this span makes it a known one.
+const KNOWN_FOR: TimeDelta = TimeDelta::days(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// Unknown name, wrong password and disabled account are one answer.
+    #[error("the username or password is wrong")]
+    Invalid,
+    #[error("the refresh token is unknown, expired or used")]
+    InvalidRefresh,
+    #[error("too many login attempts")]
+    Throttled(TierState),
+    #[error("no such session")]
+    NoSession,
+    #[error(transparent)]
+    Hashing(#[from] PasswordError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// From where and with what a login was made.
+#[derive(Clone, Debug)]
+pub struct Device {
+    pub address: IpAddr,
+    pub user_agent: Option<String>,
+}
+
+/// A pair of tokens and whom they are for.
+pub struct TokenPair {
+    pub access_token: String,
+    /// Seconds that the access token is good for.
+    pub expires_in: u64,
+    pub refresh_token: PlainToken,
+    pub user: User,
+}
+
+/// What the service is built from.
+pub struct Parts {
+    pub db: Database,
+    pub clock: SharedClock,
+    pub cache: CredentialCache,
+    pub passwords: Arc<Passwords>,
+    pub keyring: Arc<Keyring>,
+    pub limiter: Limiter,
+    pub token_life: Duration,
+}
+
+pub struct LoginService {
+    db: Database,
+    clock: SharedClock,
+    cache: CredentialCache,
+    passwords: Arc<Passwords>,
+    keyring: Arc<Keyring>,
+    throttle: LoginThrottle,
+    token_life: Duration,
+}
+
+impl LoginService {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { db, clock, cache, passwords, keyring, limiter, token_life } = parts;
+        let throttle = LoginThrottle::new(limiter);
+        Self { db, clock, cache, passwords, keyring, throttle, token_life }
+    }
+
+    /// Begins a session. `login` is a username or an e-mail address.
+    pub async fn login(
+        &self,
+        login: &str,
+        password: &SecretString,
+        device: &Device,
+    ) -> Result<TokenPair, LoginError> {
+        let login = fold(login);
+        let (known_address, found) = {
+            let since = self.clock.now() - KNOWN_FOR;
+            let address = device.address.to_string();
+            let mut session = self.db.session().await?;
+            let known = session.login_sessions().has_login_from(&login, &address, since).await?;
+            (known, session.users().find_by_login(&login).await?)
+        };
+        let attempt = self
+            .throttle
+            .charge(&login, device.address, known_address)
+            .await
+            .map_err(LoginError::Throttled)?;
+
+        let hash = found.as_ref().map(|(_, hash)| hash.as_str());
+        let verdict = self.passwords.verify(password, hash).await?;
+        // A disabled account costs the same work before it is refused.
+        let Some((user, hash)) = found.filter(|(user, _)| verdict.matches && user.is_active) else {
+            return Err(LoginError::Invalid);
+        };
+        self.throttle.give_back(&attempt).await;
+        if verdict.outdated {
+            self.rehash(user.id, &hash, password).await?;
+        }
+        self.begin_session(user, device).await
+    }
+
+    /// Exchanges a refresh token for a new pair; see [`refresh`].
+    pub async fn refresh(
+        &self,
+        presented: &str,
+        device: &Device,
+    ) -> Result<TokenPair, LoginError> {
+        let hash = TokenHash::of_refresh(presented).ok_or(LoginError::InvalidRefresh)?;
+        let refreshed =
+            refresh::exchange(&self.db, &hash, self.clock.now(), device.address).await?;
+        match refreshed {
+            Refreshed::New { user, session_id, token } => Ok(self.pair(*user, session_id, token)),
+            Refreshed::Refused => Err(LoginError::InvalidRefresh),
+            Refreshed::Reused { session_id, version } => {
+                tracing::warn!(
+                    session.id = %session_id,
+                    "a spent refresh token was presented again: the login session is ended"
+                );
+                self.cache.sessions_ended(&[(session_id, version)]).await;
+                Err(LoginError::InvalidRefresh)
+            }
+        }
+    }
+
+    /// Ends one session of the user: its JWTs and refresh tokens stop working.
+    pub async fn end(&self, user: UserId, session: SessionId) -> Result<(), LoginError> {
+        let mut tx = self.db.begin().await?;
+        let ended = tx.login_sessions().end(session, user, self.clock.now()).await?;
+        let version = ended.ok_or(LoginError::NoSession)?;
+        tx.commit().await?;
+        self.cache.sessions_ended(&[(session, version)]).await;
+        Ok(())
+    }
+
+    /// Ends every session of the user.
+    pub async fn end_all(&self, user: UserId) -> Result<(), LoginError> {
+        let mut tx = self.db.begin().await?;
+        let ended = tx.login_sessions().end_all(user, None, self.clock.now()).await?;
+        tx.commit().await?;
+        self.cache.sessions_ended(&ended).await;
+        Ok(())
+    }
+
+    /// The user's live sessions, newest first.
+    pub async fn sessions(&self, user: UserId) -> Result<Vec<LoginSession>, LoginError> {
+        let mut session = self.db.session().await?;
+        Ok(session.login_sessions().list_live(user, self.clock.now()).await?)
+    }
+
+    /// Drops sessions that ended long enough ago to be of no interest.
+    pub async fn prune(&self) -> Result<(), StoreError> {
+        let before = self.clock.now() - KNOWN_FOR;
+        loop {
+            let mut tx = self.db.begin().await?;
+            let dropped = tx.login_sessions().delete_ended_before(before).await?;
+            tx.commit().await?;
+            if dropped == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn begin_session(&self, user: User, device: &Device) -> Result<TokenPair, LoginError> {
+        let now = self.clock.now();
+        let session = LoginSession {
+            id: SessionId::new(now),
+            user_id: user.id,
+            device: device.user_agent.as_deref().map(|text| clean(text, 256)),
+            address: Some(device.address.to_string()),
+            created_at: now,
+            last_used_at: now,
+            expires_at: now + SESSION_LIFE,
+            ended_at: None,
+            version: 1,
+        };
+        let token = PlainToken::refresh(&mut rand::rng());
+        let record = RefreshToken {
+            id: RefreshTokenId::new(now),
+            session_id: session.id,
+            hash: token.hash(),
+            created_at: now,
+            expires_at: now + REFRESH_IDLE,
+            spent_at: None,
+            successor_id: None,
+        };
+        let mut tx = self.db.begin().await?;
+        tx.login_sessions().insert(&session).await?;
+        tx.refresh_tokens().insert(&record).await?;
+        let ended = tx.login_sessions().end_oldest(user.id, MAX_SESSIONS, now).await?;
+        tx.commit().await?;
+        self.cache.sessions_ended(&ended).await;
+        Ok(self.pair(user, session.id, token))
+    }
+
+    fn pair(&self, user: User, session_id: SessionId, refresh_token: PlainToken) -> TokenPair {
+        let now = self.clock.now();
+        let expires_in = self.token_life.as_secs();
+        let claims = Claims {
+            sub: user.id,
+            username: user.username.clone(),
+            roles: user.roles.iter().map(Role::as_str).map(str::to_owned).collect(),
+            sid: session_id,
+            jti: JwtId::new(now),
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: now.timestamp() + i64::try_from(expires_in).unwrap_or(i64::MAX / 2),
+            iss: self.keyring.issuer().to_owned(),
+            aud: self.keyring.audience().to_owned(),
+        };
+        TokenPair { access_token: self.keyring.sign(&claims), expires_in, refresh_token, user }
+    }
+
+    /// The parameters were raised since the password was set.
+    async fn rehash(
+        &self,
+        user: UserId,
+        old: &str,
+        password: &SecretString,
+    ) -> Result<(), LoginError> {
+        let new = self.passwords.hash(password).await?;
+        let mut tx = self.db.begin().await?;
+        // `false` when the password was changed meanwhile; then nothing is due.
+        let _replaced = tx.users().replace_hash(user, old, &new).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}

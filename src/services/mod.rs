@@ -1,0 +1,109 @@
+//! What the product does. One struct per capability; no HTTP types, no SQL.
+//!
+//! A service owns the unit of work: it opens the transaction, calls the
+//! repositories, commits, and only then tells caches and other instances.
+//! Every service is cheap to share and built once, in [`Services::new`].
+
+pub mod access;
+pub mod accounts;
+pub mod api_keys;
+pub mod bootstrap;
+pub mod credentials;
+pub mod health;
+pub mod key_input;
+pub mod keyring;
+pub mod limits;
+pub mod login_throttle;
+pub mod logins;
+pub mod passwords;
+pub mod refresh;
+pub mod usage;
+
+use std::sync::Arc;
+
+pub use self::{
+    access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
+    credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
+    logins::LoginService, passwords::Passwords, usage::UsageService,
+};
+/// Every service error wraps this one, so callers may name it without reaching
+/// past the services.
+pub use crate::repositories::StoreError;
+use crate::{
+    cache::{CacheHub, Limiter, RedisStore},
+    config::Config,
+    domain::clock::SharedClock,
+    repositories::Database,
+};
+
+/// Every service of the process, built once at start-up.
+#[derive(Clone)]
+pub struct Services {
+    pub access: Arc<AccessService>,
+    pub accounts: Arc<AccountService>,
+    pub api_keys: Arc<ApiKeyService>,
+    pub health: Arc<HealthService>,
+    pub limits: Arc<LimitService>,
+    pub logins: Arc<LoginService>,
+    pub usage: Arc<UsageService>,
+    pub keyring: Arc<Keyring>,
+    pub clock: SharedClock,
+}
+
+/// What the services are built from.
+pub struct Parts<'a> {
+    pub config: &'a Config,
+    pub db: Database,
+    pub redis: Option<Arc<RedisStore>>,
+    pub hub: &'a CacheHub,
+    pub limiter: Limiter,
+    pub keyring: Arc<Keyring>,
+    pub clock: SharedClock,
+}
+
+impl Services {
+    pub fn new(parts: Parts<'_>) -> Self {
+        let Parts { config, db, redis, hub, limiter, keyring, clock } = parts;
+        let passwords = Arc::new(Passwords::start(&config.auth));
+        let cache = CredentialCache::new(db.clone(), hub, clock.clone());
+        let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
+        let limits = Arc::new(LimitService::new(
+            limiter.clone(),
+            config.limits.clone(),
+            db.clone(),
+            clock.clone(),
+        ));
+        let accounts = Arc::new(AccountService::new(
+            db.clone(),
+            clock.clone(),
+            cache.clone(),
+            passwords.clone(),
+            &config.auth,
+        ));
+        Self {
+            access: Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone())),
+            api_keys: Arc::new(ApiKeyService::new(
+                db.clone(),
+                clock.clone(),
+                cache.clone(),
+                limits.clone(),
+                usage.clone(),
+            )),
+            health: Arc::new(HealthService::new(db.clone(), redis, clock.clone())),
+            logins: Arc::new(LoginService::new(logins::Parts {
+                db,
+                clock: clock.clone(),
+                cache,
+                passwords,
+                keyring: keyring.clone(),
+                limiter,
+                token_life: config.auth.token_life,
+            })),
+            accounts,
+            limits,
+            usage,
+            keyring,
+            clock,
+        }
+    }
+}

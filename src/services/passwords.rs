@@ -1,0 +1,191 @@
+//! Hashing and checking passwords with argon2id, on threads of its own.
+//!
+//! A hash takes tens of milliseconds and 19 MiB, so it never runs on a thread
+//! that serves requests, never more of them at once than there are permits,
+//! and never waits in an unbounded queue: a flood of logins gets 503 while
+//! everything else goes on (RELIABILITY G-43).
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        mpsc::{self, Receiver, SyncSender, TrySendError},
+    },
+    thread,
+    time::Duration,
+};
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::oneshot;
+
+use crate::{config::AuthConfig, domain::password};
+
+/// Jobs that may wait for a thread.
+const QUEUE: usize = 64;
+/// How long one waits before the caller is told to come back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What checking a password found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub matches: bool,
+    /// The hash was made with other parameters than today's: hash again.
+    pub outdated: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// All threads are taken and the queue is full or slow.
+    #[error("too many logins at once")]
+    Busy,
+    #[error("argon2: {0}")]
+    Hash(argon2::password_hash::Error),
+}
+
+/// A small pool of hashing threads. Dropping the last handle ends them.
+pub struct Passwords {
+    jobs: SyncSender<Job>,
+    /// What an unknown name is checked against, so that it costs as much as a
+    /// known one (RELIABILITY G-91).
+    dummy: Arc<OnceLock<String>>,
+}
+
+struct Job {
+    work: Work,
+    reply: oneshot::Sender<Result<Answer, argon2::password_hash::Error>>,
+}
+
+enum Work {
+    Hash(SecretString),
+    Verify { password: SecretString, hash: Option<String> },
+}
+
+enum Answer {
+    Hash(String),
+    Verdict(Verdict),
+}
+
+impl Passwords {
+    /// Starts the threads: one per core, at least two.
+    pub fn start(config: &AuthConfig) -> Self {
+        let params =
+            Params::new(config.argon2_memory_kib, config.argon2_passes, config.argon2_lanes, None)
+                .expect("checked with the configuration");
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let (jobs, queue) = mpsc::sync_channel(QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        let dummy = Arc::new(OnceLock::new());
+        let permits = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        for number in 0..permits {
+            let worker =
+                Worker { argon2: argon2.clone(), queue: queue.clone(), dummy: dummy.clone() };
+            thread::Builder::new()
+                .name(format!("argon2-{number}"))
+                .spawn(move || worker.run())
+                .expect("the system can start a thread");
+        }
+        Self { jobs, dummy }
+    }
+
+    /// The PHC string of a new password.
+    pub async fn hash(&self, password: &SecretString) -> Result<String, PasswordError> {
+        match self.submit(Work::Hash(normalised(password))).await? {
+            Answer::Hash(hash) => Ok(hash),
+            Answer::Verdict(_) => unreachable!("a hash job answers with a hash"),
+        }
+    }
+
+    /// Checks a password against a stored hash. With `None` it does the same
+    /// work and says no.
+    pub async fn verify(
+        &self,
+        password: &SecretString,
+        hash: Option<&str>,
+    ) -> Result<Verdict, PasswordError> {
+        let hash = hash.map(str::to_owned);
+        match self.submit(Work::Verify { password: normalised(password), hash }).await? {
+            Answer::Verdict(verdict) => Ok(verdict),
+            Answer::Hash(_) => unreachable!("a verify job answers with a verdict"),
+        }
+    }
+
+    /// Whether the dummy hash is ready; the first unknown name would otherwise
+    /// wait for it.
+    pub fn is_warm(&self) -> bool {
+        self.dummy.get().is_some()
+    }
+
+    async fn submit(&self, work: Work) -> Result<Answer, PasswordError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.try_send(Job { work, reply }).map_err(|error| match error {
+            TrySendError::Full(_) | TrySendError::Disconnected(_) => PasswordError::Busy,
+        })?;
+        // Giving up drops the receiver, and a thread skips a job nobody waits for.
+        let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(|_| PasswordError::Busy)?;
+        answer.map_err(|_| PasswordError::Busy)?.map_err(PasswordError::Hash)
+    }
+}
+
+struct Worker {
+    argon2: Argon2<'static>,
+    queue: Arc<Mutex<Receiver<Job>>>,
+    dummy: Arc<OnceLock<String>>,
+}
+
+impl Worker {
+    fn run(self) {
+        self.dummy();
+        loop {
+            let job = {
+                let queue = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                queue.recv()
+            };
+            let Ok(Job { work, reply }) = job else { return };
+            if reply.is_closed() {
+                continue;
+            }
+            // The caller may have gone meanwhile; there is nobody to tell.
+            let _gone = reply.send(self.perform(work));
+        }
+    }
+
+    fn dummy(&self) -> &str {
+        self.dummy.get_or_init(|| {
+            self.hash("no account has this password").expect("hashing with checked parameters")
+        })
+    }
+
+    fn perform(&self, work: Work) -> Result<Answer, argon2::password_hash::Error> {
+        match work {
+            Work::Hash(password) => self.hash(password.expose_secret()).map(Answer::Hash),
+            Work::Verify { password, hash } => {
+                let known = hash.is_some();
+                let hash = hash.unwrap_or_else(|| self.dummy().to_owned());
+                let verdict = self.verify(password.expose_secret(), &hash)?;
+                Ok(Answer::Verdict(Verdict { matches: known && verdict.matches, ..verdict }))
+            }
+        }
+    }
+
+    fn hash(&self, password: &str) -> Result<String, argon2::password_hash::Error> {
+        self.argon2.hash_password(password.as_bytes()).map(|hash: PasswordHash| hash.to_string())
+    }
+
+    fn verify(&self, password: &str, hash: &str) -> Result<Verdict, argon2::password_hash::Error> {
+        let parsed = PasswordHash::new(hash)?;
+        let matches = self.argon2.verify_password(password.as_bytes(), &parsed).is_ok();
+        let current = Params::try_from(&parsed).is_ok_and(|params| {
+            let today = self.argon2.params();
+            (params.m_cost(), params.t_cost(), params.p_cost())
+                == (today.m_cost(), today.t_cost(), today.p_cost())
+        });
+        Ok(Verdict { matches, outdated: !current })
+    }
+}
+
+fn normalised(password: &SecretString) -> SecretString {
+    password::normalise(password.expose_secret()).into_owned().into()
+}

@@ -1,0 +1,144 @@
+//! What was used: recorded when a request ends, added up, shown.
+//!
+//! The hot path only pushes a record into a bounded buffer ([`Recorder`]); a
+//! job writes what has gathered about twice a second ([`UsageService::flush`]).
+//! A slot is reserved before a request goes upstream, so a full buffer refuses
+//! work instead of serving it unmetered.
+
+mod recorder;
+mod report;
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+
+pub use self::{
+    recorder::{Recorder, Saturated, Slot},
+    report::{Interval, KeyUsage, Report, ReportItem, ReportQuery},
+};
+pub use crate::domain::usage::Totals;
+/// What usage can be asked by.
+pub use crate::repositories::{RequestFilter, UsageFilter, UsageGroup};
+use crate::{
+    config::UsageConfig,
+    domain::{
+        clock::SharedClock,
+        id::ApiKeyId,
+        page::{Page, PageRequest},
+        usage::{Rollup, RollupKey, UsageRecord},
+    },
+    repositories::{Database, Repositories as _, StoreError},
+};
+
+/// Records that may wait to be written; about 100 MiB at the worst.
+const CAPACITY: usize = 200_000;
+
+pub struct UsageService {
+    db: Database,
+    clock: SharedClock,
+    recorder: Recorder,
+    retention_days: u32,
+    request_log_max: u32,
+}
+
+impl UsageService {
+    pub fn new(db: Database, clock: SharedClock, config: &UsageConfig) -> Self {
+        let UsageConfig { retention_days, request_log_max } = *config;
+        let recorder = Recorder::new(CAPACITY);
+        Self { db, clock, recorder, retention_days, request_log_max }
+    }
+
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Records something that was not reserved: where the buffer is full, it
+    /// is counted as dropped.
+    pub fn record_unreserved(&self, record: UsageRecord) {
+        self.recorder.push_unreserved(record);
+    }
+
+    /// Writes everything that has gathered, in one transaction. On failure the
+    /// records go back into the buffer and the next call tries again.
+    pub async fn flush(&self) -> Result<usize, StoreError> {
+        let batch = self.recorder.take();
+        if batch.is_empty() {
+            return Ok(0);
+        }
+        match self.write(&batch).await {
+            Ok(()) => {
+                self.recorder.release(batch.len());
+                Ok(batch.len())
+            }
+            Err(error) => {
+                self.recorder.put_back(batch);
+                Err(error)
+            }
+        }
+    }
+
+    async fn write(&self, batch: &[UsageRecord]) -> Result<(), StoreError> {
+        let rollups: Vec<(RollupKey, Rollup)> = roll_up(batch).into_iter().collect();
+        let last_used: Vec<(ApiKeyId, DateTime<Utc>)> = last_used(batch).into_iter().collect();
+        // Only the newest survive the log's bound; the rest need not be written.
+        let newest = batch.len().saturating_sub(self.request_log_max as usize);
+        let mut tx = self.db.begin().await?;
+        tx.usage().add_rollups(&rollups).await?;
+        tx.usage().log_requests(&batch[newest..]).await?;
+        tx.api_keys().touch(&last_used).await?;
+        tx.commit().await
+    }
+
+    /// Drops what is past its retention. Safe to run on every instance.
+    pub async fn prune(&self) -> Result<(), StoreError> {
+        let before = self.clock.now() - TimeDelta::days(i64::from(self.retention_days));
+        let mut tx = self.db.begin().await?;
+        tx.usage().prune_requests(self.request_log_max).await?;
+        tx.usage().prune_requests_before(before).await?;
+        tx.usage().prune_hourly_before(before).await?;
+        tx.commit().await
+    }
+
+    /// The most recent requests, newest first.
+    pub async fn requests(
+        &self,
+        filter: &RequestFilter,
+        page: PageRequest,
+    ) -> Result<Page<UsageRecord>, StoreError> {
+        self.db.session().await?.usage().requests(filter, page).await
+    }
+}
+
+/// The first instant of the hour that `at` lies in.
+pub(super) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    at.duration_trunc(TimeDelta::hours(1)).expect("an hour divides any instant after 1970")
+}
+
+fn roll_up(batch: &[UsageRecord]) -> BTreeMap<RollupKey, Rollup> {
+    let mut rollups: BTreeMap<RollupKey, Rollup> = BTreeMap::new();
+    for record in batch {
+        let key = RollupKey {
+            hour: hour_of(record.at),
+            user_id: record.user_id,
+            key_id: record.key_id,
+            upstream: record.upstream.clone(),
+            status_class: record.status_class(),
+        };
+        rollups.entry(key).or_default().add(record);
+    }
+    rollups
+}
+
+/// When each key was last let through.
+fn last_used(batch: &[UsageRecord]) -> HashMap<ApiKeyId, DateTime<Utc>> {
+    use crate::domain::usage::Outcome;
+
+    let mut last = HashMap::new();
+    for record in batch.iter().filter(|record| record.outcome != Outcome::Rejected) {
+        if let Some(key) = record.key_id {
+            let at = last.entry(key).or_insert(record.at);
+            *at = record.at.max(*at);
+        }
+    }
+    last
+}

@@ -1,0 +1,74 @@
+//! A database that nobody else uses: SQLite in a temporary folder, or a new
+//! database on the server that `TEST_DATABASE_URL` names
+//! (`postgres://user@host:port/any_database`). Gone when dropped.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+use tollgate::{config::DatabaseConfig, repositories::Database};
+use uuid::Uuid;
+
+pub enum TestDatabase {
+    Sqlite(TempDir),
+    Postgres { server: String, name: String },
+}
+
+impl TestDatabase {
+    pub async fn fresh() -> Self {
+        match std::env::var("TEST_DATABASE_URL") {
+            Ok(server) if !server.is_empty() => {
+                let name = format!("tollgate_test_{}", Uuid::now_v7().simple());
+                execute(&server, format!(r#"CREATE DATABASE "{name}""#)).await.unwrap();
+                Self::Postgres { server, name }
+            }
+            _ => Self::Sqlite(tempfile::tempdir().unwrap()),
+        }
+    }
+
+    pub fn config(&self) -> DatabaseConfig {
+        let url = match self {
+            Self::Sqlite(folder) => {
+                format!("sqlite://{}", folder.path().join("data/tollgate.db").display())
+            }
+            Self::Postgres { server, name } => {
+                let (base, query) = server.split_once('?').unwrap_or((server, ""));
+                let (base, _) = base.rsplit_once('/').unwrap();
+                format!("{base}/{name}?{query}")
+            }
+        };
+        DatabaseConfig { url: url.into(), max_connections: 8 }
+    }
+
+    /// Opened, without tables.
+    pub async fn open(&self) -> Database {
+        Database::open(&self.config()).await.unwrap()
+    }
+
+    /// Opened, with all tables.
+    pub async fn connect(&self) -> Database {
+        let db = self.open().await;
+        db.migrate().await.unwrap();
+        db
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Self::Postgres { server, name } = self else { return };
+        let sql = format!(r#"DROP DATABASE IF EXISTS "{name}" WITH (FORCE)"#);
+        let server = server.clone();
+        // A destructor cannot wait on the runtime it may be running in.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(execute(&server, sql)).map_err(std::io::Error::other)
+        });
+        if !matches!(dropping.join(), Ok(Ok(()))) {
+            eprintln!("could not drop the test database {name}");
+        }
+    }
+}
+
+async fn execute(server: &str, sql: String) -> sqlx::Result<()> {
+    let mut admin = PgConnection::connect(server).await?;
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await?;
+    admin.close().await
+}

@@ -1,0 +1,13 @@
+//! The test harness.
+
+pub mod database;
+pub mod redis;
+
+use chrono::{DateTime, Utc};
+
+pub use self::database::TestDatabase;
+
+/// 2026-01-01T00:00:00Z, the instant every test starts at.
+pub fn epoch() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_767_225_600, 0).unwrap()
+}
