@@ -1,0 +1,108 @@
+//! Why a proxied request was not answered by its upstream.
+//!
+//! Typed, without texts of other programs: an upstream's address, a resolver's
+//! or a TLS library's message must never reach a client. Causes stay reachable
+//! through `source` for the log.
+
+use http::StatusCode;
+
+use super::{credentials::RepeatedField, upload::UploadFault};
+use crate::{
+    domain::{api_key::KeyRefusal, limit::TierState},
+    services::{access::AccessError, limits::LimitError, usage::Saturated},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error(transparent)]
+    RepeatedField(#[from] RepeatedField),
+    /// Nothing was presented where something is required.
+    #[error("a credential is required")]
+    CredentialRequired,
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The key is good but not for this place or upstream.
+    #[error("the API key may not be used here")]
+    KeyRefused(KeyRefusal),
+    #[error("too many requests")]
+    Limited(TierState),
+    #[error("limits cannot be checked at the moment")]
+    LimitsUnavailable,
+    /// Usage could not be recorded, so nothing may be used.
+    #[error("too many requests await recording")]
+    Saturated,
+    #[error(transparent)]
+    Upload(#[from] UploadFault),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+/// What went wrong on the far side.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Refused, no route, no such name, TLS failure.
+    #[error("the upstream could not be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the upstream could not be reached in time")]
+    ConnectTimeout,
+    /// No head of an answer within the time allowed.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    /// The connection broke before an answer, or the answer was not HTTP.
+    #[error("the upstream broke off")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It switched protocols without having been asked to.
+    #[error("the upstream gave an answer that cannot be passed on")]
+    BadAnswer,
+}
+
+impl UpstreamError {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Unreachable(_) | Self::Broken(_) | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+/// Why sending came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error(transparent)]
+    Upload(#[from] UploadFault),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+impl SendError {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Upload(fault) => fault.status(),
+            Self::Upstream(error) => error.status(),
+        }
+    }
+}
+
+impl From<SendError> for GatewayError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Upload(fault) => Self::Upload(fault),
+            SendError::Upstream(error) => Self::Upstream(error),
+        }
+    }
+}
+
+impl From<LimitError> for GatewayError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Exceeded(state) => Self::Limited(state),
+            LimitError::Unavailable => Self::LimitsUnavailable,
+        }
+    }
+}
+
+impl From<Saturated> for GatewayError {
+    fn from(_: Saturated) -> Self {
+        Self::Saturated
+    }
+}

@@ -1,0 +1,212 @@
+//! Which header fields cross the gateway, in both directions.
+//!
+//! The order is the point: everything that the client may not say is removed
+//! first, the fields that its `Connection` lists among it, and only then are
+//! ours set. A client can therefore neither forge an identity nor have ours
+//! dropped as hop-by-hop by the next proxy. Fields that are not named here pass
+//! untouched and without a copy.
+
+use std::fmt::Write;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{self, Entry},
+};
+
+use super::credentials;
+use crate::{
+    domain::principal::{Account, Principal},
+    server::client::ClientInfo,
+};
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+pub const X_USERNAME: HeaderName = HeaderName::from_static("x-username");
+pub const X_ROLES: HeaderName = HeaderName::from_static("x-roles");
+pub const X_KEY_ID: HeaderName = HeaderName::from_static("x-key-id");
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// Names that only the gateway may set towards an upstream.
+const RESERVED: [&str; 8] = [
+    "x-user-id",
+    "x-username",
+    "x-roles",
+    "x-token-id",
+    "x-key-id",
+    "x-request-id",
+    "x-real-ip",
+    "forwarded",
+];
+const RESERVED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-tollgate-"];
+
+/// What the upstream is told beside the client's own fields.
+pub struct Ours<'a> {
+    pub client: &'a ClientInfo,
+    /// `None`: no identity field is sent at all.
+    pub principal: Option<&'a Principal>,
+    /// The path prefix that was taken off.
+    pub prefix: Option<&'a HeaderValue>,
+    /// The upstream's authority.
+    pub host: &'a HeaderValue,
+    /// The upstream's own credential.
+    pub authorization: Option<&'a HeaderValue>,
+    /// In which version the client spoke.
+    pub version: Version,
+}
+
+/// Turns a client's fields into those sent upstream.
+pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
+    remove_all(headers, is_kept_from_upstream);
+    credentials::remove(headers);
+
+    let Ours { client, principal, prefix, host, authorization, version } = ours;
+    headers.insert(header::HOST, (*host).clone());
+    headers.insert(X_REQUEST_ID, client.request_id.header().clone());
+    headers.insert(X_FORWARDED_FOR, address_value(client));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+    if let Some(host) = &client.host {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+    if let Some(prefix) = prefix {
+        headers.insert(X_FORWARDED_PREFIX, (*prefix).clone());
+    }
+    if let Some(authorization) = authorization {
+        headers.insert(header::AUTHORIZATION, (*authorization).clone());
+    }
+    if let Some(principal) = principal {
+        set_identity(headers, principal);
+    }
+    append_via(headers, *version);
+}
+
+/// Turns an upstream's fields into those sent to the client.
+///
+/// An answer to a proven identity that says nothing about caching is marked
+/// `private`, so that no shared cache hands it to somebody else; what the
+/// upstream says itself is left alone.
+pub fn rewrite_response(headers: &mut HeaderMap, client: &ClientInfo, authenticated: bool) {
+    remove_all(headers, is_hop_by_hop);
+    credentials::remove_reserved_set_cookies(headers);
+    headers.insert(X_REQUEST_ID, client.request_id.header().clone());
+    if authenticated && let Entry::Vacant(vacant) = headers.entry(header::CACHE_CONTROL) {
+        vacant.insert(HeaderValue::from_static("private"));
+    }
+    append_via(headers, Version::HTTP_11);
+}
+
+/// Removes what `drops` names and what `Connection` lists. Allocates only when
+/// there is something to remove.
+fn remove_all(headers: &mut HeaderMap, drops: fn(&str) -> bool) {
+    let mut doomed: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        let listed = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        // A token that is no field name lists nothing.
+        doomed.extend(listed.filter(|token| !is_option(token)).flat_map(HeaderName::from_bytes));
+    }
+    doomed.extend(headers.keys().filter(|name| drops(name.as_str())).cloned());
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// The options that `Connection` commonly holds; both are removed anyway.
+fn is_option(token: &[u8]) -> bool {
+    token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close")
+}
+
+/// Fields for this connection only (RFC 9110, 7.6.1). An `Upgrade` is among
+/// them: the gateway does not switch protocols yet.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// `Expect` is answered by the server in front; `HTTP2-Settings` belongs to an
+/// upgrade that is not offered.
+fn is_kept_from_upstream(name: &str) -> bool {
+    is_hop_by_hop(name)
+        || matches!(name, "expect" | "http2-settings" | "x-api-key" | "x-access-token")
+        || is_reserved(name)
+}
+
+/// Whether a field's name is one of ours when every character that is not a
+/// letter or digit counts as a hyphen: many application servers read
+/// `X_User_Id` and `X-User-Id` as the same.
+pub fn is_reserved(name: &str) -> bool {
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'f')) {
+        return false;
+    }
+    RESERVED.iter().any(|reserved| name.len() == reserved.len() && begins_alike(name, reserved))
+        || RESERVED_PREFIXES.iter().any(|prefix| begins_alike(name, prefix))
+}
+
+/// Names are lower case in a `HeaderMap`.
+fn begins_alike(name: &str, prefix: &str) -> bool {
+    let normal = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
+    name.len() >= prefix.len() && name.bytes().map(normal).zip(prefix.bytes()).all(|(a, b)| a == b)
+}
+
+fn set_identity(headers: &mut HeaderMap, principal: &Principal) {
+    let Account { id, username, roles, .. } = &*principal.account;
+    headers.insert(X_USER_ID, uuid_value(id.as_uuid()));
+    headers.insert(X_USERNAME, username_value(username));
+    let roles = HeaderValue::try_from(roles.to_string()).expect("role names are ASCII");
+    headers.insert(X_ROLES, roles);
+    if let Some(key) = principal.key_id() {
+        headers.insert(X_KEY_ID, uuid_value(key.as_uuid()));
+    }
+}
+
+fn uuid_value(id: uuid::Uuid) -> HeaderValue {
+    let mut text = uuid::Uuid::encode_buffer();
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("a UUID is ASCII")
+}
+
+fn address_value(client: &ClientInfo) -> HeaderValue {
+    HeaderValue::try_from(client.address.to_string()).expect("an address is ASCII")
+}
+
+/// A username as it is if it is visible ASCII without `%`; else in UTF-8 with
+/// every other byte percent-encoded (RFC 3986, 2.1), so that undoing the
+/// escapes gives the name back in every case.
+fn username_value(username: &str) -> HeaderValue {
+    let plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'%';
+    if username.as_bytes().iter().all(plain) {
+        return HeaderValue::from_str(username).expect("visible ASCII");
+    }
+    let mut text = String::with_capacity(username.len() * 3);
+    for byte in username.bytes() {
+        if plain(&byte) {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").expect("writing to a string");
+        }
+    }
+    HeaderValue::try_from(text).expect("visible ASCII")
+}
+
+fn append_via(headers: &mut HeaderMap, version: Version) {
+    let via = match version {
+        Version::HTTP_2 => "2 tollgate",
+        Version::HTTP_10 => "1.0 tollgate",
+        _ => "1.1 tollgate",
+    };
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+#[cfg(test)]
+#[path = "headers_tests.rs"]
+mod tests;

@@ -1,0 +1,299 @@
+//! The proxied request, step by step.
+//!
+//! Read [`Gateway::serve`] and its `run` first: they are the whole pipeline, in
+//! order. What one step learns and a later one needs is a value that is passed
+//! on, never an untyped request extension. One [`Gateway`] belongs to one
+//! worker, since its pool of upstream connections does; services are shared.
+//!
+//! No body of an error is made here: a [`GatewayError`] says what happened, and
+//! the API's error module says how that looks. Upgrades (WebSocket), several
+//! upstreams and rewriting are not built; an upgrade is treated as the plain
+//! request that it also is.
+
+mod connector;
+pub mod credentials;
+mod echo;
+mod error;
+mod headers;
+mod metered;
+pub mod path;
+pub mod query;
+pub mod rate_headers;
+mod route;
+mod timer;
+pub mod upload;
+mod upstream;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use self::{
+    credentials::Credentials,
+    headers::Ours,
+    metered::{Meter, Metered},
+    timer::StallTimer,
+    upload::{Progress, UploadLimits},
+};
+pub use self::{
+    error::{GatewayError, UpstreamError},
+    headers::{X_REQUEST_ID, is_reserved},
+    metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
+    route::{Places, Route, path_and_query},
+    upload::UploadFault,
+    upstream::{AnswerBody, BadUrl, Upstream},
+};
+use crate::{
+    config::{ServerConfig, UpstreamAuth, UpstreamConfig},
+    domain::{
+        id::RecordId,
+        limit::TierState,
+        principal::Principal,
+        text,
+        usage::{Outcome, UsageRecord},
+    },
+    server::client::{ClientInfo, new_uuid},
+    services::{Services, access::Presented, limits::LimitError, usage::Slot},
+};
+
+/// An answer of known length above this counts as a stream: it has no total
+/// time limit, since it may take as long as the client's line needs. Bytes.
+const LONG_ANSWER: u64 = 1024 * 1024;
+/// Characters of a path that are recorded.
+const RECORDED_PATH: usize = 512;
+
+/// The body of a proxied answer.
+pub type Body = Metered<AnswerBody, Slot>;
+
+impl Sink for Slot {
+    fn record(self, record: UsageRecord) {
+        Self::record(self, record);
+    }
+}
+
+pub struct Gateway {
+    services: Services,
+    upstream: Upstream,
+    config: UpstreamConfig,
+    uploads: UploadLimits,
+}
+
+/// What the server knows about a request before the gateway sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    pub client: &'a ClientInfo,
+    /// The whole canonical path, for the record.
+    pub path: &'a str,
+    pub route: Route<'a>,
+    pub at: DateTime<Utc>,
+    pub started: Instant,
+}
+
+/// An answer, or why there is none, and what was learnt on the way.
+pub struct Exchange {
+    pub result: Result<Response<Body>, GatewayError>,
+    pub seen: Seen,
+}
+
+/// What is known about a request however it ended.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub principal: Option<Principal>,
+    /// Belongs on the answer, whatever that is.
+    pub limit: Option<TierState>,
+}
+
+impl Gateway {
+    /// Must be called within the worker's runtime (see [`Upstream::new`]).
+    pub fn new(
+        services: Services,
+        config: UpstreamConfig,
+        server: &ServerConfig,
+    ) -> Result<Self, BadUrl> {
+        let upstream = Upstream::new(&config)?;
+        let uploads = UploadLimits { max_bytes: config.max_body_bytes, idle: server.io_timeout };
+        Ok(Self { services, upstream, config, uploads })
+    }
+
+    /// The upstream's name in keys, records and logs.
+    pub fn upstream_name(&self) -> &'static str {
+        self.upstream.name()
+    }
+
+    pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival<'_>) -> Exchange {
+        let mut seen = Seen::default();
+        let result = self.run(request, &arrival, &mut seen).await;
+        if let Err(GatewayError::Limited(state)) = &result {
+            seen.limit = Some(*state);
+        }
+        Exchange { result, seen }
+    }
+
+    async fn run(
+        &self,
+        request: Request<Incoming>,
+        arrival: &Arrival<'_>,
+        seen: &mut Seen,
+    ) -> Result<Response<Body>, GatewayError> {
+        let (mut parts, body) = request.into_parts();
+
+        seen.principal = self.prove(&parts.headers).await?;
+        let principal = seen.principal.as_ref();
+        self.check_policy(principal, arrival.client, &parts.headers)?;
+        let (body, upload) = upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
+        seen.limit = self.admit(principal, arrival, &parts.method).await?;
+        let mut meter = self.open_meter(principal, arrival, &parts.method, upload.clone())?;
+
+        parts.uri = arrival.route.uri(&parts.uri);
+        headers::rewrite_request(
+            &mut parts.headers,
+            &Ours {
+                client: arrival.client,
+                principal,
+                prefix: arrival.route.prefix(),
+                host: self.upstream.host(),
+                authorization: self.upstream.authorization(),
+                version: parts.version,
+            },
+        );
+        parts.version = Version::HTTP_11;
+
+        let sent = Request::from_parts(parts, body);
+        let answer = match self.upstream.send(sent, upload.as_deref()).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                meter.set_status(error.status());
+                meter.finish(Outcome::Failed);
+                return Err(error.into());
+            }
+        };
+        Ok(self.pass_on(answer, meter, arrival, principal.is_some(), upload.as_deref()))
+    }
+
+    /// Who is asking. Everything that is presented must be good, also where
+    /// nothing would be required; a public upstream looks at nothing.
+    async fn prove(&self, headers: &HeaderMap) -> Result<Option<Principal>, GatewayError> {
+        if self.config.auth == UpstreamAuth::Public {
+            return Ok(None);
+        }
+        let Credentials { access_token, api_key, bearer_key, jwt } = credentials::read(headers)?;
+        let access = &self.services.access;
+        if api_key.is_some() && bearer_key.is_some() {
+            let second = Presented { access_token: None, api_key: bearer_key, jwt: None };
+            access.authenticate(second).await?;
+        }
+        let presented = Presented { access_token, api_key: api_key.or(bearer_key), jwt };
+        let principal = access.authenticate(presented).await?;
+        if principal.is_none() && self.config.auth == UpstreamAuth::Required {
+            return Err(GatewayError::CredentialRequired);
+        }
+        Ok(principal)
+    }
+
+    /// Whether a good key may be used from here and for this upstream.
+    fn check_policy(
+        &self,
+        principal: Option<&Principal>,
+        client: &ClientInfo,
+        headers: &HeaderMap,
+    ) -> Result<(), GatewayError> {
+        let Some(key) = principal.and_then(Principal::key) else { return Ok(()) };
+        let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        key.check_place(client.address, origin)
+            .and_then(|()| key.check_upstream(self.upstream.name()))
+            .map_err(GatewayError::KeyRefused)
+    }
+
+    async fn admit(
+        &self,
+        principal: Option<&Principal>,
+        arrival: &Arrival<'_>,
+        method: &Method,
+    ) -> Result<Option<TierState>, GatewayError> {
+        let admitted = self.services.limits.admit(principal, arrival.client.address, 1).await;
+        if let Err(LimitError::Exceeded(_)) = &admitted {
+            let mut record = self.record(principal, arrival, method);
+            record.status = StatusCode::TOO_MANY_REQUESTS.as_u16();
+            record.outcome = Outcome::Rejected;
+            record.duration_us = elapsed_us(arrival.started);
+            self.services.recorder.reject(record);
+        }
+        Ok(admitted?)
+    }
+
+    /// Reserves the place of this request's record before the upstream is
+    /// called: a full recorder refuses work instead of serving it unmetered.
+    fn open_meter(
+        &self,
+        principal: Option<&Principal>,
+        arrival: &Arrival<'_>,
+        method: &Method,
+        upload: Option<Arc<Progress>>,
+    ) -> Result<Meter<Slot>, GatewayError> {
+        let slot = self.services.recorder.reserve()?;
+        let record = self.record(principal, arrival, method);
+        Ok(Meter::new(slot, record, arrival.started, upload))
+    }
+
+    /// What is known before the answer; as it stands, the record of a request
+    /// whose client left.
+    fn record(
+        &self,
+        principal: Option<&Principal>,
+        arrival: &Arrival<'_>,
+        method: &Method,
+    ) -> UsageRecord {
+        UsageRecord {
+            id: RecordId::from(new_uuid(arrival.at)),
+            request_id: arrival.client.request_id.to_string(),
+            at: arrival.at,
+            method: method.as_str().to_owned(),
+            path: text::clean(arrival.path, RECORDED_PATH),
+            status: CLIENT_CLOSED_REQUEST,
+            outcome: Outcome::Aborted,
+            duration_us: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            user_id: principal.map(Principal::user_id),
+            key_id: principal.and_then(Principal::key_id),
+            upstream: self.upstream.name().to_owned(),
+        }
+    }
+
+    fn pass_on(
+        &self,
+        answer: Response<AnswerBody>,
+        mut meter: Meter<Slot>,
+        arrival: &Arrival<'_>,
+        authenticated: bool,
+        upload: Option<&Progress>,
+    ) -> Response<Body> {
+        let (mut parts, body) = answer.into_parts();
+        meter.set_status(parts.status);
+        let deadline = (!is_stream(&parts.headers, &body)).then(|| {
+            let begin = upload.map_or(arrival.started, Progress::last_move);
+            begin + self.config.total_timeout
+        });
+        headers::rewrite_response(&mut parts.headers, arrival.client, authenticated);
+        parts.version = Version::HTTP_11;
+        let timer = StallTimer::new(self.config.idle_timeout, deadline);
+        Response::from_parts(parts, Metered::new(body, meter, timer))
+    }
+}
+
+/// Whether an answer may go on for as long as something moves: an event stream,
+/// one of unknown length, or a long one.
+fn is_stream(headers: &HeaderMap, body: &AnswerBody) -> bool {
+    let events = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    events || body.size_hint().exact().is_none_or(|length| length > LONG_ANSWER)
+}
+
+fn elapsed_us(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,100 @@
+//! What may not stand in a query string.
+//!
+//! A query is forwarded as it came. It also ends up in histories, logs and
+//! `Referer` fields of others, so a request that carries one of our long-lived
+//! credentials there is refused before anything else looks at it (OWASP ASVS
+//! 14.2.1).
+
+use std::borrow::Cow;
+
+/// Characters that the secret part of a credential has at least; shorter
+/// values that happen to begin alike (`?table=tg_users`) are left alone.
+const SECRET_LEN: usize = 40;
+
+/// Whether some value in the query has the shape of an API key (`tg_…`) or an
+/// access token (`tga_…`), also when parts of it are percent-encoded.
+pub fn holds_credential(query: &str) -> bool {
+    // Every spelling needs either the letters or an escape.
+    if !(query.contains("tg") || query.contains('%')) || query.len() < SECRET_LEN {
+        return false;
+    }
+    query.split(['&', ';']).any(|pair| {
+        let value = pair.split_once('=').map_or(pair, |(_, value)| value);
+        is_credential(&decoded(value)) || is_credential(&decoded(pair))
+    })
+}
+
+fn is_credential(value: &str) -> bool {
+    let secret = value.strip_prefix("tga_").or_else(|| value.strip_prefix("tg_"));
+    secret.is_some_and(|secret| {
+        let length = secret
+            .bytes()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            .count();
+        length >= SECRET_LEN
+    })
+}
+
+/// Escapes of ASCII characters undone; anything else stays as it is, it is not
+/// part of a credential.
+fn decoded(value: &str) -> Cow<'_, str> {
+    if !value.contains('%') {
+        return Cow::Borrowed(value);
+    }
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('%') {
+        text.push_str(before);
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        if let Some(byte) = byte.filter(u8::is_ascii) {
+            text.push(char::from(byte));
+            rest = &after[2..];
+        } else {
+            text.push('%');
+            rest = after;
+        }
+    }
+    text.push_str(rest);
+    Cow::Owned(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::token::PlainToken;
+
+    #[test]
+    fn our_credentials_are_found_in_every_place() {
+        let key = PlainToken::api_key(&mut rand::rng());
+        let key = key.expose();
+        let token = format!("tga_{}", "aB3-_".repeat(13));
+        let encoded = hex::encode(key)
+            .as_bytes()
+            .chunks(2)
+            .fold(String::new(), |text, pair| text + "%" + str::from_utf8(pair).unwrap());
+        for secret in [key, &token, &encoded, &key.replace('_', "%5F"), &key.replace('t', "%74")] {
+            for query in ["{}", "key={}", "a=1&key={}", "key={}&b=2", "a=1;k={}", "a={}#", "x=&={}"]
+            {
+                let query = query.replace("{}", secret);
+                assert!(holds_credential(&query), "{query}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_values_pass() {
+        for query in ["", "a=1", "table=tg_users", "tg_", "tga_x=1", "q=%74%67", "a=%&b=%zz"] {
+            assert!(!holds_credential(query), "{query}");
+        }
+        assert!(!holds_credential(&format!("state={}", "a".repeat(64))));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(query in "\\PC{0,200}") {
+            holds_credential(&query);
+        }
+    }
+}

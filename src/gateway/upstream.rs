@@ -1,0 +1,255 @@
+//! The far side: one pool of connections per worker, and what may go wrong.
+//!
+//! A request is sent at most once. It is tried again only where it cannot have
+//! been seen: the connection was never made (one extra attempt, in
+//! [`super::connector`]), or a pooled connection turned out dead before a byte
+//! of it was written and the client library hands it back untouched. Anything
+//! else is an error to the client, since a second delivery may charge twice.
+
+use std::{
+    error::Error,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response, StatusCode, Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{self, Client},
+    rt::{TokioExecutor, TokioTimer},
+};
+use secrecy::ExposeSecret;
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    connector::{ConnectTimedOut, Connector},
+    echo,
+    error::{SendError, UpstreamError},
+    upload::{Progress, RequestBody},
+};
+use crate::config::UpstreamConfig;
+
+/// Idle connections kept to one upstream by one worker.
+const MAX_IDLE: usize = 512;
+
+/// Where requests go.
+pub enum Upstream {
+    /// Nothing is configured: answers itself.
+    Echo,
+    Http(Box<HttpUpstream>),
+}
+
+/// One server behind the gateway.
+pub struct HttpUpstream {
+    client: Client<Connector, RequestBody>,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    authorization: Option<HeaderValue>,
+    first_byte_timeout: Duration,
+}
+
+/// An upstream's URL that is none: it needs a scheme of `http` or `https`, a
+/// host, and nothing after it.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream's URL must be http:// or https:// with a host and without a path")]
+pub struct BadUrl;
+
+impl Upstream {
+    /// Must be called within the runtime that will serve the requests: the pool
+    /// of connections belongs to it.
+    pub fn new(config: &UpstreamConfig) -> Result<Self, BadUrl> {
+        match &config.url {
+            None => Ok(Self::Echo),
+            Some(url) => HttpUpstream::new(url, config).map(|http| Self::Http(Box::new(http))),
+        }
+    }
+
+    /// The name that keys, records and metrics know it by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Http(_) => "default",
+        }
+    }
+
+    /// What the request's `Host` must be.
+    pub fn host(&self) -> &HeaderValue {
+        static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");
+        match self {
+            Self::Echo => &ECHO,
+            Self::Http(http) => &http.host,
+        }
+    }
+
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Echo => None,
+            Self::Http(http) => http.authorization.as_ref(),
+        }
+    }
+
+    /// Sends a request whose URI is only path and query, and waits for the head
+    /// of the answer.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+        upload: Option<&Progress>,
+    ) -> Result<Response<AnswerBody>, SendError> {
+        match self {
+            Self::Echo => {
+                let (parts, body) = request.into_parts();
+                Ok(echo::answer(&parts, body).await?.map(AnswerBody::Made))
+            }
+            Self::Http(http) => match http.send(request, upload).await {
+                Ok(response) => Ok(response.map(AnswerBody::Wire)),
+                // The upload's own fault ends the connection too, and is the
+                // cause then.
+                Err(error) => match upload.and_then(Progress::fault) {
+                    Some(fault) => Err(fault.into()),
+                    None => Err(error.into()),
+                },
+            },
+        }
+    }
+}
+
+impl HttpUpstream {
+    fn new(url: &str, config: &UpstreamConfig) -> Result<Self, BadUrl> {
+        let url: Uri = url.parse().map_err(|_| BadUrl)?;
+        let (Some(scheme), Some(authority)) = (url.scheme(), url.authority()) else {
+            return Err(BadUrl);
+        };
+        if !matches!(url.scheme_str(), Some("http" | "https"))
+            || url.path() != "/"
+            || url.query().is_some()
+            || authority.as_str().contains('@')
+        {
+            return Err(BadUrl);
+        }
+        let authorization = config.basic_auth.as_ref().map(|(user, password)| {
+            let pair = format!("{user}:{}", password.expose_secret());
+            let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
+            let mut value = HeaderValue::try_from(value).expect("base64 is ASCII");
+            value.set_sensitive(true);
+            value
+        });
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(config.pool_idle)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .set_host(false)
+            .build(Connector::new(config.connect_timeout, config.verify_tls));
+        Ok(Self {
+            client,
+            scheme: scheme.clone(),
+            host: HeaderValue::from_str(authority.as_str()).map_err(|_| BadUrl)?,
+            authority: authority.clone(),
+            authorization,
+            first_byte_timeout: config.first_byte_timeout,
+        })
+    }
+
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        upload: Option<&Progress>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        *request.uri_mut() = self.absolute(request.uri());
+        let mut answer = pin!(self.client.request(request));
+        let mut timeout = pin!(sleep_until(Instant::now() + self.first_byte_timeout));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => {
+                    let answer = answer.map_err(classify)?;
+                    // The request did not ask for another protocol.
+                    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return Err(UpstreamError::BadAnswer);
+                    }
+                    return Ok(answer);
+                }
+                () = &mut timeout => {
+                    // An upstream need not answer while it is still being told
+                    // the question.
+                    let end = upload.map(|upload| upload.last_move() + self.first_byte_timeout);
+                    match end {
+                        Some(end) if end > Instant::now() => timeout.as_mut().reset(end),
+                        _ => return Err(UpstreamError::Timeout),
+                    }
+                }
+            }
+        }
+    }
+
+    fn absolute(&self, relative: &Uri) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        let slash = || PathAndQuery::from_static("/");
+        parts.path_and_query = Some(relative.path_and_query().cloned().unwrap_or_else(slash));
+        Uri::from_parts(parts).expect("scheme, authority and path make a URI")
+    }
+}
+
+fn classify(error: legacy::Error) -> UpstreamError {
+    if !error.is_connect() {
+        return UpstreamError::Broken(error.into());
+    }
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner.is::<ConnectTimedOut>() {
+            return UpstreamError::ConnectTimeout;
+        }
+        cause = inner.source();
+    }
+    UpstreamError::Unreachable(error.into())
+}
+
+/// The body of an upstream's answer.
+#[derive(Debug)]
+pub enum AnswerBody {
+    Wire(Incoming),
+    /// The echo's.
+    Made(Full<Bytes>),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Wire(body) => Pin::new(body).poll_frame(cx),
+            Self::Made(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|next| next.map(|frame| frame.map_err(|never| match never {}))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Wire(body) => body.is_end_stream(),
+            Self::Made(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Wire(body) => body.size_hint(),
+            Self::Made(body) => body.size_hint(),
+        }
+    }
+}

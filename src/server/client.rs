@@ -1,0 +1,111 @@
+//! Who sent a request, as far as the connection and trusted proxies tell.
+
+use std::{net::IpAddr, ops::Deref};
+
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, HeaderValue};
+use rand::Rng;
+use uuid::Uuid;
+
+/// The client's view of a request. The API finds it in the request's
+/// extensions.
+#[derive(Clone, Debug)]
+pub struct ClientInfo {
+    /// The client itself; behind trusted proxies the one that they report.
+    pub address: IpAddr,
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// How the client reached the first trusted proxy, or us.
+    pub scheme: Scheme,
+    /// The host that the client asked for, with its port if it gave one.
+    /// `None`: an HTTP/1.0 request without `Host`.
+    pub host: Option<HeaderValue>,
+    pub request_id: RequestId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Names one request in answers, logs and records: 1..=128 visible ASCII
+/// characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// Longest value taken over from a client.
+    pub const MAX_LEN: usize = 128;
+
+    /// The client's own `X-Request-Id` if it is fit, else a new UUIDv7.
+    pub fn of(headers: &HeaderMap, at: DateTime<Utc>) -> Self {
+        match headers.get("x-request-id") {
+            Some(value) if is_fit(value) => Self(value.clone()),
+            _ => Self::new(at),
+        }
+    }
+
+    pub fn new(at: DateTime<Utc>) -> Self {
+        let mut text = Uuid::encode_buffer();
+        let text = new_uuid(at).hyphenated().encode_lower(&mut text);
+        Self(HeaderValue::from_str(text).expect("a UUID is ASCII"))
+    }
+
+    pub fn header(&self) -> &HeaderValue {
+        &self.0
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.0.to_str().expect("checked when made")
+    }
+}
+
+/// A UUIDv7 from the thread's generator; `Uuid::new_v7` would ask the system
+/// for random bytes each time.
+pub fn new_uuid(at: DateTime<Utc>) -> Uuid {
+    let mut random = [0; 10];
+    rand::rng().fill_bytes(&mut random);
+    let millis = u64::try_from(at.timestamp_millis()).expect("clock is past 1970");
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
+fn is_fit(value: &HeaderValue) -> bool {
+    (1..=RequestId::MAX_LEN).contains(&value.len())
+        && value.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_short_visible_ids_are_taken_over() {
+        let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        let id_for = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_bytes(value).unwrap());
+            RequestId::of(&headers, at).to_string()
+        };
+        assert_eq!(id_for(b"abc-123"), "abc-123");
+        assert_eq!(id_for(&[b'a'; 128]).len(), 128);
+        for unfit in [&b""[..], b"a b", b"a\tb", "é".as_bytes(), &[b'a'; 129]] {
+            let id = id_for(unfit);
+            assert_eq!(id.parse::<Uuid>().unwrap().get_version_num(), 7, "{unfit:?}");
+        }
+        assert!(RequestId::of(&HeaderMap::new(), at).parse::<Uuid>().is_ok());
+    }
+}

@@ -1,0 +1,240 @@
+//! Sends each request to the gateway or to the API.
+//!
+//! The gateway comes first and without the router: its path is the hot one. What
+//! every answer carries, whoever made it, is set here and nowhere else.
+
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{Router, response::IntoResponse};
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Version,
+    header::{ALLOW, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS},
+    request::Parts,
+};
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+use tower::ServiceExt;
+
+use super::{
+    body::{Inner, Tracked},
+    client::{ClientInfo, RequestId},
+    fault::Fault,
+    forwarded,
+    io::Connection,
+    observe::{Caller, Flight, Line, Metrics, Surface},
+    screen,
+};
+use crate::{
+    api::error::ApiError,
+    config::ServerConfig,
+    domain::{clock::SharedClock, principal::Principal, text},
+    gateway::{
+        self, Arrival, Exchange, Gateway, Places, X_REQUEST_ID, path, path_and_query, rate_headers,
+        upload::{self, UploadLimits},
+    },
+};
+
+/// Tells whether a canonical path is one of our own routes; asked only where the
+/// upstream is mounted at the root.
+pub type Ours = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Methods that are served; the answer to the others must list them.
+const METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+/// Characters of a refused path that are logged.
+const LOGGED_PATH: usize = 512;
+
+/// For answers of ours (OWASP ASVS 3.4); a route may have set its own.
+const SECURITY: [(HeaderName, &str); 3] = [
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_FRAME_OPTIONS, "DENY"),
+];
+
+/// One worker's way of answering.
+pub struct Dispatcher {
+    pub gateway: Gateway,
+    pub places: Places,
+    pub router: Router,
+    /// Where the API runs.
+    pub main: Handle,
+    pub ours: Ours,
+    pub config: Arc<ServerConfig>,
+    pub clock: SharedClock,
+    pub metrics: Arc<Metrics>,
+}
+
+/// An answer before what all answers have in common.
+enum Answer {
+    Api(axum::response::Response),
+    Proxied(Response<gateway::Body>),
+}
+
+impl Dispatcher {
+    pub async fn handle(
+        &self,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Response<Tracked> {
+        let (mut parts, body) = request.into_parts();
+        let mut flight = Flight::begin(&self.metrics, connection, parts.version);
+        let at = self.clock.now();
+        let (client, fault) = self.identify(&parts, flight.peer(), at);
+
+        let checked = fault.map_or_else(|| screen::check(&parts), Err);
+        let uri = parts.uri.clone();
+        let path = checked.and_then(|()| Ok(path::canonical(uri.path())?));
+        flight.log_with(|| Line {
+            request_id: client.request_id.clone(),
+            method: parts.method.clone(),
+            path: path
+                .as_deref()
+                .map_or_else(|_| text::clean(uri.path(), LOGGED_PATH), str::to_owned),
+            address: client.address,
+            caller: Caller::default(),
+            upstream: None,
+        });
+        let version = parts.version;
+        let path = match path {
+            Ok(path) => path,
+            Err(fault) => return finish(refuse(fault, version), &client, flight),
+        };
+        let answer = if let Some(route) = self.places.route(&path, |path| (self.ours)(path)) {
+            let arrival =
+                Arrival { client: &client, path: &path, route, at, started: flight.started() };
+            self.proxy(Request::from_parts(parts, body), arrival, &mut flight).await
+        } else {
+            parts.uri = path_and_query(&uri, &path).into();
+            self.api(parts, body, client.clone(), &mut flight).await
+        };
+        finish(answer, &client, flight)
+    }
+
+    /// Who asks, and what is wrong with how the host is named.
+    fn identify(
+        &self,
+        parts: &Parts,
+        peer: IpAddr,
+        at: DateTime<Utc>,
+    ) -> (ClientInfo, Option<Fault>) {
+        let ServerConfig { trusted_proxies, trusted_hosts, .. } = &*self.config;
+        let origin = forwarded::origin(peer, &parts.headers, trusted_proxies);
+        let (named, fault) = match screen::host(&parts.uri, &parts.headers, parts.version) {
+            Ok(host) => (host, None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let host = origin.host.and_then(|host| HeaderValue::from_str(host).ok()).or(named);
+        let trusted = screen::is_trusted_host(host.as_ref(), trusted_hosts);
+        let fault = fault.or_else(|| (!trusted).then_some(Fault::UntrustedHost));
+        let client = ClientInfo {
+            address: origin.address,
+            peer,
+            scheme: origin.scheme,
+            host,
+            request_id: RequestId::of(&parts.headers, at),
+        };
+        (client, fault)
+    }
+
+    /// On this worker. A panic is this request's alone.
+    async fn proxy(
+        &self,
+        request: Request<Incoming>,
+        arrival: Arrival<'_>,
+        flight: &mut Flight,
+    ) -> Answer {
+        flight.surface = Surface::Gateway;
+        let version = request.version();
+        let served = AssertUnwindSafe(self.gateway.serve(request, arrival)).catch_unwind().await;
+        let Ok(Exchange { result, seen }) = served else {
+            return refuse(Fault::Panicked, version);
+        };
+        let caller = Caller {
+            user_id: seen.principal.as_ref().map(Principal::user_id),
+            key_id: seen.principal.as_ref().and_then(Principal::key_id),
+        };
+        flight.called_by(caller, Some(self.gateway.upstream_name()));
+        let mut answer = match result {
+            Ok(response) => Answer::Proxied(response),
+            Err(error) => Answer::Api(ApiError::from(error).into_response()),
+        };
+        if let Some(limit) = &seen.limit {
+            rate_headers::set(answer.headers_mut(), limit, arrival.at);
+        }
+        answer
+    }
+
+    /// On the main runtime; ends with the request if the client leaves.
+    async fn api(
+        &self,
+        mut parts: Parts,
+        body: Incoming,
+        client: ClientInfo,
+        flight: &mut Flight,
+    ) -> Answer {
+        let version = parts.version;
+        // How much a route takes is the route's decision.
+        let limits = UploadLimits { max_bytes: u64::MAX, idle: self.config.io_timeout };
+        let Ok((body, _)) = upload::limited(&parts.headers, body, limits, flight.started()) else {
+            return refuse(Fault::Framing, version);
+        };
+        parts.extensions.insert(client);
+        let request = Request::from_parts(parts, axum::body::Body::new(body));
+        let running = self.main.spawn(self.router.clone().oneshot(request));
+        match AbortOnDropHandle::new(running).await {
+            Ok(Ok(response)) => {
+                if let Some(caller) = response.extensions().get::<Caller>() {
+                    flight.called_by(*caller, None);
+                }
+                Answer::Api(response)
+            }
+            Ok(Err(never)) => match never {},
+            Err(_) => refuse(Fault::Panicked, version),
+        }
+    }
+}
+
+impl Answer {
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Api(response) => response.headers_mut(),
+            Self::Proxied(response) => response.headers_mut(),
+        }
+    }
+}
+
+fn refuse(fault: Fault, version: Version) -> Answer {
+    let mut response = ApiError::from(fault).into_response();
+    if fault == Fault::Method {
+        response.headers_mut().insert(ALLOW, METHODS);
+    }
+    // What follows on a connection whose framing is in doubt may be a second,
+    // smuggled request.
+    if fault.is_about_framing() && version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Answer::Api(response)
+}
+
+/// What every answer carries. A proxied one belongs to the upstream, so it gets
+/// nothing that would change how a browser treats it.
+fn finish(answer: Answer, client: &ClientInfo, mut flight: Flight) -> Response<Tracked> {
+    match answer {
+        Answer::Proxied(response) => {
+            flight.answered(response.status());
+            response.map(|body| Tracked::new(Inner::Proxied(body), flight))
+        }
+        Answer::Api(mut response) => {
+            flight.answered(response.status());
+            let headers = response.headers_mut();
+            headers.insert(X_REQUEST_ID, client.request_id.header().clone());
+            for (name, value) in SECURITY {
+                headers.entry(name).or_insert(HeaderValue::from_static(value));
+            }
+            response.map(|body| Tracked::new(Inner::Api(body), flight))
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What proxies in front of us say about the client, and whether to believe it.
+//!
+//! `X-Forwarded-*` counts only on a connection from a trusted proxy, and is read
+//! from the right: each hop appends the peer that it saw, so everything left of
+//! the first address that is not a trusted proxy may have been made up by that
+//! address. `Forwarded` and `X-Real-IP` are never read.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+use super::client::Scheme;
+use crate::domain::address::canonical;
+
+/// Client, scheme and host behind trusted proxies.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Origin<'h> {
+    pub address: IpAddr,
+    pub scheme: Scheme,
+    /// The value of `X-Forwarded-Host`, if it counts.
+    pub host: Option<&'h str>,
+}
+
+/// Reads the proxies' fields. An entry that is no address ends the walk at the
+/// hop that reported it.
+pub fn origin<'h>(peer: IpAddr, headers: &'h HeaderMap, trusted: &[IpNet]) -> Origin<'h> {
+    let peer = canonical(peer);
+    if !is_trusted(peer, trusted) {
+        return Origin { address: peer, scheme: Scheme::Http, host: None };
+    }
+    let scheme = match last(headers, "x-forwarded-proto") {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        _ => Scheme::Http,
+    };
+    let host = last(headers, "x-forwarded-host").filter(|host| is_host(host.as_bytes()));
+    Origin { address: walk(peer, headers, trusted), scheme, host }
+}
+
+/// Whether the bytes may be a `Host`: a name or address, perhaps with a port.
+/// Nothing that could end an authority or begin a path, and no user.
+pub fn is_host(host: &[u8]) -> bool {
+    !host.is_empty()
+        && host.len() <= 261
+        && host.iter().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+        })
+}
+
+/// A host without its port, for comparisons.
+pub fn without_port(host: &str) -> &str {
+    if host.starts_with('[') {
+        return host.split_inclusive(']').next().unwrap_or(host);
+    }
+    host.split_once(':').map_or(host, |(name, _)| name)
+}
+
+fn walk(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let mut hop = peer;
+    for field in headers.get_all("x-forwarded-for").iter().rev() {
+        let Ok(field) = field.to_str() else { return hop };
+        for entry in field.rsplit(',') {
+            let Some(address) = parse(entry) else { return hop };
+            hop = address;
+            if !is_trusted(hop, trusted) {
+                return hop;
+            }
+        }
+    }
+    hop
+}
+
+/// An address, perhaps with a port; IPv6 may stand in brackets.
+fn parse(entry: &str) -> Option<IpAddr> {
+    let entry = entry.trim_matches([' ', '\t']);
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = match bare {
+        Some(inner) => IpAddr::V6(inner.parse().ok()?),
+        None => entry
+            .parse::<IpAddr>()
+            .or_else(|_| entry.parse::<SocketAddr>().map(|socket| socket.ip()))
+            .ok()?,
+    };
+    Some(canonical(address))
+}
+
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
+/// The right-most element: what the nearest proxy said.
+fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let value = headers.get_all(name).iter().next_back()?;
+    value.to_str().ok()?.rsplit(',').next().map(|element| element.trim_matches([' ', '\t']))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn address(peer: &str, fields: &[&str]) -> String {
+        let trusted: Vec<IpNet> =
+            ["10.0.0.0/8", "2001:db8:ffff::/48"].map(|net| net.parse().unwrap()).into();
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append("x-forwarded-for", HeaderValue::from_bytes(field.as_bytes()).unwrap());
+        }
+        origin(peer.parse().unwrap(), &headers, &trusted).address.to_string()
+    }
+
+    #[test]
+    fn the_right_most_untrusted_hop_is_the_client() {
+        for (peer, fields, client) in [
+            // A stranger may claim what it likes.
+            ("192.0.2.9", &["1.1.1.1"][..], "192.0.2.9"),
+            ("::ffff:192.0.2.9", &["1.1.1.1"], "192.0.2.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.7"], "203.0.113.7"),
+            ("::ffff:10.0.0.1", &["203.0.113.7"], "203.0.113.7"),
+            ("10.0.0.1", &["1.1.1.1, 203.0.113.7"], "203.0.113.7"),
+            ("10.0.0.1", &["1.1.1.1", "203.0.113.7"], "203.0.113.7"),
+            ("10.0.0.1", &["203.0.113.7", "10.0.0.2,10.0.0.3"], "203.0.113.7"),
+            ("10.0.0.1", &["1.1.1.1,203.0.113.7,\t10.9.9.9 "], "203.0.113.7"),
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            ("10.0.0.1", &["203.0.113.7:4711"], "203.0.113.7"),
+            ("10.0.0.1", &["[2001:db8::7]:443"], "2001:db8::7"),
+            ("10.0.0.1", &["[2001:db8::7]"], "2001:db8::7"),
+            ("10.0.0.1", &["2001:db8::7"], "2001:db8::7"),
+            ("10.0.0.1", &["::ffff:203.0.113.7"], "203.0.113.7"),
+            ("2001:db8:ffff::1", &["203.0.113.7"], "203.0.113.7"),
+            // Garbage ends the walk at the hop that reported it.
+            ("10.0.0.1", &["unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.7, "], "10.0.0.1"),
+            ("10.0.0.1", &[""], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.7, unknown, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["203.0.113.007"], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.7/24"], "10.0.0.1"),
+            ("10.0.0.1", &["fe80::1%eth0"], "10.0.0.1"),
+            ("10.0.0.1", &["\"203.0.113.7\""], "10.0.0.1"),
+            ("10.0.0.1", &["[203.0.113.7]"], "10.0.0.1"),
+            ("10.0.0.1", &["é"], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.7;x"], "10.0.0.1"),
+        ] {
+            assert_eq!(address(peer, fields), client, "{peer} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn scheme_and_host_count_only_from_a_trusted_peer() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("http, HTTPS"));
+        headers.insert("x-forwarded-host", HeaderValue::from_static("evil, a.example:8443"));
+        let seen = origin("10.0.0.1".parse().unwrap(), &headers, &trusted);
+        assert_eq!((seen.scheme, seen.host), (Scheme::Https, Some("a.example:8443")));
+        let seen = origin("192.0.2.1".parse().unwrap(), &headers, &trusted);
+        assert_eq!((seen.scheme, seen.host), (Scheme::Http, None));
+        headers.insert("x-forwarded-host", HeaderValue::from_static("a/b"));
+        assert_eq!(origin("10.0.0.1".parse().unwrap(), &headers, &trusted).host, None);
+    }
+
+    #[test]
+    fn hosts_are_compared_without_port() {
+        for (host, name) in [
+            ("a.example", "a.example"),
+            ("a.example:80", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(without_port(host), name);
+        }
+        for bad in ["", "a b", "a/b", "a@b", "a?b", "a#b", "a\\b", "é", &"a".repeat(300)] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Cuts connections on which nothing happens.
+//!
+//! hyper times request heads only; this wraps the socket instead and knows from
+//! [`Connection`] what the silence means. One timer per connection is re-armed
+//! only when it fires or must fire earlier, so a busy connection does not touch
+//! the timer wheel.
+//!
+//! | state | limit |
+//! |---|---|
+//! | no request yet | `header_timeout` from accept |
+//! | a head has begun | `header_timeout` from its first byte |
+//! | between requests | [`KEEP_ALIVE`] |
+//! | a write is pending | `io_timeout` without one byte taken |
+//!
+//! A request under way has no limit here: its body's and its answer's own timers
+//! watch it.
+
+use std::{
+    io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// How long a connection may wait for its next request.
+pub const KEEP_ALIVE: Duration = Duration::from_mins(1);
+
+/// What socket and requests of one connection tell each other.
+#[derive(Debug)]
+pub struct Connection {
+    peer: IpAddr,
+    opened: Instant,
+    /// Requests begun so far.
+    requests: AtomicU64,
+    in_flight: AtomicU32,
+    /// When the last request ended, in milliseconds after `opened`.
+    idle_since: AtomicU64,
+    multiplexed: AtomicBool,
+    reset: AtomicBool,
+}
+
+impl Connection {
+    pub fn new(peer: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            peer: peer.ip().to_canonical(),
+            opened: Instant::now(),
+            requests: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            idle_since: AtomicU64::new(0),
+            multiplexed: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
+        })
+    }
+
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// A request's head has arrived.
+    pub fn begin(&self, version: http::Version) {
+        self.requests.fetch_add(1, Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
+        self.multiplexed.store(version == http::Version::HTTP_2, Relaxed);
+    }
+
+    /// A request has ended.
+    pub fn end(&self, now: Instant) {
+        let after = now.saturating_duration_since(self.opened).as_millis();
+        self.idle_since.store(u64::try_from(after).unwrap_or(u64::MAX), Relaxed);
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Closes with a reset instead of a clean end: an answer broke off that ends
+    /// where the connection does, so a clean end would look like its own.
+    pub fn reset_at_close(&self) {
+        self.reset.store(true, Relaxed);
+    }
+}
+
+/// Time limits of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub head: Duration,
+    pub stuck_write: Duration,
+}
+
+/// A client's socket, watched.
+#[derive(Debug)]
+pub struct Guarded {
+    socket: TcpStream,
+    connection: Arc<Connection>,
+    patience: Patience,
+    /// When the head now being read began, and how many requests had begun.
+    head: Option<(u64, Instant)>,
+    read_timer: Pin<Box<Sleep>>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+    write_pending: bool,
+}
+
+impl Guarded {
+    pub fn new(socket: TcpStream, connection: Arc<Connection>, patience: Patience) -> Self {
+        let read_timer = Box::pin(sleep_until(connection.opened + patience.head));
+        Self {
+            socket,
+            connection,
+            patience,
+            head: None,
+            read_timer,
+            write_timer: None,
+            write_pending: false,
+        }
+    }
+
+    /// When silence becomes too long; `None` while a request is under way.
+    fn read_deadline(&self) -> Option<Instant> {
+        let connection = &self.connection;
+        if connection.in_flight.load(Relaxed) > 0 {
+            return None;
+        }
+        let requests = connection.requests.load(Relaxed);
+        let idle_end = || {
+            let idle_since = Duration::from_millis(connection.idle_since.load(Relaxed));
+            connection.opened + idle_since + KEEP_ALIVE
+        };
+        Some(match self.head {
+            _ if requests == 0 => connection.opened + self.patience.head,
+            // Frames of HTTP/2 are not all part of a request.
+            _ if connection.multiplexed.load(Relaxed) => idle_end(),
+            Some((before, begun)) if before == requests => begun + self.patience.head,
+            _ => idle_end(),
+        })
+    }
+
+    /// Called when there is nothing to read.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let deadline = self.read_deadline();
+        if let Some(deadline) = deadline
+            && deadline < self.read_timer.deadline()
+        {
+            self.read_timer.as_mut().reset(deadline);
+        }
+        while self.read_timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            match deadline {
+                Some(deadline) if deadline <= now => {
+                    return Poll::Ready(timed_out("no request in time"));
+                }
+                Some(deadline) => self.read_timer.as_mut().reset(deadline),
+                // A request of a multiplexed connection may end without a read
+                // being tried, so look again later in any case.
+                None => self.read_timer.as_mut().reset(now + KEEP_ALIVE),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn note_read(&mut self) {
+        let requests = self.connection.requests.load(Relaxed);
+        let begun = self.head.is_some_and(|(before, _)| before == requests);
+        if !begun && requests > 0 && self.connection.in_flight.load(Relaxed) == 0 {
+            self.head = Some((requests, Instant::now()));
+        }
+    }
+
+    fn watch_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write_pending = false;
+            return written;
+        }
+        if !self.write_pending {
+            self.write_pending = true;
+            let end = Instant::now() + self.patience.stuck_write;
+            match &mut self.write_timer {
+                Some(timer) => timer.as_mut().reset(end),
+                None => self.write_timer = Some(Box::pin(sleep_until(end))),
+            }
+        }
+        if let Some(timer) = &mut self.write_timer {
+            ready!(timer.as_mut().poll(cx));
+            return Poll::Ready(Err(timed_out("the peer takes nothing")));
+        }
+        Poll::Pending
+    }
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+        if read.is_ready() {
+            this.note_read();
+            return read;
+        }
+        this.poll_silence(cx).map(Err)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, buf);
+        this.watch_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, bufs);
+        this.watch_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.connection.reset.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.socket).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if self.connection.reset.load(Relaxed) {
+            // Failing leaves a clean end, which is all that is possible then.
+            let _ = self.socket.set_zero_linger();
+        }
+    }
+}

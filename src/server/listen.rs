@@ -1,0 +1,306 @@
+//! Listeners, workers, connections, and their end.
+//!
+//! Each worker is a thread with a single-threaded runtime and a listener of its
+//! own on the same port (`SO_REUSEPORT`), so a connection never moves between
+//! threads. All listeners are bound before the first connection is taken.
+
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread, time::Duration};
+
+use axum::Router;
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{sleep, timeout},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{
+    dispatch::{Dispatcher, Ours},
+    io::{Connection, Guarded, Patience},
+    observe::Metrics,
+    sockets,
+};
+use crate::{
+    config::Config,
+    domain::clock::SharedClock,
+    gateway::{BadUrl, Gateway, Places},
+    services::Services,
+};
+
+/// Largest head of a request, bytes, its request line included.
+const MAX_HEAD: usize = 32 * 1024;
+const H2_STREAMS: u32 = 100;
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const H2_HEADER_LIST: u32 = 16 * 1024;
+/// Pause after a failed accept. Out of descriptors, the listener stays readable
+/// and an immediate retry would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the server needs beside its configuration.
+pub struct Parts {
+    pub services: Services,
+    pub clock: SharedClock,
+    /// The API, complete with its fallback.
+    pub router: Router,
+    pub ours: Ours,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+    #[error(transparent)]
+    Upstream(#[from] BadUrl),
+}
+
+/// A server that serves. Dropping it cuts everything at once.
+pub struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    done: Vec<oneshot::Receiver<()>>,
+    _guards: [DropGuard; 2],
+}
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Every request under way was finished.
+    Drained,
+    /// Some were cut at the deadline.
+    Cut,
+}
+
+/// Binds, then serves until [`Running::stop`]. Must be called within the runtime
+/// that the API is to run on.
+pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
+    let server = Arc::new(config.server.clone());
+    let workers = server.workers.max(1);
+    let wanted = server.listen();
+    let listeners = sockets::bind(wanted, workers)
+        .map_err(|source| StartError::Listen { address: wanted, source })?;
+    let address = listeners[0]
+        .local_addr()
+        .map_err(|source| StartError::Listen { address: wanted, source })?;
+    let slots = Arc::new(Semaphore::new(server.max_connections.min(Semaphore::MAX_PERMITS)));
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+    let metrics = Metrics::new();
+    let places = Places::new(&config.upstream.mount);
+
+    let mut done = Vec::with_capacity(workers);
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let gateway = Gateway::new(parts.services.clone(), config.upstream.clone(), &server)?;
+        let dispatcher = Dispatcher {
+            gateway,
+            places: places.clone(),
+            router: parts.router.clone(),
+            main: Handle::current(),
+            ours: Arc::clone(&parts.ours),
+            config: Arc::clone(&server),
+            clock: Arc::clone(&parts.clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let worker = Worker {
+            dispatcher,
+            builder: connection_builder(),
+            patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
+            slots: Arc::clone(&slots),
+            // Tokens of its own, so that workers do not share a lock.
+            stop: stop.child_token(),
+            cut: cut.child_token(),
+        };
+        done.push(worker.spawn(number, listener).map_err(StartError::Worker)?);
+    }
+    let guards = [stop.clone().drop_guard(), cut.clone().drop_guard()];
+    Ok(Running { address, stop, cut, done, _guards: guards })
+}
+
+impl Running {
+    /// Where it listens; the port is the real one also if port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes the listeners, lets requests under way finish for up to `grace`,
+    /// then cuts what is left.
+    pub async fn stop(self, grace: Duration) -> Stopped {
+        let Self { stop, cut, mut done, .. } = self;
+        stop.cancel();
+        let drained = timeout(grace, async {
+            for worker in &mut done {
+                // An error means that the worker is gone, which is as good.
+                let _ = worker.await;
+            }
+        });
+        if drained.await.is_ok() {
+            return Stopped::Drained;
+        }
+        cut.cancel();
+        // Those that ended in time have nothing more to say.
+        for worker in done.into_iter().filter(|worker| !worker.is_terminated()) {
+            let _ = worker.await;
+        }
+        Stopped::Cut
+    }
+}
+
+/// One thread's share of the server.
+struct Worker {
+    dispatcher: Dispatcher,
+    builder: auto::Builder<TokioExecutor>,
+    patience: Patience,
+    slots: Arc<Semaphore>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Worker {
+    fn spawn(
+        self,
+        number: usize,
+        listener: std::net::TcpListener,
+    ) -> io::Result<oneshot::Receiver<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _context = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let (ended, done) = oneshot::channel();
+        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            runtime.block_on(Arc::new(self).run(listener));
+            // Connections to upstreams and their tasks end with the runtime; a
+            // name being resolved need not be waited for.
+            runtime.shutdown_background();
+            let _ = ended.send(());
+        })?;
+        Ok(done)
+    }
+
+    async fn run(self: Arc<Self>, listener: TcpListener) {
+        let connections = TaskTracker::new();
+        self.accept(&listener, &connections).await;
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
+        loop {
+            // A connection over the limit waits in the kernel's queue.
+            let slot = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                slot = Arc::clone(&self.slots).acquire_owned() => {
+                    slot.expect("the semaphore is never closed")
+                }
+            };
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    connections.spawn(Arc::clone(self).serve(socket, peer, slot));
+                }
+                Err(error) if is_about_the_peer(&error) => {}
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot accept connections"
+                    );
+                    tokio::select! {
+                        () = sleep(ACCEPT_PAUSE) => {}
+                        () = self.stop.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        _slot: OwnedSemaphorePermit,
+    ) {
+        // Without it the last part of an answer may wait for an acknowledgement.
+        let _ = socket.set_nodelay(true);
+        let _open = Open::new(&self.dispatcher.metrics);
+        let connection = Connection::new(peer);
+        let io = TokioIo::new(Guarded::new(socket, Arc::clone(&connection), self.patience));
+        let service = service_fn(|request| {
+            let (worker, connection) = (Arc::clone(&self), Arc::clone(&connection));
+            async move { Ok::<_, Infallible>(worker.dispatcher.handle(connection, request).await) }
+        });
+        let mut served = pin!(self.builder.serve_connection(io, service));
+        // How a connection ends is seen request by request; an error here is a
+        // client that left or was cut, which is no event.
+        tokio::select! {
+            biased;
+            _ = served.as_mut() => return,
+            () = self.stop.cancelled() => served.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            biased;
+            _ = served => {}
+            () = self.cut.cancelled() => {}
+        }
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open<'m>(&'m Metrics);
+
+impl<'m> Open<'m> {
+    fn new(metrics: &'m Metrics) -> Self {
+        metrics.connections.increment(1.0);
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.decrement(1.0);
+    }
+}
+
+fn connection_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Heads are timed by the socket's guard, which also covers the time before
+    // the version is known; hyper's own limit of 100 fields stays.
+    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .max_concurrent_streams(H2_STREAMS)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_header_list_size(H2_HEADER_LIST);
+    builder
+}
+
+/// The connection was given up before it was accepted; the next one may be fine.
+fn is_about_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,37 @@
+//! Sockets, and which of gateway and API a request goes to.
+//!
+//! One thread with a single-threaded runtime per worker, each with a listener of
+//! its own; the kernel spreads connections over them. A proxied request stays on
+//! its worker from accept to last byte. The API runs on the runtime that started
+//! the server, so that a slow query never holds up proxied traffic.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`sockets`], [`listen`] | how connections come in and how serving ends |
+//! | [`io`] | when a silent or stuck connection is cut |
+//! | [`screen`] | which requests have no single meaning |
+//! | [`forwarded`] | who the client is behind proxies |
+//! | [`dispatch`] | where a request goes, and what every answer carries |
+//! | [`observe`] | what is logged and counted |
+//!
+//! No route and no rule of the product belongs here.
+
+mod body;
+pub mod client;
+mod dispatch;
+mod fault;
+mod forwarded;
+mod io;
+mod listen;
+mod observe;
+mod screen;
+mod sockets;
+
+pub use self::{
+    body::Tracked,
+    client::{ClientInfo, RequestId, Scheme},
+    dispatch::Ours,
+    fault::Fault,
+    listen::{Parts, Running, StartError, Stopped, start},
+    observe::Caller,
+};

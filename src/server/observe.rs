@@ -1,0 +1,187 @@
+//! One access-log line and one set of metrics per request, when its answer has
+//! ended.
+//!
+//! Handles of metrics are made once. Of the line nothing is kept while its level
+//! is off, and nothing in it can be a secret: no query, no header field.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{Method, StatusCode, Version};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::time::Instant;
+
+use super::{client::RequestId, io::Connection};
+use crate::{
+    domain::id::{ApiKeyId, UserId},
+    gateway::CLIENT_CLOSED_REQUEST,
+};
+
+/// Who called the API: put into a response's extensions, it appears in the
+/// access log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    pub user_id: Option<UserId>,
+    pub key_id: Option<ApiKeyId>,
+}
+
+/// Which half of the product answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    Api,
+    Gateway,
+}
+
+/// Handles of all metrics of the server.
+#[derive(Debug)]
+pub struct Metrics {
+    api: SurfaceMetrics,
+    gateway: SurfaceMetrics,
+    in_flight: Gauge,
+    pub connections: Gauge,
+}
+
+#[derive(Debug)]
+struct SurfaceMetrics {
+    /// By status class, 1xx first.
+    requests: [Counter; 5],
+    duration: Histogram,
+}
+
+impl Metrics {
+    /// To be made after the recorder of metrics is installed.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            api: SurfaceMetrics::new("api"),
+            gateway: SurfaceMetrics::new("gateway"),
+            in_flight: gauge!("tollgate_in_flight"),
+            connections: gauge!("tollgate_connections"),
+        })
+    }
+}
+
+impl SurfaceMetrics {
+    fn new(surface: &'static str) -> Self {
+        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(
+            |class| counter!("tollgate_http_requests_total", "surface" => surface, "status" => class),
+        );
+        let duration = histogram!("tollgate_http_request_duration_seconds", "surface" => surface);
+        Self { requests, duration }
+    }
+
+    fn count(&self, status: u16, seconds: f64) {
+        let class = usize::from(status / 100).clamp(1, 5);
+        self.requests[class - 1].increment(1);
+        self.duration.record(seconds);
+    }
+}
+
+/// A request under way. Dropping it is its end; one whose client left before an
+/// answer counts as status 499.
+#[derive(Debug)]
+pub struct Flight {
+    metrics: Arc<Metrics>,
+    connection: Arc<Connection>,
+    version: Version,
+    started: Instant,
+    pub surface: Surface,
+    status: u16,
+    bytes_out: u64,
+    line: Option<Box<Line>>,
+}
+
+/// The parts of an access-log line that are known before the end.
+#[derive(Debug)]
+pub struct Line {
+    pub request_id: RequestId,
+    pub method: Method,
+    pub path: String,
+    pub address: IpAddr,
+    pub caller: Caller,
+    pub upstream: Option<&'static str>,
+}
+
+impl Flight {
+    pub fn begin(metrics: &Arc<Metrics>, connection: Arc<Connection>, version: Version) -> Self {
+        connection.begin(version);
+        metrics.in_flight.increment(1.0);
+        Self {
+            metrics: Arc::clone(metrics),
+            connection,
+            version,
+            started: Instant::now(),
+            surface: Surface::Api,
+            status: CLIENT_CLOSED_REQUEST,
+            bytes_out: 0,
+            line: None,
+        }
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub fn peer(&self) -> IpAddr {
+        self.connection.peer()
+    }
+
+    /// Keeps what the line needs, if it will be written at all.
+    pub fn log_with(&mut self, line: impl FnOnce() -> Line) {
+        if tracing::enabled!(target: "access", tracing::Level::INFO) {
+            self.line = Some(Box::new(line()));
+        }
+    }
+
+    pub fn called_by(&mut self, caller: Caller, upstream: Option<&'static str>) {
+        if let Some(line) = &mut self.line {
+            line.caller = caller;
+            line.upstream = upstream;
+        }
+    }
+
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
+    }
+
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    /// The answer's body failed.
+    pub fn broke(&self) {
+        // HTTP/1.0 has no framing that would show it.
+        if self.version == Version::HTTP_10 {
+            self.connection.reset_at_close();
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.started);
+        self.connection.end(now);
+        self.metrics.in_flight.decrement(1.0);
+        let surface = match self.surface {
+            Surface::Api => &self.metrics.api,
+            Surface::Gateway => &self.metrics.gateway,
+        };
+        surface.count(self.status, elapsed.as_secs_f64());
+        if let Some(line) = &self.line {
+            let Caller { user_id, key_id } = line.caller;
+            tracing::info!(
+                target: "access",
+                method = line.method.as_str(),
+                request.id = &*line.request_id,
+                path = line.path,
+                status = self.status,
+                duration_ms = elapsed.as_secs_f64() * 1000.0,
+                bytes_out = self.bytes_out,
+                client.address = %line.address,
+                user.id = user_id.map(tracing::field::display),
+                key.id = key_id.map(tracing::field::display),
+                upstream = line.upstream,
+                "request"
+            );
+        }
+    }
+}
