@@ -8,10 +8,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
+    api,
     cache::{CacheHub, Limiter, RedisStore},
     config::{Algorithm, AuthConfig, Config, secrets},
     domain::clock::{SharedClock, SystemClock},
     repositories::Database,
+    server,
     services::{
         self, Keyring, Services,
         bootstrap::generate_password,
@@ -104,6 +106,18 @@ impl AppBuilder {
             MetricsState { exporter: metrics_handle(), token: config.metrics.token.clone() };
         let state = AppState { services: services.clone(), metrics, allowed_origins };
         Ok(App { config: Arc::new(config), db, hub, limiter, redis, services, state })
+    }
+}
+
+impl App {
+    /// What the server needs of it.
+    pub fn server_parts(&self) -> server::Parts {
+        server::Parts {
+            services: self.services.clone(),
+            clock: self.services.clock.clone(),
+            router: api::router(&self.state),
+            ours: Arc::new(api::is_ours),
+        }
     }
 }
 

@@ -20,16 +20,16 @@
 //! | [`config`] | settings, checked before anything starts |
 //! | [`app`] | wires all of it together |
 
-//API
-//APP
+pub mod api;
+pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod domain;
-//GW
-//JOBS
+pub mod gateway;
+pub mod jobs;
 pub mod repositories;
-//SV
+pub mod server;
 pub mod services;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,7 +1,7 @@
 //! `/auth`: accounts begin and logins come and go here.
 
 use axum::{Json as JsonBody, extract::State, http::StatusCode};
-use secrecy::SecretString;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -11,6 +11,7 @@ use super::{
     ApiRouter,
     error::{ApiResult, Problem},
     extract::{Json, JsonOrForm, LoginUser},
+    secret::Secret,
     users::UserResponse,
     validate,
 };
@@ -52,7 +53,7 @@ pub struct RegisterRequest {
     /// Not one of the common ones.
     #[schema(value_type = String, format = "password", example = "correct horse battery",
         min_length = 8, max_length = 128)]
-    password: SecretString,
+    password: Secret,
     #[schema(example = "Ada Lovelace", max_length = 200)]
     #[validate(custom(function = validate::person_name))]
     full_name: Option<String>,
@@ -67,14 +68,14 @@ pub struct LoginRequest {
     #[schema(value_type = String, format = "password", example = "correct horse battery",
         max_length = 1024)]
     #[validate(custom(function = validate::presented_password))]
-    password: SecretString,
+    password: Secret,
 }
 
 #[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     #[schema(value_type = String, example = "tgr_0dPtW1…")]
-    refresh_token: SecretString,
+    refresh_token: Secret,
 }
 
 #[derive(Debug, Deserialize, ToSchema, Validate)]
@@ -83,10 +84,10 @@ pub struct ChangePasswordRequest {
     #[schema(value_type = String, format = "password", example = "correct horse battery",
         max_length = 1024)]
     #[validate(custom(function = validate::presented_password))]
-    current_password: SecretString,
+    current_password: Secret,
     #[schema(value_type = String, format = "password", example = "staple battery horse",
         min_length = 8, max_length = 128)]
-    new_password: SecretString,
+    new_password: Secret,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -144,7 +145,7 @@ async fn register(
 ) -> ApiResult<(StatusCode, JsonBody<UserResponse>)> {
     let RegisterRequest { email, username, password, full_name } = request;
     let new = NewUser { username, email, full_name, roles: Roles::USER };
-    let user = state.services.accounts.register(new, &password).await?;
+    let user = state.services.accounts.register(new, &password.0).await?;
     Ok((StatusCode::CREATED, JsonBody(user.into())))
 }
 
@@ -171,7 +172,7 @@ async fn login(
     JsonOrForm(request): JsonOrForm<LoginRequest>,
 ) -> ApiResult<JsonBody<TokenResponse>> {
     let LoginRequest { username, password } = request;
-    let pair = state.services.logins.login(&username, &password, &device).await?;
+    let pair = state.services.logins.login(&username, &password.0, &device).await?;
     Ok(JsonBody(pair.into()))
 }
 
@@ -195,8 +196,7 @@ async fn refresh_tokens(
     device: Device,
     Json(request): Json<RefreshRequest>,
 ) -> ApiResult<JsonBody<TokenResponse>> {
-    use secrecy::ExposeSecret as _;
-    let presented = request.refresh_token.expose_secret();
+    let presented = request.refresh_token.0.expose_secret();
     let pair = state.services.logins.refresh(presented, &device).await?;
     Ok(JsonBody(pair.into()))
 }
@@ -248,7 +248,7 @@ async fn change_password(
     state
         .services
         .accounts
-        .change_password(user.id(), user.session, &current_password, &new_password)
+        .change_password(user.id(), user.session, &current_password.0, &new_password.0)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

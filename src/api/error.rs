@@ -9,7 +9,6 @@ use axum::{
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use http_body_util::Full;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -85,6 +84,8 @@ error_codes! {
     /// Somebody else changes the same thing; try again.
     Conflict = "conflict", CONFLICT;
     LastAdmin = "last_admin", CONFLICT;
+    /// The request did not arrive in time.
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT;
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
     UriTooLong = "uri_too_long", URI_TOO_LONG;
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
@@ -160,7 +161,6 @@ struct Inner {
     errors: Vec<FieldProblem>,
     limit: Option<TierState>,
     retry_after_seconds: Option<u64>,
-    allow: Option<HeaderValue>,
 }
 
 impl ApiError {
@@ -171,7 +171,6 @@ impl ApiError {
             errors: vec![],
             limit: None,
             retry_after_seconds: None,
-            allow: None,
         }))
     }
 
@@ -196,12 +195,6 @@ impl ApiError {
         self.with(|inner| inner.retry_after_seconds = Some(seconds))
     }
 
-    /// The methods that would have been right, for 405.
-    #[must_use]
-    pub fn allowing(self, allow: Option<HeaderValue>) -> Self {
-        self.with(|inner| inner.allow = allow)
-    }
-
     pub fn code(&self) -> ErrorCode {
         self.0.code
     }
@@ -211,14 +204,16 @@ impl ApiError {
         self
     }
 
-    /// The finished answer. `now` is what the reset time is counted from.
-    pub fn render(
-        &self,
+    /// Turns `response`, which carries this error as an extension, into the
+    /// finished answer. `now` is what the reset time is counted from.
+    pub fn complete<B: From<Bytes>>(
+        self,
+        response: &mut Response<B>,
         request_id: &str,
         instance: &str,
         now: DateTime<Utc>,
-    ) -> Response<Full<Bytes>> {
-        let Inner { code, detail, errors, limit, retry_after_seconds, allow } = &*self.0;
+    ) {
+        let Inner { code, detail, errors, limit, retry_after_seconds } = &*self.0;
         let status = code.status();
         let problem = Problem {
             kind: format!("https://tollgate.example/problems/{}", code.as_str().replace('_', "-")),
@@ -231,14 +226,13 @@ impl ApiError {
             errors: errors.clone(),
         };
         let body = serde_json::to_vec(&problem).expect("strings and numbers serialize");
-        let mut response = Response::new(Full::from(body));
+        *response.body_mut() = Bytes::from(body).into();
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, problem_json);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.remove(header::CONTENT_LENGTH);
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, challenge(*code));
         }
@@ -249,10 +243,6 @@ impl ApiError {
         if let Some(seconds) = retry_after_seconds {
             headers.insert(header::RETRY_AFTER, (*seconds).into());
         }
-        if let Some(allow) = allow {
-            headers.insert(header::ALLOW, allow.clone());
-        }
-        response
     }
 }
 

@@ -4,6 +4,8 @@
 use super::error::{ApiError, ErrorCode, FieldProblem};
 use crate::{
     domain::{api_key::KeyRefusal, limit::Window},
+    gateway::{GatewayError, UpstreamError, credentials::RepeatedField, upload::UploadFault},
+    server::Fault,
     services::{
         StoreError, access::AccessError, accounts::AccountError, api_keys::ApiKeyError,
         limits::LimitError, logins::LoginError, passwords::PasswordError, usage::Saturated,
@@ -138,5 +140,77 @@ impl From<ApiKeyError> for ApiError {
             ApiKeyError::Conflict => ErrorCode::Conflict,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<RepeatedField> for ApiError {
+    fn from(error: RepeatedField) -> Self {
+        Self::new(ErrorCode::DuplicateCredential, error.to_string())
+    }
+}
+
+impl From<UploadFault> for ApiError {
+    fn from(fault: UploadFault) -> Self {
+        let code = match fault {
+            UploadFault::TooLarge => ErrorCode::BodyTooLarge,
+            UploadFault::Stalled => ErrorCode::RequestTimeout,
+            UploadFault::ClientGone => ErrorCode::InvalidRequest,
+        };
+        Self::new(code, fault.to_string())
+    }
+}
+
+impl From<UpstreamError> for ApiError {
+    fn from(error: UpstreamError) -> Self {
+        let code = match &error {
+            UpstreamError::Unreachable(_)
+            | UpstreamError::Broken(_)
+            | UpstreamError::BadAnswer => ErrorCode::UpstreamFailed,
+            UpstreamError::ConnectTimeout | UpstreamError::Timeout => ErrorCode::UpstreamTimeout,
+        };
+        let detail = error.to_string();
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            code = code.as_str(),
+            "the upstream did not answer"
+        );
+        Self::new(code, detail)
+    }
+}
+
+impl From<GatewayError> for ApiError {
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::RepeatedField(error) => error.into(),
+            GatewayError::CredentialRequired => {
+                Self::new(ErrorCode::Unauthenticated, "a credential is needed")
+            }
+            GatewayError::Access(error) => error.into(),
+            GatewayError::KeyRefused(refusal) => refusal.into(),
+            GatewayError::Limited(state) => LimitError::Exceeded(state).into(),
+            GatewayError::Store(error) => error.into(),
+            GatewayError::Starting => {
+                Self::new(ErrorCode::Unavailable, error.to_string()).retry_after(1)
+            }
+            GatewayError::Saturated => Saturated.into(),
+            GatewayError::Upload(fault) => fault.into(),
+            GatewayError::Upstream(error) => error.into(),
+        }
+    }
+}
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        let code = match fault {
+            Fault::Host | Fault::UntrustedHost => ErrorCode::InvalidHost,
+            Fault::Framing => ErrorCode::InvalidFraming,
+            Fault::HeaderName => ErrorCode::InvalidHeader,
+            Fault::Path(_) => ErrorCode::AmbiguousPath,
+            Fault::CredentialInUrl => ErrorCode::CredentialInUrl,
+            Fault::Method => ErrorCode::MethodNotAllowed,
+            Fault::UriTooLong => ErrorCode::UriTooLong,
+            Fault::Panicked => ErrorCode::Internal,
+        };
+        Self::new(code, fault.to_string())
     }
 }

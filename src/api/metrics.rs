@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::{
     ApiRouter,
-    error::{ApiError, ApiResult, ErrorCode},
+    error::{ApiResult, ErrorCode},
 };
 use crate::app::AppState;
 

@@ -2,9 +2,8 @@
 
 use axum::{
     Extension,
-    body::Body,
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -14,35 +13,31 @@ use crate::{
     app::AppState,
     domain::principal::Principal,
     gateway::{credentials, rate_headers},
-    server::ClientInfo,
+    server::{Caller, ClientInfo},
+    services::health::Phase,
 };
 
 /// Who the request acts for, if anybody.
 #[derive(Clone)]
 pub struct Identity(pub Option<Principal>);
 
-/// Turns [`ApiError`]s, also those of unknown routes and wrong methods, into
-/// problem documents. The outermost layer, so that it sees every answer.
-pub async fn render_problems(
-    State(state): State<AppState>,
-    Extension(client): Extension<ClientInfo>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let path = request.uri().path().to_owned();
-    let head = request.method() == Method::HEAD;
-    let response = next.run(request).await;
-    let error = match response.extensions().get::<ApiError>() {
-        Some(error) => error.clone(),
-        None if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
-            let allow = response.headers().get(header::ALLOW).cloned();
-            ApiError::new(ErrorCode::MethodNotAllowed, "this path has other methods").allowing(allow)
-        }
-        None => return response,
-    };
-    let now = state.services.clock.now();
-    let rendered = error.render(&client.request_id, &path, now).map(Body::new);
-    if head { rendered.map(|_| Body::empty()) } else { rendered }
+/// The router's bare answer to a wrong method, as a problem.
+pub async fn wrong_method(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let error = ApiError::new(ErrorCode::MethodNotAllowed, "this path has other methods");
+        response.extensions_mut().insert(error);
+    }
+    response
+}
+
+/// Before the schema is there nothing can be answered but health.
+pub async fn ready(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if state.services.health.phase() == Phase::Starting {
+        let error = ApiError::new(ErrorCode::Unavailable, "starting: the database is not ready");
+        return error.retry_after(1).into_response();
+    }
+    next.run(request).await
 }
 
 /// Finds out who is calling. A credential that is present but not valid is an
@@ -53,24 +48,32 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match authenticate(&state, &client, &request).await {
+    match authenticate(&state, &client, request.headers()).await {
         Ok(principal) => {
+            let caller = Caller {
+                user_id: principal.as_ref().map(Principal::user_id),
+                key_id: principal.as_ref().and_then(Principal::key_id),
+            };
             request.extensions_mut().insert(Identity(principal));
-            limited(state, client, request, next).await
+            let mut response = limited(State(state), Extension(client), request, next).await;
+            // For the access log.
+            response.extensions_mut().insert(caller);
+            response
         }
         Err(error) => error.into_response(),
     }
 }
 
+/// The credentials' owner, from where and for what they may be used.
 async fn authenticate(
     state: &AppState,
     client: &ClientInfo,
-    request: &Request,
+    headers: &HeaderMap,
 ) -> Result<Option<Principal>, ApiError> {
-    let presented = credentials::read(request.headers())?.presented();
-    let principal = state.services.access.authenticate(presented).await?;
+    let presented = credentials::read(headers)?;
+    let principal = presented.prove(&state.services.access).await?;
     if let Some(key) = principal.as_ref().and_then(Principal::key) {
-        let origin = request.headers().get(header::ORIGIN).and_then(|value| value.to_str().ok());
+        let origin = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok());
         key.check_place(client.address, origin)?;
     }
     Ok(principal)

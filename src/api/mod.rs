@@ -19,6 +19,7 @@ mod openapi;
 mod page;
 mod proxy;
 mod requests;
+mod secret;
 mod sessions;
 mod usage;
 mod users;
@@ -46,7 +47,10 @@ pub fn router(state: &AppState) -> Router {
         let (private, _) = private().split_for_parts();
         let public = public.layer(from_fn_with_state(state.clone(), middleware::limited));
         let private = private.layer(from_fn_with_state(state.clone(), middleware::identify));
-        let both = public.merge(private).layer(from_fn(middleware::no_store));
+        let both = public
+            .merge(private)
+            .layer(from_fn_with_state(state.clone(), middleware::ready))
+            .layer(from_fn(middleware::no_store));
         router = router.nest(prefix, both);
     }
     router
@@ -54,8 +58,7 @@ pub fn router(state: &AppState) -> Router {
         // Outside of everything that can fail, so that its answers are
         // readable for scripts of other origins too.
         .layer(cors(&state.allowed_origins))
-        // Outermost: it also sees the fallback's answer and wrong methods.
-        .layer(from_fn_with_state(state.clone(), middleware::render_problems))
+        .layer(from_fn(middleware::wrong_method))
         .with_state(state.clone())
 }
 

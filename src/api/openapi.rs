@@ -18,7 +18,6 @@ use super::error::Problem;
         description = "Accounts, API keys, limits and metering in front of any HTTP backend.\n\n\
             Every path under `/api/v1` also answers under `/api`. Errors are \
             `application/problem+json` (RFC 9457); match on `code`, never on `detail`.",
-        license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(Problem)),
     modifiers(&Security),

@@ -1,6 +1,6 @@
 //! Query parameters and the response of lists.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use validator::Validate;
 
@@ -12,7 +12,6 @@ use crate::domain::page::{Cursor, Page, PageRequest};
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
     /// Items per page.
-    #[serde(default, deserialize_with = "optional_number")]
     #[param(minimum = 1, maximum = 200, default = 50, example = 50)]
     #[validate(range(min = 1, max = 200, message = "must be 1 to 200"))]
     pub limit: Option<u32>,
@@ -50,13 +49,4 @@ impl<T> PageResponse<T> {
         let Page { items, next } = page.map(item);
         Self { items, next_cursor: next.map(Cursor::encode) }
     }
-}
-
-/// A number in a query, where everything is text.
-///
-/// serde's `flatten` hands every value over as a string, so the number must be
-/// read from it explicitly.
-pub fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let text: Option<String> = Option::deserialize(deserializer)?;
-    text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
 }

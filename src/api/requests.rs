@@ -35,10 +35,6 @@ pub struct ListRequestsQuery {
     /// Everybody's requests; needs the role admin or moderator.
     #[serde(default)]
     all: Option<bool>,
-    #[serde(flatten)]
-    #[param(inline)]
-    #[validate(nested)]
-    page: PageQuery,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -116,13 +112,14 @@ impl From<UsageRecord> for RequestResponse {
     path = "/usage/requests",
     tag = "usage",
     security(("jwt" = []), ("api_key" = [])),
-    params(ListRequestsQuery),
+    params(ListRequestsQuery, PageQuery),
     responses((status = OK, body = PageResponse<RequestResponse>)),
 )]
 async fn list_requests(
     State(state): State<AppState>,
     Caller(principal): Caller,
     Query(query): Query<ListRequestsQuery>,
+    Query(page): Query<PageQuery>,
 ) -> ApiResult<JsonBody<PageResponse<RequestResponse>>> {
     let filter = if query.all.unwrap_or(false) {
         let login = matches!(principal.credential, Credential::Login(_));
@@ -134,6 +131,6 @@ async fn list_requests(
         let (user_id, key_id) = own(&principal);
         RequestFilter { user_id, key_id }
     };
-    let page = state.services.usage.requests(&filter, query.page.request()?).await?;
+    let page = state.services.usage.requests(&filter, page.request()?).await?;
     Ok(JsonBody(PageResponse::of(page, RequestResponse::from)))
 }

@@ -11,7 +11,6 @@ use super::{
     ApiRouter,
     error::{ApiError, ApiResult, FieldProblem},
     extract::{Caller, Moderator, Query},
-    page::optional_number,
 };
 use crate::{
     app::AppState,
@@ -104,7 +103,6 @@ pub struct UsageOfAllQuery {
     #[param(inline)]
     sort: Option<SortName>,
     /// With `group_by` over the whole span: how many groups.
-    #[serde(default, deserialize_with = "optional_number")]
     #[param(minimum = 1, maximum = 200, default = 50)]
     #[validate(range(min = 1, max = 200, message = "must be 1 to 200"))]
     limit: Option<u32>,

@@ -2,7 +2,6 @@
 
 use axum::{Json as JsonBody, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -14,6 +13,7 @@ use super::{
     error::{ApiResult, Problem},
     extract::{Caller, Json, LoginUser},
     keys::KeyResponse,
+    secret::Secret,
     sessions::SessionResponse,
     validate,
 };
@@ -77,7 +77,7 @@ pub struct DeleteMeRequest {
     #[schema(value_type = String, format = "password", example = "correct horse battery",
         max_length = 1024)]
     #[validate(custom(function = validate::presented_password))]
-    password: SecretString,
+    password: Secret,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -170,6 +170,6 @@ async fn delete_me(
     user: LoginUser,
     Json(request): Json<DeleteMeRequest>,
 ) -> ApiResult<StatusCode> {
-    state.services.accounts.delete(user.id(), &request.password).await?;
+    state.services.accounts.delete(user.id(), &request.password.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use validator::{ValidateEmail as _, ValidationError};
 
+use super::{double_option::DoubleOption, secret::Secret};
 use crate::domain::user::is_username;
 
 fn rule(
@@ -36,11 +37,11 @@ pub(super) fn person_name(text: &str) -> Result<(), ValidationError> {
 }
 
 /// A password that is checked, not set: bounded, since all of it is hashed.
-pub(super) fn presented_password(password: &SecretString) -> Result<(), ValidationError> {
-    let holds = password.expose_secret().len() <= 1024;
+pub(super) fn presented_password(password: &Secret) -> Result<(), ValidationError> {
+    let holds = password.0.expose_secret().len() <= 1024;
     rule(holds, "length", "must have at most 1024 bytes")
 }
 
-pub(super) fn optional_person_name(text: &Option<String>) -> Result<(), ValidationError> {
-    text.as_deref().map_or(Ok(()), person_name)
+pub(super) fn optional_person_name(text: &DoubleOption<String>) -> Result<(), ValidationError> {
+    text.iter().flatten().try_for_each(|text| person_name(text))
 }

@@ -6,7 +6,14 @@
 //! generated.
 
 pub mod config;
+mod healthcheck;
+mod keys;
+mod migrate;
+mod offline;
+mod openapi;
 pub mod output;
+mod serve;
+mod users;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
@@ -15,8 +22,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 use crate::{
-    config::Sources,
+    config::{Config, Sources},
     domain::{id::ApiKeyId, user::Role},
+    repositories::{MigrateError, StoreError},
 };
 use output::Format;
 
@@ -249,8 +257,51 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Some(Command::Config(command)) => config::run(&sources, command, output),
         Some(Command::Completions { shell }) => completions(shell),
-        _ => anyhow::bail!("this command needs the services, which this build lacks"),
+        Some(Command::Openapi) => openapi::run(),
+        command => {
+            let config = match Config::load(&sources) {
+                Ok(config) => config,
+                Err(error) => return Ok(config::refuse(&error)),
+            };
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let done = runtime.block_on(with_config(config, command, output));
+            // Nothing that still runs is waited for: all that mattered has ended.
+            runtime.shutdown_background();
+            done
+        }
     }
+}
+
+async fn with_config(
+    config: Config,
+    command: Option<Command>,
+    output: Format,
+) -> anyhow::Result<Exit> {
+    let done = match command {
+        None | Some(Command::Serve(_)) => return serve::run(config).await,
+        Some(Command::Healthcheck(args)) => return healthcheck::run(&config, args).await,
+        Some(Command::Migrate(command)) => migrate::run(config, command, output).await,
+        Some(Command::Users(command)) => users::run(config, command, output).await,
+        Some(Command::Keys(command)) => keys::run(config, command, output).await,
+        Some(Command::Config(_) | Command::Completions { .. } | Command::Openapi) => {
+            unreachable!("these need no configuration")
+        }
+    };
+    match done {
+        Err(error) if is_unreachable(&error) => {
+            eprintln!("tollgate: {error:#}");
+            Ok(Exit::Unreachable)
+        }
+        done => done,
+    }
+}
+
+/// The database did not answer, as opposed to having refused.
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(StoreError::Unavailable(_)))
+            || matches!(cause.downcast_ref(), Some(MigrateError::Unavailable(_)))
+    })
 }
 
 fn completions(shell: Shell) -> anyhow::Result<Exit> {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use super::Exit;
 use crate::{
-    api,
     app::{App, AppBuilder},
     config::Config,
     jobs,
     repositories::InstanceLock,
-    server,
+    server::{self, Stopped},
     services::health::Phase,
     shutdown::Shutdown,
     telemetry,
@@ -24,7 +23,7 @@ pub async fn run(config: Config) -> anyhow::Result<Exit> {
 
     // Listening before ready, so that /health/live answers while a database is
     // waited for.
-    let server = server::start(&app, api::router(&app.state), shutdown.clone())?;
+    let server = server::start(&app.config, &app.server_parts())?;
     welcome(&app, &server);
     jobs::start(&app, &shutdown);
     let preparing = tokio::spawn({
@@ -50,14 +49,14 @@ pub async fn run(config: Config) -> anyhow::Result<Exit> {
     app.services.health.enter(Phase::Draining);
     tokio::time::sleep(app.config.server.shutdown_delay).await;
     let grace = app.config.server.shutdown_grace;
-    let nicely = server.stop(grace).await;
+    let drained = server.stop(grace).await == Stopped::Drained;
     shutdown.finish(grace).await;
     let written = jobs::drain(&app, grace).await;
     if !written {
         tracing::error!("usage records were lost: the database did not take them");
     }
     app.db.close().await;
-    tracing::info!(nicely, "stopped");
+    tracing::info!(drained, "stopped");
     if let Some(error) = failed {
         return Err(error);
     }
@@ -66,16 +65,16 @@ pub async fn run(config: Config) -> anyhow::Result<Exit> {
 
 /// For the person who has just started it.
 fn welcome(app: &App, server: &server::Running) {
-    let url = app.config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", server.addr));
+    let url = app.config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        address = %server.addr,
+        address = %server.address(),
         upstream = app.config.upstream.url.as_deref().map_or("echo", |_| "default"),
         "listening"
     );
     println!(
         "\n  Tollgate {} listens on {url}\n\n    docs   {url}/api/docs\n    proxy  {url}{}\n",
         env!("CARGO_PKG_VERSION"),
-        app.config.upstream.mount.display_path(),
+        app.config.upstream.mount.prefix(),
     );
 }

@@ -153,6 +153,16 @@ pub enum Mount {
     Root,
 }
 
+impl Mount {
+    /// What a path to the upstream begins with.
+    pub fn prefix(&self) -> &str {
+        match self {
+            Self::Prefix(prefix) => prefix,
+            Self::Root => "",
+        }
+    }
+}
+
 /// What the default upstream demands of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamAuth {

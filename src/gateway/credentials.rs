@@ -11,7 +11,10 @@ use http::{
     header::{self, AUTHORIZATION, COOKIE, SET_COOKIE},
 };
 
-use crate::domain::token::looks_like_api_key;
+use crate::{
+    domain::{principal::Principal, token::looks_like_api_key},
+    services::access::{AccessError, AccessService, Presented},
+};
 
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub const X_ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
@@ -32,6 +35,19 @@ pub struct Credentials<'h> {
     pub bearer_key: Option<&'h str>,
     /// `Authorization: Bearer` with anything else.
     pub jwt: Option<&'h str>,
+}
+
+impl Credentials<'_> {
+    /// Who presents them; `None` when there are none. All that are present must
+    /// be valid; of several the first in the order of the fields decides.
+    pub async fn prove(&self, access: &AccessService) -> Result<Option<Principal>, AccessError> {
+        let Self { access_token, api_key, bearer_key, jwt } = *self;
+        if api_key.is_some() && bearer_key.is_some() {
+            let second = Presented { api_key: bearer_key, ..Presented::default() };
+            access.authenticate(second).await?;
+        }
+        access.authenticate(Presented { access_token, api_key: api_key.or(bearer_key), jwt }).await
+    }
 }
 
 /// A field for a credential stands more than once.

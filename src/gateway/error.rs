@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::{credentials::RepeatedField, upload::UploadFault};
 use crate::{
     domain::{api_key::KeyRefusal, limit::TierState},
-    services::{access::AccessError, limits::LimitError, usage::Saturated},
+    services::{StoreError, access::AccessError, limits::LimitError, usage::Saturated},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,11 @@ pub enum GatewayError {
     KeyRefused(KeyRefusal),
     #[error("too many requests")]
     Limited(TierState),
-    #[error("limits cannot be checked at the moment")]
-    LimitsUnavailable,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The schema is not there yet.
+    #[error("starting: the database is not ready")]
+    Starting,
     /// Usage could not be recorded, so nothing may be used.
     #[error("too many requests await recording")]
     Saturated,
@@ -96,7 +99,7 @@ impl From<LimitError> for GatewayError {
     fn from(error: LimitError) -> Self {
         match error {
             LimitError::Exceeded(state) => Self::Limited(state),
-            LimitError::Unavailable => Self::LimitsUnavailable,
+            LimitError::Store(error) => Self::Store(error),
         }
     }
 }

@@ -33,14 +33,13 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::{
-    credentials::Credentials,
     headers::Ours,
     metered::{Meter, Metered},
     timer::StallTimer,
     upload::{Progress, UploadLimits},
 };
 pub use self::{
-    error::{GatewayError, UpstreamError},
+    error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
     route::{Places, Route, path_and_query},
@@ -57,7 +56,7 @@ use crate::{
         usage::{Outcome, UsageRecord},
     },
     server::client::{ClientInfo, new_uuid},
-    services::{Services, access::Presented, limits::LimitError, usage::Slot},
+    services::{Services, health::Phase, limits::LimitError, usage::Slot},
 };
 
 /// An answer of known length above this counts as a stream: it has no total
@@ -139,6 +138,9 @@ impl Gateway {
         arrival: &Arrival<'_>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, GatewayError> {
+        if self.services.health.phase() == Phase::Starting {
+            return Err(GatewayError::Starting);
+        }
         let (mut parts, body) = request.into_parts();
 
         seen.principal = self.prove(&parts.headers).await?;
@@ -164,8 +166,14 @@ impl Gateway {
 
         let sent = Request::from_parts(parts, body);
         let answer = match self.upstream.send(sent, upload.as_deref()).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.services.health.saw_upstream(true);
+                answer
+            }
             Err(error) => {
+                if let SendError::Upstream(_) = &error {
+                    self.services.health.saw_upstream(false);
+                }
                 meter.set_status(error.status());
                 meter.finish(Outcome::Failed);
                 return Err(error.into());
@@ -180,14 +188,7 @@ impl Gateway {
         if self.config.auth == UpstreamAuth::Public {
             return Ok(None);
         }
-        let Credentials { access_token, api_key, bearer_key, jwt } = credentials::read(headers)?;
-        let access = &self.services.access;
-        if api_key.is_some() && bearer_key.is_some() {
-            let second = Presented { access_token: None, api_key: bearer_key, jwt: None };
-            access.authenticate(second).await?;
-        }
-        let presented = Presented { access_token, api_key: api_key.or(bearer_key), jwt };
-        let principal = access.authenticate(presented).await?;
+        let principal = credentials::read(headers)?.prove(&self.services.access).await?;
         if principal.is_none() && self.config.auth == UpstreamAuth::Required {
             return Err(GatewayError::CredentialRequired);
         }
@@ -220,7 +221,7 @@ impl Gateway {
             record.status = StatusCode::TOO_MANY_REQUESTS.as_u16();
             record.outcome = Outcome::Rejected;
             record.duration_us = elapsed_us(arrival.started);
-            self.services.recorder.reject(record);
+            self.services.usage.record_unreserved(record);
         }
         Ok(admitted?)
     }
@@ -234,7 +235,7 @@ impl Gateway {
         method: &Method,
         upload: Option<Arc<Progress>>,
     ) -> Result<Meter<Slot>, GatewayError> {
-        let slot = self.services.recorder.reserve()?;
+        let slot = self.services.usage.recorder().reserve()?;
         let record = self.record(principal, arrival, method);
         Ok(Meter::new(slot, record, arrival.started, upload))
     }

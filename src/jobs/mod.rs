@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
-pub use self::startup::prepare;
+pub use self::startup::{prepare, print_password};
 use crate::{app::App, shutdown::Shutdown};
 
 /// How often finished requests are written.

@@ -100,7 +100,7 @@ impl Dispatcher {
         let version = parts.version;
         let path = match path {
             Ok(path) => path,
-            Err(fault) => return finish(refuse(fault, version), &client, flight),
+            Err(fault) => return finish(refuse(fault, version), &client, at, uri.path(), flight),
         };
         let answer = if let Some(route) = self.places.route(&path, |path| (self.ours)(path)) {
             let arrival =
@@ -110,7 +110,7 @@ impl Dispatcher {
             parts.uri = path_and_query(&uri, &path).into();
             self.api(parts, body, client.clone(), &mut flight).await
         };
-        finish(answer, &client, flight)
+        finish(answer, &client, at, &path, flight)
     }
 
     /// Who asks, and what is wrong with how the host is named.
@@ -221,13 +221,22 @@ fn refuse(fault: Fault, version: Version) -> Answer {
 
 /// What every answer carries. A proxied one belongs to the upstream, so it gets
 /// nothing that would change how a browser treats it.
-fn finish(answer: Answer, client: &ClientInfo, mut flight: Flight) -> Response<Tracked> {
+fn finish(
+    answer: Answer,
+    client: &ClientInfo,
+    at: DateTime<Utc>,
+    path: &str,
+    mut flight: Flight,
+) -> Response<Tracked> {
     match answer {
         Answer::Proxied(response) => {
             flight.answered(response.status());
             response.map(|body| Tracked::new(Inner::Proxied(body), flight))
         }
         Answer::Api(mut response) => {
+            if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+                error.complete(&mut response, &client.request_id, path, at);
+            }
             flight.answered(response.status());
             let headers = response.headers_mut();
             headers.insert(X_REQUEST_ID, client.request_id.header().clone());

@@ -24,8 +24,6 @@ pub struct Presented<'a> {
     pub access_token: Option<&'a str>,
     /// An API key, `tg_…`, in a field of its own or as a bearer token.
     pub api_key: Option<&'a str>,
-    /// A second API key in the same request: in both places.
-    pub second_api_key: Option<&'a str>,
     pub jwt: Option<&'a str>,
 }
 
@@ -57,7 +55,7 @@ impl AccessService {
         &self,
         presented: Presented<'_>,
     ) -> Result<Option<Principal>, AccessError> {
-        let Presented { access_token, api_key, second_api_key, jwt } = presented;
+        let Presented { access_token, api_key, jwt } = presented;
         if access_token.is_some() {
             return Err(AccessError::Invalid);
         }
@@ -65,9 +63,6 @@ impl AccessService {
             Some(jwt) => Some(self.login(jwt).await?),
             None => None,
         };
-        if let Some(second) = second_api_key {
-            self.key(second).await?;
-        }
         match api_key {
             Some(key) => self.key(key).await.map(Some),
             None => Ok(login),

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
-use crate::{cache::RedisStore, domain::clock::SharedClock, repositories::Database};
+use crate::{cache::{RedisStats, RedisStore}, domain::clock::SharedClock, repositories::Database};
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,16 @@ impl HealthService {
             Condition::Up
         };
         Report { phase: self.phase(), uptime_seconds, database, cache, upstreams }
+    }
+
+    /// How often the database was asked for a connection since the start.
+    pub fn database_sessions(&self) -> u64 {
+        self.db.acquired()
+    }
+
+    /// `None` without Redis.
+    pub fn redis_stats(&self) -> Option<RedisStats> {
+        self.redis.as_ref().map(|redis| redis.stats())
     }
 
     /// Whether a balancer should send requests here.

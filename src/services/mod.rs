@@ -15,6 +15,7 @@ pub mod keyring;
 pub mod limits;
 pub mod login_throttle;
 pub mod logins;
+mod observe;
 pub mod passwords;
 pub mod refresh;
 pub mod usage;

@@ -17,7 +17,7 @@ use super::{
     ApiRouter,
     error::{ApiError, ApiResult, ErrorCode, Problem},
     extract::{Json, LoginUser, OptionalJson, Path, Query},
-    page::PageResponse,
+    page::{PageQuery, PageResponse},
 };
 use crate::{app::AppState, domain::id::ApiKeyId};
 
@@ -62,16 +62,17 @@ async fn create_key(
     path = "/keys",
     tag = "keys",
     security(("jwt" = [])),
-    params(ListKeysQuery),
+    params(ListKeysQuery, PageQuery),
     responses((status = OK, body = PageResponse<KeyResponse>)),
 )]
 async fn list_keys(
     State(state): State<AppState>,
     user: LoginUser,
     Query(query): Query<ListKeysQuery>,
+    Query(page): Query<PageQuery>,
 ) -> ApiResult<JsonBody<PageResponse<KeyResponse>>> {
-    let (filter, page) = query.split()?;
-    let page = state.services.api_keys.list(user.reader(), filter, page).await?;
+    let page = page.request()?;
+    let page = state.services.api_keys.list(user.reader(), query.into(), page).await?;
     Ok(JsonBody(PageResponse::of(page, KeyResponse::from)))
 }
 

@@ -8,15 +8,10 @@ use validator::Validate;
 
 use super::usage::KeyUsageResponse;
 use crate::{
-    api::{
-        double_option::{self, DoubleOption},
-        error::ApiResult,
-        page::PageQuery,
-    },
+    api::double_option::{self, DoubleOption},
     domain::{
         api_key::ApiKey,
         id::{ApiKeyId, UserId},
-        page::PageRequest,
     },
     services::{
         api_keys::{IssuedKey, KeyFilter},
@@ -155,16 +150,12 @@ pub struct ListKeysQuery {
     #[param(example = "ci")]
     #[validate(length(max = 100, message = "must have at most 100 characters"))]
     q: Option<String>,
-    #[serde(flatten)]
-    #[param(inline)]
-    #[validate(nested)]
-    page: PageQuery,
 }
 
-impl ListKeysQuery {
-    pub(super) fn split(self) -> ApiResult<(KeyFilter, PageRequest)> {
-        let Self { user_id, is_active, q, page } = self;
-        Ok((KeyFilter { user_id, is_active, q }, page.request()?))
+impl From<ListKeysQuery> for KeyFilter {
+    fn from(query: ListKeysQuery) -> Self {
+        let ListKeysQuery { user_id, is_active, q } = query;
+        Self { user_id, is_active, q }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `POST /keys/verify`: for an application that checks keys itself.
 
 use axum::{Json as JsonBody, extract::State};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -12,6 +12,7 @@ use crate::{
         ApiRouter,
         error::ApiResult,
         extract::{Client, Json},
+        secret::Secret,
     },
     app::AppState,
     domain::{
@@ -29,7 +30,7 @@ pub fn router() -> ApiRouter {
 #[serde(deny_unknown_fields)]
 pub struct VerifyKeyRequest {
     #[schema(value_type = String, example = "tg_0dPtW1NSqjrWsKUhJRrKSYLqAmUqFHSbzVDf5yhtUnY1Qtl2Ca")]
-    key: SecretString,
+    key: Secret,
     /// A scope that the key must hold.
     #[schema(example = "images:write", max_length = 200)]
     #[validate(length(max = 200, message = "must have at most 200 characters"))]
@@ -134,7 +135,7 @@ async fn verify_key(
     let found = state
         .services
         .api_keys
-        .verify(key.expose_secret(), scope.as_deref(), cost, request_id)
+        .verify(key.0.expose_secret(), scope.as_deref(), cost, request_id)
         .await?;
     let now = state.services.clock.now().timestamp();
     Ok(JsonBody(VerifyKeyResponse::new(found, now)))

@@ -1,0 +1,187 @@
+//! A whole instance, serving on a port of its own.
+//!
+//! On SQLite and memory by default; on Postgres when `TEST_DATABASE_URL` is
+//! set, with Redis when `TEST_REDIS_URL` is. Every [`TestApp`] has a client
+//! address of its own, which it claims by `X-Forwarded-For`, so that tests
+//! which share a Redis do not share limits by address.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use serde_json::json;
+use tempfile::TempDir;
+use tollgate::{
+    app::{App, AppBuilder},
+    config::{Config, RedisConfig, Sources},
+    domain::clock::{FakeClock, SharedClock, SystemClock},
+    jobs, server,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{Answer, Client, TestDatabase};
+
+pub const PASSWORD: &str = "correct horse battery";
+
+pub struct TestApp {
+    pub app: Arc<App>,
+    pub base: String,
+    /// The address that its clients come from.
+    pub address: Ipv4Addr,
+    pub running: Option<server::Running>,
+    _hub: AbortOnDropHandle<()>,
+    _data: TempDir,
+    /// Shared by instances on one database; dropped with the last.
+    pub database: Arc<TestDatabase>,
+}
+
+/// What a test may want different.
+pub struct Options {
+    pub clock: SharedClock,
+    pub database: Option<Arc<TestDatabase>>,
+    /// Names and values as in the environment.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), database: None, settings: vec![] }
+    }
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// With settings as in the environment.
+    pub async fn configured<const N: usize>(settings: [(&'static str, &str); N]) -> Self {
+        let settings = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
+        Self::with(Options { settings, ..Options::default() }).await
+    }
+
+    /// With a clock that stands still until the test moves it. Limits in Redis
+    /// do not follow it.
+    pub async fn with_clock() -> (Self, Arc<FakeClock>) {
+        let clock = FakeClock::starting_at(super::epoch());
+        let options = Options { clock: clock.clone(), ..Options::default() };
+        (Self::with(options).await, clock)
+    }
+
+    /// `n` instances on one Postgres and one Redis; `None` without them.
+    pub async fn instances(n: usize, settings: &[(&'static str, &str)]) -> Option<Vec<Self>> {
+        std::env::var_os("TEST_DATABASE_URL")?;
+        std::env::var_os("TEST_REDIS_URL")?;
+        let database = Arc::new(TestDatabase::fresh().await);
+        let mut settings: Vec<(&'static str, String)> =
+            settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        settings.push(("AUTH_SECRET_KEY", "a shared key of Zebras, 0123456789!".to_owned()));
+        let mut apps: Vec<Self> = vec![];
+        for _ in 0..n {
+            let options = Options {
+                database: Some(database.clone()),
+                settings: settings.clone(),
+                ..Options::default()
+            };
+            let mut app = Self::with(options).await;
+            if let Some(first) = apps.first() {
+                app.address = first.address;
+            }
+            apps.push(app);
+        }
+        Some(apps)
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let Options { clock, database, settings } = options;
+        let database = match database {
+            Some(database) => database,
+            None => Arc::new(TestDatabase::fresh().await),
+        };
+        let data = tempfile::tempdir().unwrap();
+        let mut config = config(settings);
+        config.data_dir = data.path().to_owned();
+        config.database = database.config();
+        let app = Arc::new(AppBuilder::new(config).clock(clock).build().await.unwrap());
+        jobs::prepare(&app, |_| {}).await.unwrap();
+        let hub = app.hub.clone();
+        let hub = tokio::spawn(async move { hub.run(CancellationToken::new()).await });
+        let running = server::start(&app.config, &app.server_parts()).unwrap();
+        if let Some(redis) = &app.redis {
+            tokio::time::timeout(Duration::from_secs(5), redis.available()).await.unwrap();
+        }
+        Self {
+            base: format!("http://{}", running.address()),
+            address: Ipv4Addr::from_bits(0x0a00_0000 | rand::random::<u32>() >> 8),
+            app,
+            running: Some(running),
+            _hub: AbortOnDropHandle::new(hub),
+            _data: data,
+            database,
+        }
+    }
+
+    pub fn anonymous(&self) -> Client {
+        Client::new(&self.base).with("x-forwarded-for", &self.address.to_string())
+    }
+
+    /// Registers `name` and logs in.
+    pub async fn user(&self, name: &str) -> Client {
+        self.register(name).await;
+        self.log_in(name, PASSWORD).await
+    }
+
+    pub async fn register(&self, name: &str) -> Answer {
+        let email = format!("{name}@example.com");
+        let body = json!({ "username": name, "email": email, "password": PASSWORD });
+        self.anonymous().post("/api/v1/auth/register", body).await.expect(201)
+    }
+
+    pub async fn log_in(&self, name: &str, password: &str) -> Client {
+        let pair = self.login(name, password).await.expect(200);
+        self.anonymous().with_bearer(pair.text("access_token"))
+    }
+
+    pub async fn login(&self, name: &str, password: &str) -> Answer {
+        let body = json!({ "username": name, "password": password });
+        self.anonymous().post("/api/v1/auth/login", body).await
+    }
+
+    /// The first admin, logged in.
+    pub async fn admin(&self) -> Client {
+        self.log_in("admin", PASSWORD).await
+    }
+
+    /// Makes a key with these fields for whoever `user` is; its text.
+    pub async fn key(&self, user: &Client, fields: serde_json::Value) -> (String, Client) {
+        let issued = user.post("/api/v1/keys", fields).await.expect(201);
+        let text = issued.text("key").to_owned();
+        let client = self.anonymous().with_key(&text);
+        (issued.text("id").to_owned(), client)
+    }
+
+    /// Writes the usage that has gathered, as the job would.
+    pub async fn flush(&self) {
+        self.app.services.usage.flush().await.unwrap();
+    }
+}
+
+/// The defaults, but with cheap password hashes and a known admin.
+fn config(settings: Vec<(&'static str, String)>) -> Config {
+    let base = [
+        ("SERVER_PORT", "0"),
+        ("SERVER_WORKERS", "1"),
+        ("SERVER_TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("ADMIN_PASSWORD", PASSWORD),
+    ];
+    let mut environment: Vec<(String, String)> =
+        base.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    environment.extend(settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let sources = Sources { environment: environment.into_iter().collect(), ..Sources::default() };
+    let mut config = Config::load(&sources).unwrap();
+    // Far below what the configuration accepts: a test is not a safe.
+    config.auth.argon2_memory_kib = 64;
+    config.auth.argon2_passes = 1;
+    if let Ok(url) = std::env::var("TEST_REDIS_URL") {
+        config.redis = Some(RedisConfig { url: url.into() });
+    }
+    config
+}
