@@ -97,6 +97,8 @@ async fn an_invalidation_reaches_the_other_instance() {
     until(Duration::from_secs(1), "a changed row", || !b.knows("k")).await;
     // A slow writer elsewhere cannot put the old row back into Redis.
     let (slow, fresh) = (instance(&server.url()).await, instance(&server.url()).await);
+    let all = || slow.hub.instances() == 4 && fresh.hub.instances() == 4;
+    until(Duration::from_secs(7), "four instances", all).await;
     slow.get("k", Some(1)).await;
     assert_eq!(fresh.get("k", None).await, None);
     assert_eq!(b.get("k", Some(2)).await, Some(2));

@@ -20,8 +20,14 @@ pub fn shared_url() -> Option<String> {
 /// A store that is connected.
 pub async fn connect(url: &str) -> Arc<RedisStore> {
     let store = RedisStore::open(url).expect("a redis URL");
-    tokio::time::timeout(Duration::from_secs(5), store.available()).await.expect("redis answers");
+    regained(&store).await;
     store
+}
+
+/// Waits for the server to be found again, within the 5 s that are promised.
+pub async fn regained(store: &RedisStore) {
+    let found = tokio::time::timeout(Duration::from_secs(5), store.available()).await;
+    found.expect("redis is found within 5 s");
 }
 
 /// A server of one test's own; gone when dropped.
