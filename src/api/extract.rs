@@ -292,8 +292,7 @@ fn from_form<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 fn malformed(error: &serde_json::Error) -> ApiError {
-    let detail =
-        format!("the body is not JSON: line {}, column {}", error.line(), error.column());
+    let detail = format!("the body is not JSON: line {}, column {}", error.line(), error.column());
     ApiError::new(ErrorCode::InvalidJson, detail)
 }
 

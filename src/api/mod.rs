@@ -25,7 +25,10 @@ mod usage;
 mod users;
 mod validate;
 
-use axum::{Router, middleware::{from_fn, from_fn_with_state}};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use tower_http::cors::CorsLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -81,8 +84,21 @@ pub fn document() -> OpenApi {
 pub fn is_ours(path: &str) -> bool {
     const WHOLE: [&str; 5] = ["/health", "/metrics", "/console", "/login", "/logout"];
     const BELOW_API: [&str; 15] = [
-        "v1", "auth", "users", "keys", "usage", "tokens", "wallet", "webhooks", "session", "chat",
-        "admin", "docs", "redoc", "openapi.json", "proxy",
+        "v1",
+        "auth",
+        "users",
+        "keys",
+        "usage",
+        "tokens",
+        "wallet",
+        "webhooks",
+        "session",
+        "chat",
+        "admin",
+        "docs",
+        "redoc",
+        "openapi.json",
+        "proxy",
     ];
     if path == "/.well-known/jwks.json" {
         return true;
@@ -159,7 +175,8 @@ mod tests {
         for path in ["/api/docs", "/api/docs/index.css", "/api/redoc", "/api/openapi.json"] {
             assert!(is_ours(path), "{path}");
         }
-        for path in ["/", "/api", "/api/", "/api/prompt", "/healthy", "/apis/keys", "/api/keysmith"] {
+        for path in ["/", "/api", "/api/", "/api/prompt", "/healthy", "/apis/keys", "/api/keysmith"]
+        {
             assert!(!is_ours(path), "{path}");
         }
     }

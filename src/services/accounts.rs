@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-use super::{
-    CredentialCache, Passwords,
-    passwords::PasswordError,
-};
+use super::{CredentialCache, Passwords, passwords::PasswordError};
+/// What accounts can be listed by.
+pub use crate::repositories::UserFilter;
 use crate::{
     config::{AuthConfig, Registration},
     domain::{
@@ -22,8 +21,6 @@ use crate::{
     },
     repositories::{Database, KeyFilter, Repositories as _, StoreError},
 };
-/// What accounts can be listed by.
-pub use crate::repositories::UserFilter;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
@@ -109,7 +106,11 @@ impl AccountService {
     }
 
     /// Makes an account on an operator's word.
-    pub async fn create(&self, new: NewUser, password: &SecretString) -> Result<User, AccountError> {
+    pub async fn create(
+        &self,
+        new: NewUser,
+        password: &SecretString,
+    ) -> Result<User, AccountError> {
         let (user, hash) = self.prepare(new, password).await?;
         let mut tx = self.db.begin().await?;
         tx.users().insert(&user, &hash).await?;
@@ -225,7 +226,8 @@ impl AccountService {
     pub async fn set_active(&self, id: UserId, active: bool) -> Result<(), AccountError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let version = tx.users().set_active(id, active, now).await?.ok_or(AccountError::NotFound)?;
+        let version =
+            tx.users().set_active(id, active, now).await?.ok_or(AccountError::NotFound)?;
         tx.commit().await?;
         self.cache.account_changed(id, version).await;
         Ok(())
