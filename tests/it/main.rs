@@ -4,6 +4,7 @@
 mod architecture;
 mod cache;
 mod config;
+mod flush;
 mod limiter;
 mod openapi;
 mod storage;
