@@ -32,12 +32,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use self::{
-    headers::Ours,
-    metered::{Meter, Metered},
-    timer::StallTimer,
-    upload::{Progress, UploadLimits},
-};
 pub use self::{
     error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_reserved},
@@ -45,6 +39,12 @@ pub use self::{
     route::{Places, Route, path_and_query},
     upload::UploadFault,
     upstream::{AnswerBody, BadUrl, Upstream},
+};
+use self::{
+    headers::Ours,
+    metered::{Meter, Metered},
+    timer::StallTimer,
+    upload::{Progress, UploadLimits},
 };
 use crate::{
     config::{ServerConfig, UpstreamAuth, UpstreamConfig},
