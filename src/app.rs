@@ -15,9 +15,7 @@ use crate::{
     repositories::Database,
     server,
     services::{
-        self, Keyring, Services,
-        bootstrap::generate_password,
-        keyring::generate_ed25519_pem,
+        self, Keyring, Services, bootstrap::generate_password, keyring::generate_ed25519_pem,
     },
     telemetry::metrics_handle,
 };

@@ -35,10 +35,7 @@ pub(super) fn router(document: &OpenApi) -> Router<AppState> {
     );
     Router::from(swagger)
         .route("/api/redoc", get(async move || Html(redoc)))
-        .route(
-            DOCUMENT,
-            get(async move || ([(header::CONTENT_TYPE, "application/json")], json)),
-        )
+        .route(DOCUMENT, get(async move || ([(header::CONTENT_TYPE, "application/json")], json)))
         .layer(middleware::from_fn(policy))
 }
 

@@ -182,7 +182,8 @@ impl ApiError {
     }
 
     pub fn invalid_fields(errors: Vec<FieldProblem>) -> Self {
-        Self::new(ErrorCode::ValidationFailed, "some fields are not valid").with(|i| i.errors = errors)
+        Self::new(ErrorCode::ValidationFailed, "some fields are not valid")
+            .with(|i| i.errors = errors)
     }
 
     /// A refusal by a limit, with the headers that tell when to come back.

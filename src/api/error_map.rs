@@ -27,7 +27,9 @@ impl From<StoreError> for ApiError {
 impl From<PasswordError> for ApiError {
     fn from(error: PasswordError) -> Self {
         match error {
-            PasswordError::Busy => Self::new(ErrorCode::Overloaded, error.to_string()).retry_after(2),
+            PasswordError::Busy => {
+                Self::new(ErrorCode::Overloaded, error.to_string()).retry_after(2)
+            }
             PasswordError::Hash(_) => Self::hidden(ErrorCode::Internal, &error),
         }
     }
@@ -163,9 +165,9 @@ impl From<UploadFault> for ApiError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         let code = match &error {
-            UpstreamError::Unreachable(_)
-            | UpstreamError::Broken(_)
-            | UpstreamError::BadAnswer => ErrorCode::UpstreamFailed,
+            UpstreamError::Unreachable(_) | UpstreamError::Broken(_) | UpstreamError::BadAnswer => {
+                ErrorCode::UpstreamFailed
+            }
             UpstreamError::ConnectTimeout | UpstreamError::Timeout => ErrorCode::UpstreamTimeout,
         };
         let detail = error.to_string();

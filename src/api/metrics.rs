@@ -36,7 +36,8 @@ async fn get_metrics(
     headers: HeaderMap,
 ) -> ApiResult<impl IntoResponse> {
     if let Some(token) = &state.metrics.token {
-        let presented = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+        let presented =
+            headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
         let presented = presented.strip_prefix(b"Bearer ").unwrap_or_default();
         if !bool::from(presented.ct_eq(token.expose_secret().as_bytes())) {
             return Err(ErrorCode::InvalidCredential.into());

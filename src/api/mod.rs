@@ -4,6 +4,7 @@
 //! with the function's name as operation id, its type in the document, one
 //! call of one service. Then accept the new document with `make openapi`.
 
+mod admin;
 mod auth;
 mod docs;
 mod double_option;
@@ -25,7 +26,10 @@ mod usage;
 mod users;
 mod validate;
 
-use axum::{Router, middleware::{from_fn, from_fn_with_state}};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use tower_http::cors::CorsLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -81,8 +85,21 @@ pub fn document() -> OpenApi {
 pub fn is_ours(path: &str) -> bool {
     const WHOLE: [&str; 5] = ["/health", "/metrics", "/console", "/login", "/logout"];
     const BELOW_API: [&str; 15] = [
-        "v1", "auth", "users", "keys", "usage", "tokens", "wallet", "webhooks", "session", "chat",
-        "admin", "docs", "redoc", "openapi.json", "proxy",
+        "v1",
+        "auth",
+        "users",
+        "keys",
+        "usage",
+        "tokens",
+        "wallet",
+        "webhooks",
+        "session",
+        "chat",
+        "admin",
+        "docs",
+        "redoc",
+        "openapi.json",
+        "proxy",
     ];
     if path == "/.well-known/jwks.json" {
         return true;
@@ -114,6 +131,7 @@ fn private() -> ApiRouter {
         .merge(keys::router())
         .merge(usage::router())
         .merge(requests::router())
+        .merge(admin::router())
 }
 
 /// Exact origins only: no wildcard, no reflection, `Vary: Origin` always.
@@ -159,7 +177,8 @@ mod tests {
         for path in ["/api/docs", "/api/docs/index.css", "/api/redoc", "/api/openapi.json"] {
             assert!(is_ours(path), "{path}");
         }
-        for path in ["/", "/api", "/api/", "/api/prompt", "/healthy", "/apis/keys", "/api/keysmith"] {
+        for path in ["/", "/api", "/api/", "/api/prompt", "/healthy", "/apis/keys", "/api/keysmith"]
+        {
             assert!(!is_ours(path), "{path}");
         }
     }

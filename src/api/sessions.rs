@@ -40,7 +40,8 @@ pub struct SessionResponse {
 
 impl SessionResponse {
     pub(super) fn new(session: LoginSession, current: SessionId) -> Self {
-        let LoginSession { id, device, address, created_at, last_used_at, expires_at, .. } = session;
+        let LoginSession { id, device, address, created_at, last_used_at, expires_at, .. } =
+            session;
         let is_current = id == current;
         Self { id, device, address, created_at, last_used_at, expires_at, is_current }
     }

@@ -18,9 +18,7 @@ use crate::{
         id::{ApiKeyId, UserId},
         principal::{Credential, Principal},
     },
-    services::usage::{
-        Interval, Report, ReportItem, ReportQuery, Totals, UsageFilter, UsageGroup,
-    },
+    services::usage::{Interval, Report, ReportItem, ReportQuery, Totals, UsageFilter, UsageGroup},
 };
 
 /// Buckets in one answer at the most: 13 months by the hour.

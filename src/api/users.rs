@@ -27,9 +27,7 @@ use crate::{
 };
 
 pub(super) fn router() -> ApiRouter {
-    ApiRouter::new()
-        .routes(routes!(get_me, update_me, delete_me))
-        .routes(routes!(export_me))
+    ApiRouter::new().routes(routes!(get_me, update_me, delete_me)).routes(routes!(export_me))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,8 +49,17 @@ pub struct UserResponse {
 
 impl From<User> for UserResponse {
     fn from(user: User) -> Self {
-        let User { id, username, email, full_name, roles, is_active, version: _, created_at, updated_at } =
-            user;
+        let User {
+            id,
+            username,
+            email,
+            full_name,
+            roles,
+            is_active,
+            version: _,
+            created_at,
+            updated_at,
+        } = user;
         let roles = roles.iter().map(Role::as_str).collect();
         Self { id, username, email, full_name, roles, is_active, created_at, updated_at }
     }

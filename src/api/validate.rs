@@ -8,11 +8,7 @@ use validator::{ValidateEmail as _, ValidationError};
 use super::{double_option::DoubleOption, secret::Secret};
 use crate::domain::user::is_username;
 
-fn rule(
-    holds: bool,
-    code: &'static str,
-    message: &'static str,
-) -> Result<(), ValidationError> {
+fn rule(holds: bool, code: &'static str, message: &'static str) -> Result<(), ValidationError> {
     if holds {
         return Ok(());
     }

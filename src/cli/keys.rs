@@ -17,9 +17,9 @@ use crate::{
         page::PageRequest,
     },
     services::{
+        api_keys::ApiKeyError,
         api_keys::{KeyFilter, Owner, VerifyOutcome},
         key_input::{FieldError, KeyChange},
-        api_keys::ApiKeyError,
     },
 };
 

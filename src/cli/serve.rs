@@ -65,7 +65,12 @@ pub async fn run(config: Config) -> anyhow::Result<Exit> {
 
 /// For the person who has just started it.
 fn welcome(app: &App, server: &server::Running) {
-    let url = app.config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", server.address()));
+    let url = app
+        .config
+        .server
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{}", server.address()));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %server.address(),

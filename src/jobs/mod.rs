@@ -9,12 +9,13 @@ use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
 pub use self::startup::{prepare, print_password};
-use crate::{app::App, shutdown::Shutdown};
+use crate::{app::App, services::health::Phase, shutdown::Shutdown};
 
 /// How often finished requests are written.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
-/// How often counters that count nothing are freed.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often counters that count nothing are freed, and samples of durations
+/// are folded together.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How often what is past its retention is dropped.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
 
@@ -27,8 +28,11 @@ pub fn start(app: &App, shutdown: &Shutdown) {
     let (hub, token) = (app.hub.clone(), stop());
     tasks.spawn(async move { hub.run(token).await });
 
-    let usage = app.services.usage.clone();
+    let (usage, health) = (app.services.usage.clone(), app.services.health.clone());
     tasks.spawn(every(FLUSH_EVERY, stop(), async move || {
+        if health.phase() == Phase::Starting {
+            return;
+        }
         if let Err(error) = usage.flush().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -38,11 +42,17 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         }
     }));
 
-    let limiter = app.limiter.clone();
-    tasks.spawn(every(SWEEP_EVERY, stop(), async move || limiter.sweep()));
+    let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
+    tasks.spawn(every(SWEEP_EVERY, stop(), async move || {
+        limiter.sweep();
+        metrics.run_upkeep();
+    }));
 
     let services = app.services.clone();
     tasks.spawn(every(PRUNE_EVERY, stop(), async move || {
+        if services.health.phase() == Phase::Starting {
+            return;
+        }
         let pruned = async {
             services.usage.prune().await?;
             services.logins.prune().await?;

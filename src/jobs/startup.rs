@@ -64,12 +64,8 @@ fn is_temporary(error: &anyhow::Error) -> bool {
 async fn attempt(app: &App) -> anyhow::Result<Option<FirstAdmin>> {
     app.db.migrate().await?;
     let services = &app.services;
-    let made = bootstrap::first_admin(
-        &app.db,
-        &services.accounts,
-        &app.config.admin,
-        &services.clock,
-    );
+    let made =
+        bootstrap::first_admin(&app.db, &services.accounts, &app.config.admin, &services.clock);
     Ok(made.await?)
 }
 

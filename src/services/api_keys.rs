@@ -13,6 +13,8 @@ use super::{
     limits::LimitError,
     usage::KeyUsage,
 };
+/// What keys can be listed by.
+pub use crate::repositories::KeyFilter;
 use crate::{
     domain::{
         api_key::{ApiKey, KeyRefusal},
@@ -25,8 +27,6 @@ use crate::{
     },
     repositories::{Database, Repositories as _, StoreError, Tx},
 };
-/// What keys can be listed by.
-pub use crate::repositories::KeyFilter;
 
 /// Longest grace after a rotation.
 pub const MAX_GRACE: TimeDelta = TimeDelta::days(30);
@@ -311,10 +311,9 @@ impl From<KeyRefusal> for VerifyOutcome {
         match refusal {
             KeyRefusal::Disabled => Self::Disabled,
             KeyRefusal::Expired => Self::Expired,
-            KeyRefusal::Scope
-            | KeyRefusal::Address
-            | KeyRefusal::Origin
-            | KeyRefusal::Upstream => Self::InsufficientScope,
+            KeyRefusal::Scope | KeyRefusal::Address | KeyRefusal::Origin | KeyRefusal::Upstream => {
+                Self::InsufficientScope
+            }
         }
     }
 }

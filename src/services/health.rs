@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
-use crate::{cache::{RedisStats, RedisStore}, domain::clock::SharedClock, repositories::Database};
+use crate::{
+    cache::{RedisStats, RedisStore},
+    domain::clock::SharedClock,
+    repositories::Database,
+};
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +53,14 @@ pub struct HealthService {
 impl HealthService {
     pub fn new(db: Database, redis: Option<Arc<RedisStore>>, clock: SharedClock) -> Self {
         let started_us = clock.monotonic_us();
-        Self { db, redis, clock, started_us, phase: AtomicU8::new(Phase::Starting as u8), upstream_failing: AtomicBool::new(false) }
+        Self {
+            db,
+            redis,
+            clock,
+            started_us,
+            phase: AtomicU8::new(Phase::Starting as u8),
+            upstream_failing: AtomicBool::new(false),
+        }
     }
 
     pub fn enter(&self, phase: Phase) {

@@ -40,11 +40,20 @@ pub struct FieldError {
 
 /// Applies the change to `key`, or reports every field that is wrong and
 /// changes nothing.
-pub fn apply(key: &mut ApiKey, change: KeyChange, now: DateTime<Utc>) -> Result<(), Vec<FieldError>> {
+pub fn apply(
+    key: &mut ApiKey,
+    change: KeyChange,
+    now: DateTime<Utc>,
+) -> Result<(), Vec<FieldError>> {
     let mut wrong = vec![];
     let mut changed = key.clone();
     if let Some(name) = change.name {
-        check(&mut wrong, "name", is_name(&name), "must have 1 to 100 characters, none of them control characters");
+        check(
+            &mut wrong,
+            "name",
+            is_name(&name),
+            "must have 1 to 100 characters, none of them control characters",
+        );
         changed.name = name;
     }
     if let Some(scopes) = change.scopes {
@@ -58,11 +67,21 @@ pub fn apply(key: &mut ApiKey, change: KeyChange, now: DateTime<Utc>) -> Result<
     if let Some(networks) = change.allowed_ips {
         let parsed: Option<Vec<IpNet>> = networks.iter().map(|text| parse_network(text)).collect();
         let parsed = parsed.filter(|networks| networks.len() <= MAX_ENTRIES);
-        check(&mut wrong, "allowed_ips", parsed.is_some(), "must be addresses or networks (CIDR), at most 100");
+        check(
+            &mut wrong,
+            "allowed_ips",
+            parsed.is_some(),
+            "must be addresses or networks (CIDR), at most 100",
+        );
         changed.allowed_ips = parsed.unwrap_or_default();
     }
     if let Some(origins) = change.allowed_origins {
-        check(&mut wrong, "allowed_origins", is_list(&origins, is_origin), "must be origins such as https://app.example.com, at most 100");
+        check(
+            &mut wrong,
+            "allowed_origins",
+            is_list(&origins, is_origin),
+            "must be origins such as https://app.example.com, at most 100",
+        );
         changed.allowed_origins = origins;
     }
     for (field, limit, place) in [
@@ -87,7 +106,12 @@ pub fn apply(key: &mut ApiKey, change: KeyChange, now: DateTime<Utc>) -> Result<
     }
     if let Some(metadata) = change.metadata {
         let size = serde_json::to_string(&metadata).map_or(usize::MAX, |text| text.len());
-        check(&mut wrong, "metadata", size <= MAX_METADATA && !has_nul(&metadata), "must be an object of at most 8 KiB, without NUL characters");
+        check(
+            &mut wrong,
+            "metadata",
+            size <= MAX_METADATA && !has_nul(&metadata),
+            "must be an object of at most 8 KiB, without NUL characters",
+        );
         changed.metadata = metadata;
     }
     if let Some(is_active) = change.is_active {
@@ -131,7 +155,8 @@ fn is_origin(text: &str) -> bool {
     text.len() <= MAX_ENTRY
         && !rest.contains('@')
         && rest.bytes().all(|b| !b.is_ascii_uppercase())
-        && authority.is_ok_and(|authority| authority.as_str() == rest && !authority.host().is_empty())
+        && authority
+            .is_ok_and(|authority| authority.as_str() == rest && !authority.host().is_empty())
 }
 
 /// A bare address is the network of that one address.
@@ -163,8 +188,17 @@ mod tests {
             assert!(is_origin(good), "{good}");
         }
         for bad in [
-            "", "*", "null", "app.example.com", "https://", "https://a.example/", "ftp://a.example",
-            "https://u@a.example", "https://A.example", "https://a.example?x", "https://a.example#x",
+            "",
+            "*",
+            "null",
+            "app.example.com",
+            "https://",
+            "https://a.example/",
+            "ftp://a.example",
+            "https://u@a.example",
+            "https://A.example",
+            "https://a.example?x",
+            "https://a.example#x",
         ] {
             assert!(!is_origin(bad), "{bad}");
         }

@@ -154,8 +154,11 @@ impl Keyring {
         if header.typ != TYPE || header.alg != name(self.algorithm) {
             return Err(InvalidToken);
         }
-        let verifier =
-            self.verifiers.iter().find(|verifier| verifier.kid == header.kid).ok_or(InvalidToken)?;
+        let verifier = self
+            .verifiers
+            .iter()
+            .find(|verifier| verifier.kid == header.kid)
+            .ok_or(InvalidToken)?;
         let genuine =
             crypto::verify(signature, message.as_bytes(), &verifier.key, alg(self.algorithm));
         if !matches!(genuine, Ok(true)) {
@@ -175,7 +178,9 @@ impl Keyring {
 
     /// The public keys, for `/.well-known/jwks.json`; empty with HS256.
     pub fn jwks(&self) -> JwkSet {
-        JwkSet { keys: self.verifiers.iter().filter_map(|verifier| verifier.public.clone()).collect() }
+        JwkSet {
+            keys: self.verifiers.iter().filter_map(|verifier| verifier.public.clone()).collect(),
+        }
     }
 }
 
@@ -188,7 +193,8 @@ impl Verifier {
     }
 
     fn public(algorithm: Algorithm, pem: &str) -> Result<Self, KeyringError> {
-        let bad = |reason: String| KeyringError::BadKey { key: "AUTH_PREVIOUS_PUBLIC_KEYS", reason };
+        let bad =
+            |reason: String| KeyringError::BadKey { key: "AUTH_PREVIOUS_PUBLIC_KEYS", reason };
         let key = match algorithm {
             Algorithm::Rs256 => DecodingKey::from_rsa_pem(pem.as_bytes()),
             _ => DecodingKey::from_ed_pem(pem.as_bytes()),

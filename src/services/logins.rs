@@ -128,11 +128,7 @@ impl LoginService {
     }
 
     /// Exchanges a refresh token for a new pair; see [`refresh`].
-    pub async fn refresh(
-        &self,
-        presented: &str,
-        device: &Device,
-    ) -> Result<TokenPair, LoginError> {
+    pub async fn refresh(&self, presented: &str, device: &Device) -> Result<TokenPair, LoginError> {
         let hash = TokenHash::of_refresh(presented).ok_or(LoginError::InvalidRefresh)?;
         let refreshed =
             refresh::exchange(&self.db, &hash, self.clock.now(), device.address).await?;

@@ -124,7 +124,8 @@ impl Passwords {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => PasswordError::Busy,
         })?;
         // Giving up drops the receiver, and a thread skips a job nobody waits for.
-        let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(|_| PasswordError::Busy)?;
+        let answer =
+            tokio::time::timeout(PATIENCE, answer).await.map_err(|_| PasswordError::Busy)?;
         answer.map_err(|_| PasswordError::Busy)?.map_err(PasswordError::Hash)
     }
 }

@@ -23,11 +23,18 @@ use crate::{
 
 /// What became of a presented refresh token.
 pub(super) enum Refreshed {
-    New { user: Box<User>, session_id: SessionId, token: PlainToken },
+    New {
+        user: Box<User>,
+        session_id: SessionId,
+        token: PlainToken,
+    },
     /// Unknown, expired, or of a session that has ended.
     Refused,
     /// The session was ended because of it.
-    Reused { session_id: SessionId, version: i64 },
+    Reused {
+        session_id: SessionId,
+        version: i64,
+    },
 }
 
 /// Exchanges the token, deciding everything under the session's row, so that

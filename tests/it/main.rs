@@ -1,9 +1,12 @@
 //! One integration-test binary: one link step, shared helpers, parallel tests.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod architecture;
 mod cache;
 mod config;
 mod gateway;
 mod limiter;
+mod openapi;
 mod storage;
 mod support;
+mod tour;

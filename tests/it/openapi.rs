@@ -65,9 +65,13 @@ fn every_operation_says_how_it_fails_and_who_may_call_it() {
                 assert_eq!(problem, "#/components/schemas/Problem", "{at} {status}: {content}");
             }
         }
-        let open = operation["security"].as_array().unwrap().iter().any(|s| s == &serde_json::json!({}));
-        assert_eq!(responses.contains_key("401"), !open || path.contains("login")
-            || path.contains("refresh") || path == "/metrics", "{at}");
+        let open =
+            operation["security"].as_array().unwrap().iter().any(|s| s == &serde_json::json!({}));
+        assert_eq!(
+            responses.contains_key("401"),
+            !open || path.contains("login") || path.contains("refresh") || path == "/metrics",
+            "{at}"
+        );
     }
 }
 
@@ -82,8 +86,8 @@ fn request_bodies_have_examples() {
         }
         for (field, property) in schema["properties"].as_object().unwrap() {
             let plain = property.get("example").is_some() || property.get("examples").is_some();
-            let obvious = property["type"].to_string().contains("boolean")
-                || property["format"] == "uuid";
+            let obvious =
+                property["type"].to_string().contains("boolean") || property["format"] == "uuid";
             assert!(plain || obvious, "{name}.{field}: {property}");
         }
     }

@@ -92,11 +92,17 @@ impl UsageService {
     /// Drops what is past its retention. Safe to run on every instance.
     pub async fn prune(&self) -> Result<(), StoreError> {
         let before = self.clock.now() - TimeDelta::days(i64::from(self.retention_days));
-        let mut tx = self.db.begin().await?;
-        tx.usage().prune_requests(self.request_log_max).await?;
-        tx.usage().prune_requests_before(before).await?;
-        tx.usage().prune_hourly_before(before).await?;
-        tx.commit().await
+        // Each call drops one batch, so that no other writer waits for long.
+        loop {
+            let mut tx = self.db.begin().await?;
+            let dropped = tx.usage().prune_requests(self.request_log_max).await?
+                + tx.usage().prune_requests_before(before).await?
+                + tx.usage().prune_hourly_before(before).await?;
+            tx.commit().await?;
+            if dropped == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// The most recent requests, newest first.

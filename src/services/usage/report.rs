@@ -6,10 +6,7 @@ use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
 use super::{UsageService, hour_of};
 use crate::{
-    domain::{
-        id::ApiKeyId,
-        usage::Totals,
-    },
+    domain::{id::ApiKeyId, usage::Totals},
     repositories::{GroupValue, Repositories as _, StoreError, UsageFilter, UsageGroup, UsageRow},
 };
 

@@ -19,7 +19,7 @@ async fn what_is_written_is_what_is_read() {
     let mut keys = session.api_keys();
     assert_eq!(keys.find(key.id).await.unwrap().as_ref(), Some(&key));
     // Long past its expiry: that is for the caller to judge.
-    assert_eq!(keys.find_by_hash(&hash, at(1_000_000)).await.unwrap(), Some(key));
+    assert_eq!(keys.find_by_hash(&hash, at(1_000_000)).await.unwrap(), Some((key, None)));
     assert_eq!(keys.find(ApiKeyId::new(epoch())).await.unwrap(), None);
     assert_eq!(keys.find_by_hash(&secret(), epoch()).await.unwrap(), None);
 }
@@ -105,7 +105,8 @@ async fn a_replaced_text_works_until_its_grace_is_over() {
     keys.add_secret(key.id, &third, at(20)).await.unwrap();
     keys.expire_secrets(key.id, &third, at(100)).await.unwrap();
     assert!(keys.find_by_hash(&first, at(60)).await.unwrap().is_none());
-    assert!(keys.find_by_hash(&second, at(99)).await.unwrap().is_some());
+    let (_, ends) = keys.find_by_hash(&second, at(99)).await.unwrap().unwrap();
+    assert_eq!(ends, Some(at(100)));
 
     assert_eq!(keys.delete_expired_secrets(at(60)).await.unwrap(), 0);
     assert_eq!(keys.delete_expired_secrets(at(61)).await.unwrap(), 1);
@@ -123,7 +124,7 @@ async fn the_secrets_of_a_user_are_those_of_all_their_keys() {
     let mut session = store.db.session().await.unwrap();
     let found = session.api_keys().secrets_of_user(alice.id).await.unwrap();
     assert_eq!(found.len(), 2);
-    assert!(found.contains(&one) && found.contains(&two));
+    assert!(found.contains(&(one, 1)) && found.contains(&(two, 1)));
 }
 
 #[tokio::test]

@@ -84,8 +84,9 @@ async fn sums_grow_with_every_batch() {
     let rows = session.usage().hourly(&everything(), None).await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].hour, &rows[0].group), (epoch(), &None));
-    assert_eq!(rows[0].rollup, total(&records));
-    let classes = (rows[0].succeeded, rows[0].client_errors, rows[0].server_errors);
+    assert_eq!(rows[0].totals.sum, total(&records));
+    let classes =
+        (rows[0].totals.succeeded, rows[0].totals.client_errors, rows[0].totals.server_errors);
     // The refused request is not one of the requests.
     assert_eq!(classes, (3, 0, 1));
 }
@@ -143,7 +144,8 @@ async fn usage_is_summed_per_hour_and_group_in_the_database() {
         ),
     ] {
         let rows = tx.usage().hourly(&everything(), group).await.unwrap();
-        let found: Vec<_> = rows.into_iter().map(|row| (row.hour, row.group, row.rollup)).collect();
+        let found: Vec<_> =
+            rows.into_iter().map(|row| (row.hour, row.group, row.totals.sum)).collect();
         assert_eq!(found, expected, "{group:?}");
     }
 
@@ -156,7 +158,7 @@ async fn usage_is_summed_per_hour_and_group_in_the_database() {
     ] {
         let rows = tx.usage().hourly(&filter, None).await.unwrap();
         assert_eq!(rows.len(), 1, "{filter:?}");
-        assert_eq!(rows[0].rollup, expected, "{filter:?}");
+        assert_eq!(rows[0].totals.sum, expected, "{filter:?}");
     }
     let nothing = UsageFilter { to: epoch(), ..everything() };
     assert_eq!(tx.usage().hourly(&nothing, None).await.unwrap(), []);
@@ -176,11 +178,11 @@ async fn a_key_has_totals_and_a_month() {
 
     let (first, end) = (at(HOUR), at(5 * HOUR));
     let mut usage = tx.usage();
-    assert_eq!(usage.key_totals(key, None, end).await.unwrap(), total(&records));
-    assert_eq!(usage.key_totals(key, Some(first), end).await.unwrap(), total(&records[1..]));
-    assert_eq!(usage.key_totals(key, None, first).await.unwrap(), total(&records[..1]));
+    assert_eq!(usage.key_totals(key, None, end).await.unwrap().sum, total(&records));
+    assert_eq!(usage.key_totals(key, Some(first), end).await.unwrap().sum, total(&records[1..]));
+    assert_eq!(usage.key_totals(key, None, first).await.unwrap().sum, total(&records[..1]));
     let other = ApiKeyId::new(epoch());
-    assert_eq!(usage.key_totals(other, None, end).await.unwrap(), Rollup::default());
+    assert_eq!(usage.key_totals(other, None, end).await.unwrap().sum, Rollup::default());
 
     assert_eq!(usage.month_requests(key, epoch(), end).await.unwrap(), 2);
     assert_eq!(usage.month_requests(key, first, end).await.unwrap(), 1);
@@ -216,8 +218,8 @@ async fn sums_added_at_once_are_all_counted() {
     }
     let mut session = store.db.session().await.unwrap();
     let rows = session.usage().hourly(&everything(), None).await.unwrap();
-    assert_eq!(rows[0].rollup.requests, 6 * 1200);
-    assert_eq!(rows[0].rollup.latency.buckets().map(|(_, count)| count).sum::<u64>(), 6 * 1200);
+    assert_eq!(rows[0].totals.sum.requests, 6 * 1200);
+    assert_eq!(rows[0].totals.sum.latency.buckets().map(|(_, count)| count).sum::<u64>(), 6 * 1200);
 }
 
 #[tokio::test]

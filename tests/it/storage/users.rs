@@ -188,4 +188,5 @@ async fn an_admin_is_noticed() {
     assert!(!tx.users().any_admin().await.unwrap());
     tx.users().set_roles(alice.id, Roles::USER.with(Role::Admin), at(1)).await.unwrap();
     assert!(tx.users().any_admin().await.unwrap());
+    assert_eq!(tx.users().count_admins().await.unwrap(), 1);
 }

@@ -9,13 +9,13 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tempfile::TempDir;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tollgate::{
     app::{App, AppBuilder},
     config::{Config, RedisConfig, Sources},
     domain::clock::{FakeClock, SharedClock, SystemClock},
     jobs, server,
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Answer, Client, TestDatabase};
 
