@@ -25,12 +25,17 @@ use Fate::{Either, One, Refused};
 /// Stands after every hostile request; it would be the smuggled one.
 const NEXT: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn table() -> Vec<(String, Fate)> {
-    let post = |fields: &str, body: &str, fate| {
-        (format!("POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}"), fate)
-    };
-    let get = |line: &str, fields: &str, fate| (format!("{line}\r\n{fields}\r\n"), fate);
-    let mut all = vec![
+fn post(fields: &str, body: &str, fate: Fate) -> (String, Fate) {
+    (format!("POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}"), fate)
+}
+
+fn get(line: &str, fields: &str, fate: Fate) -> (String, Fate) {
+    (format!("{line}\r\n{fields}\r\n"), fate)
+}
+
+/// Each with a reading of its own.
+fn singular() -> Vec<(String, Fate)> {
+    vec![
         // Both lengths at once.
         post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", One("")),
         post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n", One("")),
@@ -80,7 +85,11 @@ fn table() -> Vec<(String, Fate)> {
         post("Expect: 100-continue\r\nContent-Length: 3\r\n", "abc", One("abc")),
         get("GET /x HTTP/1.1", "Host: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n", One("")),
         get("GET /x HTTP/1.1", "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", One("")),
-    ];
+    ]
+}
+
+fn table() -> Vec<(String, Fate)> {
+    let mut all = singular();
     for coding in [
         "xchunked",
         "chunked, identity",
@@ -197,7 +206,7 @@ async fn what_goes_upstream_is_what_was_accepted() {
 async fn oversized_heads_are_refused_without_reading_on() {
     let recorder = Recorder::start(ok).await;
     let app = in_front_of(&recorder, &[("UPSTREAM_AUTH", "public")]).await;
-    let many: String = (0..101).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let many = (0..101).fold(String::new(), |all, n| format!("{all}X-{n}: 1\r\n"));
     for (request, status) in [
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 * 1024)), 414),
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(40 * 1024)), 431),

@@ -171,10 +171,8 @@ impl Answer {
 
 /// All fields of that name, in any case, as the bytes have them.
 pub fn headers<'h>(head: &'h str, name: &str) -> impl Iterator<Item = &'h str> {
-    head.lines()
-        .skip(1)
-        .filter_map(|line| line.split_once(':'))
-        .filter_map(move |(found, value)| found.eq_ignore_ascii_case(name).then(|| value.trim()))
+    let fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    fields.filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
