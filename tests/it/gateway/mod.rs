@@ -3,6 +3,7 @@
 
 mod delivery;
 mod framing;
+mod http2;
 mod identity;
 mod limits;
 mod paths;
