@@ -5,6 +5,7 @@ mod architecture;
 mod cache;
 mod config;
 mod flush;
+mod gateway;
 mod limiter;
 mod openapi;
 mod storage;
