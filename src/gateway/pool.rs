@@ -112,7 +112,8 @@ impl Pool {
 
     async fn connect(&self) -> Result<Sender, UpstreamError> {
         let mut connector = self.0.connector.clone();
-        let stream = connector.call(self.0.target.clone()).await.map_err(UpstreamError::connecting)?;
+        let stream =
+            connector.call(self.0.target.clone()).await.map_err(UpstreamError::connecting)?;
         let (sender, connection) = http1::handshake(stream)
             .await
             .map_err(|error| UpstreamError::Unreachable(error.into()))?;
