@@ -10,8 +10,9 @@ mod report;
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
+use self::recorder::Entry;
 pub use self::{
     recorder::{Recorder, Saturated, Slot},
     report::{Interval, KeyUsage, Report, ReportItem, ReportQuery},
@@ -55,7 +56,13 @@ impl UsageService {
     /// Records something that was not reserved: where the buffer is full, it
     /// is counted as dropped.
     pub fn record_unreserved(&self, record: UsageRecord) {
-        self.recorder.push_unreserved(record);
+        self.recorder.push_unreserved(record, 1);
+    }
+
+    /// The same for what counts as `requests`, as it was charged. The log shows
+    /// it once.
+    pub fn record_many(&self, record: UsageRecord, requests: u64) {
+        self.recorder.push_unreserved(record, requests);
     }
 
     /// Writes everything that has gathered, in one transaction. On failure the
@@ -77,7 +84,7 @@ impl UsageService {
         }
     }
 
-    async fn write(&self, batch: &[UsageRecord]) -> Result<(), StoreError> {
+    async fn write(&self, batch: &[Entry]) -> Result<(), StoreError> {
         let rollups: Vec<(RollupKey, Rollup)> = roll_up(batch).into_iter().collect();
         let last_used: Vec<(ApiKeyId, DateTime<Utc>)> = last_used(batch).into_iter().collect();
         // Only the newest survive the log's bound; the rest need not be written.
@@ -117,12 +124,20 @@ impl UsageService {
 
 /// The first instant of the hour that `at` lies in.
 pub(super) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
-    at.duration_trunc(TimeDelta::hours(1)).expect("an hour divides any instant after 1970")
+    truncate(at, TimeDelta::hours(1))
 }
 
-fn roll_up(batch: &[UsageRecord]) -> BTreeMap<RollupKey, Rollup> {
+/// Down to a multiple of `width` since 1970. chrono's own truncation counts in
+/// nanoseconds and ends in 2262.
+pub(super) fn truncate(at: DateTime<Utc>, width: TimeDelta) -> DateTime<Utc> {
+    let seconds = at.timestamp();
+    let start = seconds - seconds.rem_euclid(width.num_seconds());
+    DateTime::from_timestamp(start, 0).expect("not before any instant of chrono's")
+}
+
+fn roll_up(batch: &[Entry]) -> BTreeMap<RollupKey, Rollup> {
     let mut rollups: BTreeMap<RollupKey, Rollup> = BTreeMap::new();
-    for record in batch {
+    for Entry { record, requests } in batch {
         let key = RollupKey {
             hour: hour_of(record.at),
             user_id: record.user_id,
@@ -130,17 +145,18 @@ fn roll_up(batch: &[UsageRecord]) -> BTreeMap<RollupKey, Rollup> {
             upstream: record.upstream.clone(),
             status_class: record.status_class(),
         };
-        rollups.entry(key).or_default().add(record);
+        rollups.entry(key).or_default().add_times(record, *requests);
     }
     rollups
 }
 
 /// When each key was last let through.
-fn last_used(batch: &[UsageRecord]) -> HashMap<ApiKeyId, DateTime<Utc>> {
+fn last_used(batch: &[Entry]) -> HashMap<ApiKeyId, DateTime<Utc>> {
     use crate::domain::usage::Outcome;
 
     let mut last = HashMap::new();
-    for record in batch.iter().filter(|record| record.outcome != Outcome::Rejected) {
+    let records = batch.iter().map(|entry| &entry.record);
+    for record in records.filter(|record| record.outcome != Outcome::Rejected) {
         if let Some(key) = record.key_id {
             let at = last.entry(key).or_insert(record.at);
             *at = record.at.max(*at);
