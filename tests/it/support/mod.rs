@@ -3,6 +3,8 @@
 pub mod app;
 pub mod client;
 pub mod database;
+pub mod raw;
+pub mod recorder;
 pub mod redis;
 
 use chrono::{DateTime, Utc};
