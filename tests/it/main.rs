@@ -4,8 +4,16 @@
 mod architecture;
 mod cache;
 mod config;
+mod hot_path;
+mod instances;
+mod key_rules;
+mod keys;
 mod limiter;
+mod limits;
 mod openapi;
 mod storage;
 mod support;
 mod tour;
+mod usage;
+mod usage_kept;
+mod verify;
