@@ -4,6 +4,8 @@
 mod architecture;
 mod cache;
 mod config;
+mod flush;
+mod gateway;
 mod hot_path;
 mod instances;
 mod key_rules;

@@ -37,7 +37,7 @@ fn record(at: DateTime<Utc>, key: ApiKeyId, duration_us: u64) -> UsageRecord {
         id: RecordId::new(at),
         request_id: "r".to_owned(),
         at,
-        method: "GET".to_owned(),
+        method: "GET".into(),
         path: "/".to_owned(),
         status: 200,
         outcome: Outcome::Completed,
@@ -46,7 +46,7 @@ fn record(at: DateTime<Utc>, key: ApiKeyId, duration_us: u64) -> UsageRecord {
         bytes_out: 0,
         user_id: None,
         key_id: Some(key),
-        upstream: "echo".to_owned(),
+        upstream: "echo".into(),
     }
 }
 
