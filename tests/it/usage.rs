@@ -250,7 +250,7 @@ async fn a_span_that_makes_no_sense_is_refused() {
                     assert_eq!(answer.json["errors"][0]["field"], field, "{query}");
                 }
                 None => {
-                    assert_eq!(column(&answer.expect(200), "start"), [Value::Null; 0], "{query}")
+                    assert_eq!(column(&answer.expect(200), "start"), [Value::Null; 0], "{query}");
                 }
             }
         }
