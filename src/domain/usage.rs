@@ -93,16 +93,22 @@ pub struct Rollup {
 
 impl Rollup {
     pub fn add(&mut self, record: &UsageRecord) {
+        self.add_times(record, 1);
+    }
+
+    /// Adds something that counts as so many requests, each of the same
+    /// duration; its bytes went over the wire once.
+    pub fn add_times(&mut self, record: &UsageRecord, requests: u64) {
         if record.outcome == Outcome::Rejected {
-            self.rejected += 1;
+            self.rejected += requests;
             return;
         }
-        self.requests += 1;
-        self.aborted += u64::from(record.outcome == Outcome::Aborted);
+        self.requests += requests;
+        self.aborted += if record.outcome == Outcome::Aborted { requests } else { 0 };
         self.bytes_in += record.bytes_in;
         self.bytes_out += record.bytes_out;
-        self.duration_us += record.duration_us;
-        self.latency.record(record.duration_us);
+        self.duration_us += record.duration_us.saturating_mul(requests);
+        self.latency.add(Histogram::bucket(record.duration_us), requests);
     }
 
     pub fn merge(&mut self, other: &Self) {

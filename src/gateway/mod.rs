@@ -25,7 +25,7 @@ mod timer;
 pub mod upload;
 mod upstream;
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
@@ -148,8 +148,12 @@ impl Gateway {
         let principal = seen.principal.as_ref();
         self.check_policy(principal, arrival.client, &parts.headers)?;
         let (body, upload) = upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
+        // The record's place first: a full recorder refuses work instead of
+        // serving it unmetered, and what it refuses must not be charged.
+        let slot = self.services.usage.recorder().reserve()?;
         seen.limit = self.admit(principal, arrival, &parts.method).await?;
-        let mut meter = self.open_meter(principal, arrival, &parts.method, upload.clone())?;
+        let record = self.record(principal, arrival, &parts.method);
+        let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
@@ -225,20 +229,6 @@ impl Gateway {
             self.services.usage.record_unreserved(record);
         }
         Ok(admitted?)
-    }
-
-    /// Reserves the place of this request's record before the upstream is
-    /// called: a full recorder refuses work instead of serving it unmetered.
-    fn open_meter(
-        &self,
-        principal: Option<&Principal>,
-        arrival: &Arrival<'_>,
-        method: &Method,
-        upload: Option<Arc<Progress>>,
-    ) -> Result<Meter<Slot>, GatewayError> {
-        let slot = self.services.usage.recorder().reserve()?;
-        let record = self.record(principal, arrival, method);
-        Ok(Meter::new(slot, record, arrival.started, upload))
     }
 
     /// What is known before the answer; as it stands, the record of a request

@@ -44,7 +44,9 @@ pub(super) fn contains(text: &str) -> String {
         if matches!(c, '%' | '_' | '\\') {
             pattern.push('\\');
         }
-        pattern.push(c);
+        // No stored text has a NUL. Postgres would refuse it, and SQLite would
+        // take it for the end of the pattern.
+        pattern.push(if c == '\0' { char::REPLACEMENT_CHARACTER } else { c });
     }
     pattern.push('%');
     pattern

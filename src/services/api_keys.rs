@@ -266,15 +266,24 @@ impl ApiKeyService {
             Err(LimitError::Store(error)) => return Err(error.into()),
         };
         if cost > 0 {
-            self.record(&key, outcome, request_id, now);
+            self.record(&key, outcome, cost, request_id, now);
         }
         Ok(Verification { outcome, key: Some(key), limit })
     }
 
-    /// A verification is usage of the key, of the upstream `verify`.
-    fn record(&self, key: &ApiKey, outcome: VerifyOutcome, request_id: &str, at: DateTime<Utc>) {
+    /// A verification is usage of the key, of the upstream `verify`: as many
+    /// requests as were charged, or a quota seeded from usage would be too
+    /// large.
+    fn record(
+        &self,
+        key: &ApiKey,
+        outcome: VerifyOutcome,
+        cost: u64,
+        request_id: &str,
+        at: DateTime<Utc>,
+    ) {
         let admitted = outcome == VerifyOutcome::Valid;
-        self.usage.record_unreserved(UsageRecord {
+        let record = UsageRecord {
             id: RecordId::new(at),
             request_id: request_id.to_owned(),
             at,
@@ -288,7 +297,8 @@ impl ApiKeyService {
             user_id: Some(key.user_id),
             key_id: Some(key.id),
             upstream: Cow::Borrowed("verify"),
-        });
+        };
+        self.usage.record_many(record, cost);
     }
 }
 

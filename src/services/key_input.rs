@@ -159,10 +159,16 @@ fn is_origin(text: &str) -> bool {
             .is_ok_and(|authority| authority.as_str() == rest && !authority.host().is_empty())
 }
 
-/// A bare address is the network of that one address.
+/// A bare address is the network of that one address. IPv4 mapped into IPv6 is
+/// that IPv4, as it is where a client's address is read.
 fn parse_network(text: &str) -> Option<IpNet> {
+    const MAPPED_BITS: u8 = 96;
     let network: Option<IpNet> = text.parse().ok();
-    network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|net| net.trunc())
+    let network = network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?.trunc();
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS)) {
+        (v4 @ IpAddr::V4(_), Some(length)) => IpNet::new(v4, length).ok(),
+        _ => Some(network),
+    }
 }
 
 /// Postgres cannot store NUL in text; nobody needs it in a note.
@@ -209,6 +215,9 @@ mod tests {
         assert_eq!(parse_network("192.0.2.7").unwrap().to_string(), "192.0.2.7/32");
         assert_eq!(parse_network("2001:db8::1").unwrap().to_string(), "2001:db8::1/128");
         assert_eq!(parse_network("10.1.2.3/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(parse_network("::ffff:10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
+        assert_eq!(parse_network("::ffff:10.1.2.3/104").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(parse_network("::ffff:0.0.0.0/95").unwrap().to_string(), "::fffe:0:0/95");
         assert_eq!(parse_network("10.0.0.0/33"), None);
         assert_eq!(parse_network("localhost"), None);
     }

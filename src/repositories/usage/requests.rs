@@ -1,5 +1,7 @@
 //! The log of recent requests.
 
+use std::borrow::Borrow;
+
 use chrono::{DateTime, Utc};
 use sqlx::QueryBuilder;
 
@@ -56,7 +58,7 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
 
 impl Usage<'_> {
     /// Writes requests to the log; one that is there already is left alone.
-    pub async fn log_requests(&mut self, records: &[UsageRecord]) -> StoreResult<()> {
+    pub async fn log_requests(&mut self, records: &[impl Borrow<UsageRecord>]) -> StoreResult<()> {
         /// 13 parameters each, where SQLite takes 32,766.
         const BATCH: usize = 1000;
         const INSERT: &str = "
@@ -68,6 +70,7 @@ impl Usage<'_> {
             on_conn!(self.conn, |conn| {
                 let mut sql = QueryBuilder::new(INSERT);
                 sql.push_values(batch, |mut tuple, record| {
+                    let record: &UsageRecord = record.borrow();
                     tuple
                         .push_bind(record.id)
                         .push_bind(&record.request_id)

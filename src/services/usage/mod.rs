@@ -13,8 +13,9 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
+use self::recorder::Entry;
 pub use self::{
     recorder::{Recorder, Saturated, Slot},
     report::{Interval, KeyUsage, Report, ReportItem, ReportQuery},
@@ -64,7 +65,13 @@ impl UsageService {
     /// Records something that was not reserved: where the buffer is full, it
     /// is counted as dropped.
     pub fn record_unreserved(&self, record: UsageRecord) {
-        self.recorder.push_unreserved(record);
+        self.recorder.push_unreserved(record, 1);
+    }
+
+    /// The same for what counts as `requests`, as it was charged. The log shows
+    /// it once.
+    pub fn record_many(&self, record: UsageRecord, requests: u64) {
+        self.recorder.push_unreserved(record, requests);
     }
 
     /// Writes everything that has gathered, in one transaction. On failure the
@@ -86,7 +93,7 @@ impl UsageService {
         }
     }
 
-    async fn write(&self, batch: &[UsageRecord]) -> Result<(), StoreError> {
+    async fn write(&self, batch: &[Entry]) -> Result<(), StoreError> {
         let rollups = roll_up(batch);
         let last_used: Vec<(ApiKeyId, DateTime<Utc>)> = last_used(batch).into_iter().collect();
         let logged = batch.len().min(LOGGED_AT_ONCE).min(self.request_log_max as usize);
@@ -145,14 +152,22 @@ impl UsageService {
 
 /// The first instant of the hour that `at` lies in.
 pub(super) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
-    at.duration_trunc(TimeDelta::hours(1)).expect("an hour divides any instant after 1970")
+    truncate(at, TimeDelta::hours(1))
+}
+
+/// Down to a multiple of `width` since 1970. chrono's own truncation counts in
+/// nanoseconds and ends in 2262.
+pub(super) fn truncate(at: DateTime<Utc>, width: TimeDelta) -> DateTime<Utc> {
+    let seconds = at.timestamp();
+    let start = seconds - seconds.rem_euclid(width.num_seconds());
+    DateTime::from_timestamp(start, 0).expect("not before any instant of chrono's")
 }
 
 /// Adds a batch up. The keys are borrowed while it runs: a batch has many
 /// records and few keys.
-fn roll_up(batch: &[UsageRecord]) -> Vec<(RollupKey, Rollup)> {
+fn roll_up(batch: &[Entry]) -> Vec<(RollupKey, Rollup)> {
     let mut sums: HashMap<_, Rollup> = HashMap::new();
-    for record in batch {
+    for Entry { record, requests } in batch {
         let key = (
             record.at.timestamp() / 3600,
             record.user_id,
@@ -160,7 +175,7 @@ fn roll_up(batch: &[UsageRecord]) -> Vec<(RollupKey, Rollup)> {
             &*record.upstream,
             record.status_class(),
         );
-        sums.entry(key).or_default().add(record);
+        sums.entry(key).or_default().add_times(record, *requests);
     }
     let mut rollups: Vec<_> = sums
         .into_iter()
@@ -176,11 +191,12 @@ fn roll_up(batch: &[UsageRecord]) -> Vec<(RollupKey, Rollup)> {
 }
 
 /// When each key was last let through.
-fn last_used(batch: &[UsageRecord]) -> HashMap<ApiKeyId, DateTime<Utc>> {
+fn last_used(batch: &[Entry]) -> HashMap<ApiKeyId, DateTime<Utc>> {
     use crate::domain::usage::Outcome;
 
     let mut last = HashMap::new();
-    for record in batch.iter().filter(|record| record.outcome != Outcome::Rejected) {
+    let records = batch.iter().map(|entry| &entry.record);
+    for record in records.filter(|record| record.outcome != Outcome::Rejected) {
         if let Some(key) = record.key_id {
             let at = last.entry(key).or_insert(record.at);
             *at = record.at.max(*at);

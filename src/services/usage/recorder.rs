@@ -1,8 +1,11 @@
 //! The bounded buffer between finished requests and the database.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    borrow::Borrow,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use crate::domain::usage::UsageRecord;
@@ -13,6 +16,18 @@ use crate::domain::usage::UsageRecord;
 #[error("too many requests await being recorded")]
 pub struct Saturated;
 
+/// A record and how many requests it counts as.
+pub(super) struct Entry {
+    pub(super) record: UsageRecord,
+    pub(super) requests: u64,
+}
+
+impl Borrow<UsageRecord> for Entry {
+    fn borrow(&self) -> &UsageRecord {
+        &self.record
+    }
+}
+
 /// Takes records from any thread; cheap to clone.
 #[derive(Clone)]
 pub struct Recorder(Arc<Inner>);
@@ -21,7 +36,7 @@ struct Inner {
     capacity: usize,
     /// Records in the buffer, being written, and slots that were given out.
     taken: AtomicUsize,
-    buffer: Mutex<Vec<UsageRecord>>,
+    buffer: Mutex<Vec<Entry>>,
     dropped: AtomicU64,
 }
 
@@ -52,9 +67,9 @@ impl Recorder {
     }
 
     /// Records without a reservation, for what was refused anyway.
-    pub fn push_unreserved(&self, record: UsageRecord) {
+    pub(super) fn push_unreserved(&self, record: UsageRecord, requests: u64) {
         match self.reserve() {
-            Ok(slot) => slot.record(record),
+            Ok(slot) => slot.push(Entry { record, requests }),
             Err(Saturated) => {
                 self.0.dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -78,7 +93,7 @@ impl Recorder {
 
     /// Everything that has gathered; its room stays taken until
     /// [`Recorder::release`].
-    pub(super) fn take(&self) -> Vec<UsageRecord> {
+    pub(super) fn take(&self) -> Vec<Entry> {
         std::mem::take(&mut *self.0.lock())
     }
 
@@ -87,7 +102,7 @@ impl Recorder {
     }
 
     /// Returns what could not be written, before what came since.
-    pub(super) fn put_back(&self, mut batch: Vec<UsageRecord>) {
+    pub(super) fn put_back(&self, mut batch: Vec<Entry>) {
         let mut buffer = self.0.lock();
         batch.append(&mut buffer);
         *buffer = batch;
@@ -95,16 +110,20 @@ impl Recorder {
 }
 
 impl Inner {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<UsageRecord>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
         // A push cannot panic half-way, so the buffer is whole.
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Slot {
-    pub fn record(mut self, record: UsageRecord) {
+    pub fn record(self, record: UsageRecord) {
+        self.push(Entry { record, requests: 1 });
+    }
+
+    fn push(mut self, entry: Entry) {
         if let Some(inner) = self.inner.take() {
-            inner.lock().push(record);
+            inner.lock().push(entry);
         }
     }
 }

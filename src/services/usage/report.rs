@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{UsageService, hour_of};
+use super::{UsageService, hour_of, truncate};
 use crate::{
     domain::{id::ApiKeyId, usage::Totals},
     repositories::{GroupValue, Repositories as _, StoreError, UsageFilter, UsageGroup, UsageRow},
@@ -92,9 +92,7 @@ impl UsageService {
 fn bucket_of(at: DateTime<Utc>, interval: Interval) -> DateTime<Utc> {
     match interval {
         Interval::Hour => hour_of(at),
-        Interval::Day => {
-            at.duration_trunc(TimeDelta::days(1)).expect("a day divides any instant after 1970")
-        }
+        Interval::Day => truncate(at, TimeDelta::days(1)),
     }
 }
 

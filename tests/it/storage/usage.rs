@@ -232,7 +232,7 @@ async fn the_request_log_shows_the_newest_first_and_each_once() {
     records[4].outcome = Outcome::Failed;
     let mut tx = store.begin().await;
     let mut usage = tx.usage();
-    usage.log_requests(&[]).await.unwrap();
+    usage.log_requests(&[] as &[UsageRecord]).await.unwrap();
     usage.log_requests(&records[..3]).await.unwrap();
     usage.log_requests(&records).await.unwrap();
 

@@ -37,13 +37,16 @@ pub struct TestApp {
 pub struct Options {
     pub clock: SharedClock,
     pub database: Option<Arc<TestDatabase>>,
+    /// Without Redis even where there is one: only limits in memory follow the
+    /// clock.
+    pub in_memory: bool,
     /// Names and values as in the environment.
     pub settings: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), database: None, settings: vec![] }
+        Self { clock: Arc::new(SystemClock), database: None, in_memory: false, settings: vec![] }
     }
 }
 
@@ -63,6 +66,16 @@ impl TestApp {
     pub async fn with_clock() -> (Self, Arc<FakeClock>) {
         let clock = FakeClock::starting_at(super::epoch());
         let options = Options { clock: clock.clone(), ..Options::default() };
+        (Self::with(options).await, clock)
+    }
+
+    /// With a clock that the limits follow too, hence never with Redis.
+    pub async fn in_memory<const N: usize>(
+        settings: [(&'static str, &str); N],
+    ) -> (Self, Arc<FakeClock>) {
+        let clock = FakeClock::starting_at(super::epoch());
+        let settings = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
+        let options = Options { clock: clock.clone(), in_memory: true, settings, database: None };
         (Self::with(options).await, clock)
     }
 
@@ -91,13 +104,16 @@ impl TestApp {
     }
 
     pub async fn with(options: Options) -> Self {
-        let Options { clock, database, settings } = options;
+        let Options { clock, database, in_memory, settings } = options;
         let database = match database {
             Some(database) => database,
             None => Arc::new(TestDatabase::fresh().await),
         };
         let data = tempfile::tempdir().unwrap();
         let mut config = config(settings);
+        if in_memory {
+            config.redis = None;
+        }
         config.data_dir = data.path().to_owned();
         config.database = database.config();
         let app = Arc::new(AppBuilder::new(config).clock(clock).build().await.unwrap());
@@ -180,7 +196,9 @@ fn config(settings: Vec<(&'static str, String)>) -> Config {
     // Far below what the configuration accepts: a test is not a safe.
     config.auth.argon2_memory_kib = 64;
     config.auth.argon2_passes = 1;
-    if let Ok(url) = std::env::var("TEST_REDIS_URL") {
+    if config.redis.is_none()
+        && let Ok(url) = std::env::var("TEST_REDIS_URL")
+    {
         config.redis = Some(RedisConfig { url: url.into() });
     }
     config

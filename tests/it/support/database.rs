@@ -2,7 +2,8 @@
 //! database on the server that `TEST_DATABASE_URL` names
 //! (`postgres://user@host:port/any_database`). Gone when dropped.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use secrecy::ExposeSecret;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tollgate::{config::DatabaseConfig, repositories::Database};
 use uuid::Uuid;
@@ -49,6 +50,49 @@ impl TestDatabase {
         db.migrate().await.unwrap();
         db
     }
+
+    /// Everything in it as text, binary values in hexadecimal.
+    pub async fn dump(&self) -> String {
+        let url = self.config().url;
+        let rows = match self {
+            Self::Sqlite(_) => sqlite_rows(url.expose_secret()).await,
+            Self::Postgres { .. } => postgres_rows(url.expose_secret()).await,
+        };
+        rows.unwrap().join("\n")
+    }
+}
+
+async fn sqlite_rows(url: &str) -> sqlx::Result<Vec<String>> {
+    const COLUMNS: &str = "
+        SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c
+        WHERE t.type = 'table'";
+
+    let mut conn = SqliteConnection::connect(url).await?;
+    let columns: Vec<(String, String)> = sqlx::query_as(COLUMNS).fetch_all(&mut conn).await?;
+    let mut rows = vec![];
+    for (table, column) in columns {
+        let sql = format!(r#"SELECT quote("{column}") FROM "{table}""#);
+        rows.extend(
+            sqlx::query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut conn).await?,
+        );
+    }
+    Ok(rows)
+}
+
+async fn postgres_rows(url: &str) -> sqlx::Result<Vec<String>> {
+    const TABLES: &str = "
+        SELECT tablename::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+
+    let mut conn = PgConnection::connect(url).await?;
+    let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut conn).await?;
+    let mut rows = vec![];
+    for table in tables {
+        let sql = format!(r#"SELECT t::text FROM "{table}" t"#);
+        rows.extend(
+            sqlx::query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut conn).await?,
+        );
+    }
+    Ok(rows)
 }
 
 impl Drop for TestDatabase {
