@@ -6,6 +6,7 @@ mod cache;
 mod config;
 mod limiter;
 mod openapi;
+mod process;
 mod storage;
 mod support;
 mod tour;
