@@ -63,10 +63,10 @@ pub struct LoginUser {
 }
 
 /// A login with the role `admin`.
-pub struct Admin(pub LoginUser);
+pub struct Admin;
 
 /// A login with the role `moderator` or `admin`: reads, changes nothing.
-pub struct Moderator(pub LoginUser);
+pub struct Moderator;
 
 impl LoginUser {
     pub fn id(&self) -> UserId {
@@ -182,7 +182,7 @@ impl FromRequestParts<AppState> for Admin {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        with_role(parts, state, &[Role::Admin]).await.map(Self)
+        with_role(parts, state, &[Role::Admin]).await.map(|()| Self)
     }
 }
 
@@ -190,18 +190,14 @@ impl FromRequestParts<AppState> for Moderator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        with_role(parts, state, &[Role::Moderator, Role::Admin]).await.map(Self)
+        with_role(parts, state, &[Role::Moderator, Role::Admin]).await.map(|()| Self)
     }
 }
 
-async fn with_role(
-    parts: &mut Parts,
-    state: &AppState,
-    roles: &[Role],
-) -> Result<LoginUser, ApiError> {
+async fn with_role(parts: &mut Parts, state: &AppState, roles: &[Role]) -> Result<(), ApiError> {
     let user = LoginUser::from_request_parts(parts, state).await?;
     if roles.iter().any(|role| user.principal.has(*role)) {
-        Ok(user)
+        Ok(())
     } else {
         Err(ApiError::new(ErrorCode::RoleRequired, "this needs another role"))
     }

@@ -4,6 +4,7 @@
 //! with the function's name as operation id, its type in the document, one
 //! call of one service. Then accept the new document with `make openapi`.
 
+mod admin;
 mod auth;
 mod docs;
 mod double_option;
@@ -144,6 +145,7 @@ fn private() -> ApiRouter {
         .merge(keys::router())
         .merge(usage::router())
         .merge(requests::router())
+        .merge(admin::router())
 }
 
 /// Exact origins only: no wildcard, no reflection, `Vary: Origin` always.

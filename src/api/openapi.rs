@@ -26,6 +26,7 @@ use super::error::Problem;
         (name = "users", description = "My account"),
         (name = "keys", description = "API keys"),
         (name = "usage", description = "What was used"),
+        (name = "admin", description = "For operators"),
         (name = "proxy", description = "The upstream behind the gateway"),
         (name = "operations", description = "Health, keys for verifying, metrics"),
     ),
@@ -77,10 +78,11 @@ pub(super) fn add_common_errors(document: &mut OpenApi) {
             }
             statuses.push(("500", "A fault of ours"));
             statuses.push(("503", "A dependency is down, or there is too much at once"));
+            let responses = &mut operation.responses.responses;
             for (status, description) in statuses {
-                let responses = &mut operation.responses.responses;
                 responses.entry(status.to_owned()).or_insert_with(|| problem(description));
             }
+            responses.values_mut().for_each(name_media_type);
         }
     }
 }
@@ -105,6 +107,19 @@ fn is_secured(operation: &Operation) -> bool {
     needs.as_array().is_some_and(|all| {
         all.iter().any(|one| one.as_object().is_some_and(|schemes| !schemes.is_empty()))
     })
+}
+
+/// A body that is a [`Problem`] is not plain JSON.
+fn name_media_type(response: &mut RefOr<utoipa::openapi::Response>) {
+    const PROBLEM: &str = "#/components/schemas/Problem";
+    let RefOr::T(response) = response else { return };
+    let is_problem = response.content.get("application/json").is_some_and(|content| {
+        let RefOr::T(content) = content else { return false };
+        matches!(&content.schema, Some(RefOr::Ref(schema)) if schema.ref_location == PROBLEM)
+    });
+    if is_problem && let Some(content) = response.content.shift_remove("application/json") {
+        response.content.insert("application/problem+json".to_owned(), content);
+    }
 }
 
 fn problem(description: &str) -> RefOr<utoipa::openapi::Response> {

@@ -91,7 +91,7 @@ impl From<UsageRecord> for RequestResponse {
             id: record.id,
             request_id: record.request_id,
             at: record.at,
-            method: record.method,
+            method: record.method.into_owned(),
             path: record.path,
             status: record.status,
             outcome: record.outcome.into(),
@@ -100,7 +100,7 @@ impl From<UsageRecord> for RequestResponse {
             bytes_out: record.bytes_out,
             user_id: record.user_id,
             key_id: record.key_id,
-            upstream: record.upstream,
+            upstream: record.upstream.into_owned(),
         }
     }
 }

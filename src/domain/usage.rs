@@ -1,5 +1,7 @@
 //! What one request used, and how many requests add up.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +45,7 @@ pub struct UsageRecord {
     pub request_id: String,
     /// When the request arrived.
     pub at: DateTime<Utc>,
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// The canonical path without its query, cut to 512 characters.
     pub path: String,
     pub status: u16,
@@ -53,7 +55,7 @@ pub struct UsageRecord {
     pub bytes_out: u64,
     pub user_id: Option<UserId>,
     pub key_id: Option<ApiKeyId>,
-    pub upstream: String,
+    pub upstream: Cow<'static, str>,
 }
 
 impl UsageRecord {

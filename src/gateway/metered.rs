@@ -191,7 +191,7 @@ mod tests {
             id: RecordId::new(at),
             request_id: "r".to_owned(),
             at,
-            method: "GET".to_owned(),
+            method: "GET".into(),
             path: "/".to_owned(),
             status: CLIENT_CLOSED_REQUEST,
             outcome: Outcome::Aborted,
@@ -200,7 +200,7 @@ mod tests {
             bytes_out: 0,
             user_id: None,
             key_id: None,
-            upstream: "default".to_owned(),
+            upstream: "default".into(),
         };
         (Meter::new(sender, record, Instant::now(), None), receiver)
     }

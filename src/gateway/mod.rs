@@ -24,7 +24,7 @@ mod timer;
 pub mod upload;
 mod upstream;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
@@ -252,7 +252,7 @@ impl Gateway {
             id: RecordId::from(new_uuid(arrival.at)),
             request_id: arrival.client.request_id.to_string(),
             at: arrival.at,
-            method: method.as_str().to_owned(),
+            method: name_of(method),
             path: text::clean(arrival.path, RECORDED_PATH),
             status: CLIENT_CLOSED_REQUEST,
             outcome: Outcome::Aborted,
@@ -261,7 +261,7 @@ impl Gateway {
             bytes_out: 0,
             user_id: principal.map(Principal::user_id),
             key_id: principal.and_then(Principal::key_id),
-            upstream: self.upstream.name().to_owned(),
+            upstream: Cow::Borrowed(self.upstream.name()),
         }
     }
 
@@ -293,6 +293,14 @@ fn is_stream(headers: &HeaderMap, body: &AnswerBody) -> bool {
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     events || body.size_hint().exact().is_none_or(|length| length > LONG_ANSWER)
+}
+
+/// The usual ones need no allocation.
+fn name_of(method: &Method) -> Cow<'static, str> {
+    const USUAL: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    let name = method.as_str();
+    let usual = USUAL.into_iter().find(|usual| *usual == name);
+    usual.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
 }
 
 fn elapsed_us(since: Instant) -> u64 {

@@ -33,7 +33,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         if health.phase() == Phase::Starting {
             return;
         }
-        if let Err(error) = usage.flush().await {
+        let written = async { usage.flush().await.and(usage.trim().await) };
+        if let Err(error) = written.await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 pending = usage.recorder().pending(),

@@ -29,6 +29,21 @@ impl<'c> Settings<'c> {
             .map(|done| done.rows_affected() == 1))
     }
 
+    /// Makes every other transaction that locks the same name wait until this
+    /// one ends.
+    pub async fn lock(&mut self, name: &str, at: DateTime<Utc>) -> StoreResult<()> {
+        const SQL: &str = "
+            INSERT INTO settings (name, value, created_at) VALUES ($1, 'lock', $2)
+            ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+        on_conn!(self.conn, |conn| sqlx::query(SQL)
+            .bind(name)
+            .bind(at)
+            .execute(conn)
+            .await
+            .map(drop))
+    }
+
     pub async fn get(&mut self, name: &str) -> StoreResult<Option<String>> {
         const SQL: &str = "SELECT value FROM settings WHERE name = $1";
 

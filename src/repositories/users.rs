@@ -301,9 +301,9 @@ impl<'c> Users<'c> {
         Ok(Page::from_rows(rows, page.limit, |row| row.id.as_uuid()).map(User::from))
     }
 
-    /// How many accounts have the role `admin`, disabled ones included.
+    /// How many accounts that are not disabled have the role `admin`.
     pub async fn count_admins(&mut self) -> StoreResult<i64> {
-        const SQL: &str = "SELECT COUNT(*) FROM users WHERE (roles & $1) <> 0";
+        const SQL: &str = "SELECT COUNT(*) FROM users WHERE (roles & $1) <> 0 AND is_active";
 
         on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
             .bind(Roles::from_iter([Role::Admin]))

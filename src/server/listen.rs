@@ -7,6 +7,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread, time::Duration};
 
 use axum::Router;
+use futures_util::FutureExt;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -202,6 +203,11 @@ impl Worker {
     async fn run(self: Arc<Self>, listener: TcpListener) {
         let connections = TaskTracker::new();
         self.accept(&listener, &connections).await;
+        // Closing resets what the kernel holds ready; a request may be in it.
+        while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { break };
+            connections.spawn(Arc::clone(&self).serve(socket, peer, slot));
+        }
         drop(listener);
         connections.close();
         connections.wait().await;

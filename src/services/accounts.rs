@@ -34,7 +34,7 @@ pub enum AccountError {
     Password(#[from] PasswordRefusal),
     #[error("the current password is wrong")]
     WrongPassword,
-    #[error("the last admin cannot be deleted")]
+    #[error("this is the last admin")]
     LastAdmin,
     #[error("no such user")]
     NotFound,
@@ -71,6 +71,18 @@ pub struct ProfileChange {
     /// `Some(None)` removes the name.
     pub full_name: Option<Option<String>>,
 }
+
+/// A change of what an account may do; `None` leaves a field as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AccessChange {
+    pub roles: Option<Roles>,
+    /// A disabled account's credentials do not work.
+    pub is_active: Option<bool>,
+}
+
+/// Who changes the set of admins waits here for whoever else does: two that
+/// each leave the other in charge would leave nobody.
+const ADMINS: &str = "admins";
 
 pub struct AccountService {
     db: Database,
@@ -221,16 +233,29 @@ impl AccountService {
         Ok(roles)
     }
 
-    /// Disables or enables an account; all of its credentials stop or start
-    /// working with it.
-    pub async fn set_active(&self, id: UserId, active: bool) -> Result<(), AccountError> {
+    /// Changes roles, or disables or enables an account, whose credentials stop
+    /// or start working with it. One active admin always stays.
+    pub async fn change_access(
+        &self,
+        id: UserId,
+        change: AccessChange,
+    ) -> Result<User, AccountError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let version =
-            tx.users().set_active(id, active, now).await?.ok_or(AccountError::NotFound)?;
+        tx.settings().lock(ADMINS, now).await?;
+        if let Some(roles) = change.roles {
+            tx.users().set_roles(id, roles, now).await?;
+        }
+        if let Some(is_active) = change.is_active {
+            tx.users().set_active(id, is_active, now).await?;
+        }
+        let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
+        if tx.users().count_admins().await? == 0 {
+            return Err(AccountError::LastAdmin);
+        }
         tx.commit().await?;
-        self.cache.account_changed(id, version).await;
-        Ok(())
+        self.cache.account_changed(id, user.version).await;
+        Ok(user)
     }
 
     /// Everything stored about the account but its usage, which
@@ -257,13 +282,14 @@ impl AccountService {
         self.confirm(id, password).await?;
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
+        tx.settings().lock(ADMINS, now).await?;
         let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
-        if user.roles.has(Role::Admin) && tx.users().count_admins().await? <= 1 {
-            return Err(AccountError::LastAdmin);
-        }
         let sessions = tx.login_sessions().end_all(id, None, now).await?;
         let keys = tx.api_keys().secrets_of_user(id).await?;
         let version = tx.users().delete(id).await?.ok_or(AccountError::NotFound)?;
+        if user.roles.has(Role::Admin) && tx.users().count_admins().await? == 0 {
+            return Err(AccountError::LastAdmin);
+        }
         tx.commit().await?;
         self.cache.account_changed(id, version + 1).await;
         self.cache.sessions_ended(&sessions).await;

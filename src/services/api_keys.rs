@@ -3,7 +3,7 @@
 //! Every method takes the [`Owner`] it acts for, and the owner is part of
 //! every look-up: another user's key looks exactly like none.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -278,7 +278,7 @@ impl ApiKeyService {
             id: RecordId::new(at),
             request_id: request_id.to_owned(),
             at,
-            method: "POST".to_owned(),
+            method: Cow::Borrowed("POST"),
             path: "/api/v1/keys/verify".to_owned(),
             status: if admitted { 200 } else { 429 },
             outcome: if admitted { Outcome::Completed } else { Outcome::Rejected },
@@ -287,7 +287,7 @@ impl ApiKeyService {
             bytes_out: 0,
             user_id: Some(key.user_id),
             key_id: Some(key.id),
-            upstream: "verify".to_owned(),
+            upstream: Cow::Borrowed("verify"),
         });
     }
 }

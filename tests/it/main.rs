@@ -4,6 +4,8 @@
 mod architecture;
 mod cache;
 mod config;
+mod flush;
+mod gateway;
 mod limiter;
 mod openapi;
 mod process;

@@ -2,8 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use utoipa::{IntoParams, ToSchema};
+use serde_json::{Map, Value, json};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{Object, ObjectBuilder, Type, schema::SchemaType},
+};
 use validator::Validate;
 
 use super::usage::KeyUsageResponse;
@@ -19,6 +22,14 @@ use crate::{
         usage::KeyUsage,
     },
 };
+
+fn notes() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some("Your own notes, at most 8 KiB."))
+        .examples([json!({"team": "search"})])
+        .build()
+}
 
 #[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
@@ -52,7 +63,7 @@ pub struct CreateKeyRequest {
     #[schema(example = 100_000, minimum = 1)]
     monthly_quota: Option<u64>,
     /// Your own notes, at most 8 KiB.
-    #[schema(value_type = Option<Object>, example = json!({"team": "search"}))]
+    #[schema(schema_with = notes)]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -105,7 +116,7 @@ pub struct UpdateKeyRequest {
     #[schema(value_type = Option<u64>, example = 100_000, minimum = 1)]
     monthly_quota: DoubleOption<u64>,
     #[serde(default, deserialize_with = "double_option::some")]
-    #[schema(value_type = Option<Object>, example = json!({"team": "search"}))]
+    #[schema(schema_with = notes)]
     metadata: DoubleOption<Map<String, Value>>,
     /// False stops the key until it is set to true again.
     is_active: Option<bool>,

@@ -40,7 +40,7 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
             id: row.id,
             request_id: row.request_id,
             at: row.at,
-            method: row.method,
+            method: row.method.into(),
             path: row.path,
             status: row::narrow("status", row.status.into())?,
             outcome,
@@ -49,7 +49,7 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
             bytes_out: row::count(row.bytes_out),
             user_id: row.user_id,
             key_id: row.key_id,
-            upstream: row.upstream,
+            upstream: row.upstream.into(),
         })
     }
 }
@@ -72,7 +72,7 @@ impl Usage<'_> {
                         .push_bind(record.id)
                         .push_bind(&record.request_id)
                         .push_bind(record.at)
-                        .push_bind(&record.method)
+                        .push_bind(&*record.method)
                         .push_bind(&record.path)
                         .push_bind(i32::from(record.status))
                         .push_bind(record.outcome.as_str())
@@ -81,7 +81,7 @@ impl Usage<'_> {
                         .push_bind(row::stored(record.bytes_out))
                         .push_bind(record.user_id)
                         .push_bind(record.key_id)
-                        .push_bind(&record.upstream);
+                        .push_bind(&*record.upstream);
                 });
                 sql.push(" ON CONFLICT (id) DO NOTHING");
                 // Its text varies with the number of rows: not worth keeping.

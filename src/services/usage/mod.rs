@@ -8,7 +8,10 @@
 mod recorder;
 mod report;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
@@ -32,6 +35,10 @@ use crate::{
 
 /// Records that may wait to be written; about 100 MiB at the worst.
 const CAPACITY: usize = 200_000;
+/// Requests of one flush that reach the request log, the newest ones. Above
+/// 2,000 requests per second the log is therefore a sample; sums are always
+/// of everything. Writing a row costs as much as proxying a request.
+const LOGGED_AT_ONCE: usize = 1_000;
 
 pub struct UsageService {
     db: Database,
@@ -39,13 +46,15 @@ pub struct UsageService {
     recorder: Recorder,
     retention_days: u32,
     request_log_max: u32,
+    /// Rows added to the request log since it was last cut.
+    logged: AtomicUsize,
 }
 
 impl UsageService {
     pub fn new(db: Database, clock: SharedClock, config: &UsageConfig) -> Self {
         let UsageConfig { retention_days, request_log_max } = *config;
         let recorder = Recorder::new(CAPACITY);
-        Self { db, clock, recorder, retention_days, request_log_max }
+        Self { db, clock, recorder, retention_days, request_log_max, logged: AtomicUsize::new(0) }
     }
 
     pub fn recorder(&self) -> &Recorder {
@@ -78,15 +87,34 @@ impl UsageService {
     }
 
     async fn write(&self, batch: &[UsageRecord]) -> Result<(), StoreError> {
-        let rollups: Vec<(RollupKey, Rollup)> = roll_up(batch).into_iter().collect();
+        let rollups = roll_up(batch);
         let last_used: Vec<(ApiKeyId, DateTime<Utc>)> = last_used(batch).into_iter().collect();
-        // Only the newest survive the log's bound; the rest need not be written.
-        let newest = batch.len().saturating_sub(self.request_log_max as usize);
+        let logged = batch.len().min(LOGGED_AT_ONCE).min(self.request_log_max as usize);
+        let newest = &batch[batch.len() - logged..];
         let mut tx = self.db.begin().await?;
         tx.usage().add_rollups(&rollups).await?;
-        tx.usage().log_requests(&batch[newest..]).await?;
+        tx.usage().log_requests(newest).await?;
         tx.api_keys().touch(&last_used).await?;
-        tx.commit().await
+        tx.commit().await?;
+        self.logged.fetch_add(logged, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Cuts the request log if enough was added to it since the last time.
+    pub async fn trim(&self) -> Result<(), StoreError> {
+        let bound = (self.request_log_max as usize).max(LOGGED_AT_ONCE);
+        if self.logged.load(Ordering::Relaxed) < bound {
+            return Ok(());
+        }
+        self.logged.store(0, Ordering::Relaxed);
+        loop {
+            let mut tx = self.db.begin().await?;
+            let dropped = tx.usage().prune_requests(self.request_log_max).await?;
+            tx.commit().await?;
+            if dropped == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Drops what is past its retention. Safe to run on every instance.
@@ -120,18 +148,30 @@ pub(super) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     at.duration_trunc(TimeDelta::hours(1)).expect("an hour divides any instant after 1970")
 }
 
-fn roll_up(batch: &[UsageRecord]) -> BTreeMap<RollupKey, Rollup> {
-    let mut rollups: BTreeMap<RollupKey, Rollup> = BTreeMap::new();
+/// Adds a batch up. The keys are borrowed while it runs: a batch has many
+/// records and few keys.
+fn roll_up(batch: &[UsageRecord]) -> Vec<(RollupKey, Rollup)> {
+    let mut sums: HashMap<_, Rollup> = HashMap::new();
     for record in batch {
-        let key = RollupKey {
-            hour: hour_of(record.at),
-            user_id: record.user_id,
-            key_id: record.key_id,
-            upstream: record.upstream.clone(),
-            status_class: record.status_class(),
-        };
-        rollups.entry(key).or_default().add(record);
+        let key = (
+            record.at.timestamp() / 3600,
+            record.user_id,
+            record.key_id,
+            &*record.upstream,
+            record.status_class(),
+        );
+        sums.entry(key).or_default().add(record);
     }
+    let mut rollups: Vec<_> = sums
+        .into_iter()
+        .map(|((hour, user_id, key_id, upstream, status_class), rollup)| {
+            let hour = DateTime::from_timestamp(hour * 3600, 0).expect("the hour of a record");
+            let upstream = upstream.to_owned();
+            (RollupKey { hour, user_id, key_id, upstream, status_class }, rollup)
+        })
+        .collect();
+    // In one order on every instance, so that none waits for another in turn.
+    rollups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     rollups
 }
 

@@ -18,7 +18,7 @@ fn record(second: i64, status: u16) -> UsageRecord {
         id: RecordId::new(at(second)),
         request_id: format!("request-{second}"),
         at: at(second),
-        method: "GET".to_owned(),
+        method: "GET".into(),
         path: "/a/b".to_owned(),
         status,
         outcome: if status == 429 { Outcome::Rejected } else { Outcome::Completed },
@@ -27,7 +27,7 @@ fn record(second: i64, status: u16) -> UsageRecord {
         bytes_out: 1 << 40,
         user_id: None,
         key_id: None,
-        upstream: "default".to_owned(),
+        upstream: "default".into(),
     }
 }
 
@@ -37,7 +37,7 @@ fn rollup(record: &UsageRecord) -> (RollupKey, Rollup) {
         hour: at(seconds - seconds.rem_euclid(HOUR)),
         user_id: record.user_id,
         key_id: record.key_id,
-        upstream: record.upstream.clone(),
+        upstream: record.upstream.to_string(),
         status_class: record.status_class(),
     };
     let mut sum = Rollup::default();
@@ -98,7 +98,7 @@ async fn usage_is_summed_per_hour_and_group_in_the_database() {
     let mut keyed = record(10, 200);
     (keyed.user_id, keyed.key_id) = (Some(alice), Some(key));
     let mut login = record(20, 404);
-    (login.user_id, login.upstream) = (Some(alice), "other".to_owned());
+    (login.user_id, login.upstream) = (Some(alice), "other".into());
     let records = [record(0, 200), keyed, login, record(HOUR, 301)];
     let mut tx = store.begin().await;
     add(&mut tx, &records).await;

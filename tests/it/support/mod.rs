@@ -4,6 +4,8 @@ pub mod app;
 pub mod client;
 pub mod database;
 pub mod postgres;
+pub mod raw;
+pub mod recorder;
 pub mod redis;
 
 use chrono::{DateTime, Utc};

@@ -52,18 +52,15 @@ impl Raw {
         self.socket.set_zero_linger().unwrap();
     }
 
-    /// The next answer; `None` if the connection ends before one begins.
+    /// The next final answer; `None` if the connection ends before one begins.
     pub async fn answer(&mut self) -> Option<Answer> {
-        let end = loop {
-            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
-                break at + 4;
-            }
-            if !self.fill().await {
-                return None;
+        let (head, status) = loop {
+            let head = self.head().await?;
+            let status: u16 = head[9..12].parse().unwrap();
+            if status >= 200 {
+                break (head, status);
             }
         };
-        let head = String::from_utf8(self.buffer.drain(..end).collect()).unwrap();
-        let status = head[9..12].parse().unwrap();
         let mut answer = Answer { status, head, body: Vec::new(), complete: true };
         if status == 204 || status == 304 {
             return Some(answer);
@@ -95,6 +92,18 @@ impl Raw {
                 Err(_) => return false,
             }
         }
+    }
+
+    async fn head(&mut self) -> Option<String> {
+        let end = loop {
+            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
+                break at + 4;
+            }
+            if !self.fill().await {
+                return None;
+            }
+        };
+        Some(String::from_utf8(self.buffer.drain(..end).collect()).unwrap())
     }
 
     async fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
@@ -162,9 +171,8 @@ impl Answer {
 
 /// All fields of that name, in any case, as the bytes have them.
 pub fn headers<'h>(head: &'h str, name: &str) -> impl Iterator<Item = &'h str> {
-    head.lines().skip(1).filter_map(|line| line.split_once(':')).filter_map(move |(found, value)| {
-        found.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
+    let fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    fields.filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -20,8 +20,6 @@ use super::raw::{find, headers};
 /// One request as it came over the wire.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Counts connections from 0.
-    pub connection: usize,
     pub head: String,
     /// Chunks joined.
     pub body: Vec<u8>,
@@ -71,11 +69,11 @@ impl Recorder {
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let number = connections.fetch_add(1, Relaxed);
+                connections.fetch_add(1, Relaxed);
                 let (deliveries, behaviour) = (Arc::clone(&deliveries), Arc::clone(&behaviour));
                 let closed = Arc::clone(&closed);
                 tokio::spawn(async move {
-                    let _ = serve(socket, number, &deliveries, &behaviour).await;
+                    let _ = serve(socket, &deliveries, &behaviour).await;
                     closed.fetch_add(1, Relaxed);
                 });
             }
@@ -124,12 +122,11 @@ impl Delivery {
 
 async fn serve(
     mut socket: TcpStream,
-    connection: usize,
     deliveries: &Mutex<Vec<Delivery>>,
     behaviour: &Behaviour,
 ) -> std::io::Result<()> {
     let mut buffer = Vec::new();
-    while let Some(delivery) = read_request(&mut socket, connection, &mut buffer).await? {
+    while let Some(delivery) = read_request(&mut socket, &mut buffer).await? {
         let reply = behaviour(&delivery);
         deliveries.lock().unwrap().push(delivery);
         match reply {
@@ -165,7 +162,6 @@ async fn stream(
 /// counted as delivered.
 async fn read_request(
     socket: &mut TcpStream,
-    connection: usize,
     buffer: &mut Vec<u8>,
 ) -> std::io::Result<Option<Delivery>> {
     let end = loop {
@@ -200,7 +196,7 @@ async fn read_request(
         }
         body.extend(buffer.drain(..length));
     }
-    Ok(Some(Delivery { connection, head, body }))
+    Ok(Some(Delivery { head, body }))
 }
 
 /// Takes what `end` delimits and the CRLF after it.
