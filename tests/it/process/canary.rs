@@ -78,13 +78,13 @@ fn forms(name: &str, secret: &str) -> Vec<(&'static str, Vec<u8>)> {
             forms.push(("base64", whole.as_bytes().to_vec()));
         }
     }
-    // A key's beginning is shown on purpose (its `prefix`), a JWT's is its
-    // header, and a URL's its scheme.
-    if !matches!(name, "key" | "access token") {
-        forms.push(("first 12 characters", secret.as_bytes()[..12].to_vec()));
-    } else {
+    // A key's beginning is shown on purpose (its `prefix`), and a JWT's is its
+    // header.
+    if matches!(name, "key" | "access token") {
         let middle = secret.len() / 2;
         forms.push(("12 from its middle", secret.as_bytes()[middle..middle + 12].to_vec()));
+    } else {
+        forms.push(("first 12 characters", secret.as_bytes()[..12].to_vec()));
     }
     forms
 }

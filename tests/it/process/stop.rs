@@ -43,14 +43,14 @@ async fn recorded(setup: &Setup) -> serde_json::Value {
 #[tokio::test]
 async fn what_is_under_way_is_finished_and_its_usage_is_kept() {
     let _alone = alone().await;
-    let slow = Slow::start(Duration::from_millis(600)).await;
+    let slow = Slow::start(Duration::from_millis(1200)).await;
     let setup = Setup::shared().await.set("UPSTREAM_URL", &slow.url());
     let mut process = setup.serve().await;
     let (_, key) = process.key(&process.admin().await).await;
     let requests = under_way(&process, &slow, &key, IN_FLIGHT).await;
 
     process.signal("-TERM");
-    process.until("closed", Duration::from_millis(400), async || !accepts(&process).await).await;
+    process.until("closed", Duration::from_secs(1), async || !accepts(&process).await).await;
     let status = process.ended(Duration::from_secs(5)).await;
     let answers = requests.join_all().await;
     assert_eq!(answers, [Some(StatusCode::OK); IN_FLIGHT]);
@@ -64,7 +64,7 @@ async fn what_is_under_way_is_finished_and_its_usage_is_kept() {
 #[tokio::test]
 async fn what_takes_longer_than_the_grace_is_cut_and_counted() {
     let _alone = alone().await;
-    let slow = Slow::start(Duration::from_secs(60)).await;
+    let slow = Slow::start(Duration::from_mins(1)).await;
     let setup = Setup::shared()
         .await
         .set("UPSTREAM_URL", &slow.url())
@@ -83,7 +83,7 @@ async fn what_takes_longer_than_the_grace_is_cut_and_counted() {
 #[tokio::test]
 async fn a_second_signal_cuts_at_once() {
     let _alone = alone().await;
-    let slow = Slow::start(Duration::from_secs(60)).await;
+    let slow = Slow::start(Duration::from_mins(1)).await;
     let setup = Setup::shared()
         .await
         .set("UPSTREAM_URL", &slow.url())
@@ -93,7 +93,7 @@ async fn a_second_signal_cuts_at_once() {
     let requests = under_way(&process, &slow, &key, 3).await;
     process.signal("-TERM");
     process.until("closed", Duration::from_secs(2), async || !accepts(&process).await).await;
-    process.stop(Duration::from_secs(1)).await;
+    process.stop(Duration::from_secs(2)).await;
     assert_eq!(requests.join_all().await, [None; 3]);
     assert_eq!(recorded(&setup).await["requests"], 3);
 }
