@@ -1,6 +1,6 @@
 //! Wires the process together: the only module that names every concrete part.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
@@ -35,6 +35,8 @@ pub struct MetricsState {
     pub exporter: PrometheusHandle,
     /// Demanded as a bearer token where set.
     pub token: Option<SecretString>,
+    /// Served on a port of its own and not beside the API.
+    pub apart: bool,
 }
 
 /// All parts of the process, connected but not yet doing anything.
@@ -85,7 +87,8 @@ impl AppBuilder {
                 Limiter::shared(clock.clone(), redis.clone(), move || hub.instances(), on_loss)
             }
         };
-        let keyring = Arc::new(keyring(&config)?);
+        let material = signing_material(&config.auth, &config.data_dir)?;
+        let keyring = Arc::new(Keyring::new(&config.auth, &material)?);
         let services = Services::new(services::Parts {
             config: &config,
             db: db.clone(),
@@ -100,8 +103,11 @@ impl AppBuilder {
             .iter()
             .map(|origin| HeaderValue::from_str(origin).context("ALLOWED_ORIGINS"))
             .collect::<anyhow::Result<_>>()?;
-        let metrics =
-            MetricsState { exporter: metrics_handle(), token: config.metrics.token.clone() };
+        let metrics = MetricsState {
+            exporter: metrics_handle(),
+            token: config.metrics.token.clone(),
+            apart: config.metrics.port.is_some(),
+        };
         let state = AppState { services: services.clone(), metrics, allowed_origins };
         Ok(App { config: Arc::new(config), db, hub, limiter, redis, services, state })
     }
@@ -117,18 +123,28 @@ impl App {
             ours: Arc::new(api::is_ours),
         }
     }
+
+    /// Takes over what of `config` can change while the process runs: the keys
+    /// of JWTs. Everything else is read at the start only.
+    ///
+    /// # Errors
+    /// A secret that cannot be read, or a key that is not one; the keys in force
+    /// stay.
+    pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        let material = signing_material(&config.auth, &self.config.data_dir)?;
+        Ok(self.services.keyring.replace(&config.auth, &material)?)
+    }
 }
 
-/// The keys that JWTs are signed with: configured ones, or those that were made
-/// at the first start and are kept in the data directory.
-pub fn keyring(config: &Config) -> anyhow::Result<Keyring> {
-    let AuthConfig { algorithm, secret_key, private_key, .. } = &config.auth;
-    let dir = &config.data_dir;
+/// What JWTs are signed with: as configured, or what was made at the first
+/// start and is kept in the data directory.
+fn signing_material(config: &AuthConfig, dir: &Path) -> anyhow::Result<SecretString> {
+    let AuthConfig { algorithm, secret_key, private_key, .. } = config;
     let kept = |name, make: fn() -> String| {
         secrets::load_or_create(dir, name, make)
             .with_context(|| format!("the secret {name} in {}", dir.display()))
     };
-    let material = match (algorithm, secret_key, private_key) {
+    Ok(match (algorithm, secret_key, private_key) {
         (Algorithm::Hs256, Some(secret), _) => secret.clone(),
         (Algorithm::Hs256, None, _) => kept("jwt-hs256", || {
             // Two of them: 274 bits.
@@ -137,6 +153,5 @@ pub fn keyring(config: &Config) -> anyhow::Result<Keyring> {
         })?,
         (_, _, Some(pem)) => pem.clone(),
         (_, _, None) => kept("jwt-ed25519.pem", || generate_ed25519_pem(rand::random()))?,
-    };
-    Ok(Keyring::new(&config.auth, &material)?)
+    })
 }

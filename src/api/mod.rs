@@ -44,7 +44,7 @@ const PREFIXES: [&str; 2] = ["/api/v1", "/api"];
 
 /// Everything the gateway does not handle.
 pub fn router(state: &AppState) -> Router {
-    let (operations, _) = operations().split_for_parts();
+    let (operations, _) = operations(!state.metrics.apart).split_for_parts();
     let mut router = Router::new().merge(operations).merge(docs::router(&document()));
     for prefix in PREFIXES {
         let (public, _) = public().split_for_parts();
@@ -58,7 +58,7 @@ pub fn router(state: &AppState) -> Router {
         router = router.nest(prefix, both);
     }
     router
-        .fallback(async || ApiError::new(ErrorCode::NotFound, "there is nothing at this path"))
+        .fallback(nothing_here)
         // Outside of everything that can fail, so that its answers are
         // readable for scripts of other origins too.
         .layer(cors(&state.allowed_origins))
@@ -66,10 +66,23 @@ pub fn router(state: &AppState) -> Router {
         .with_state(state.clone())
 }
 
+/// `/metrics` alone, for a listener of its own.
+pub fn metrics_router(state: &AppState) -> Router {
+    let (metrics, _) = metrics::router().split_for_parts();
+    metrics
+        .fallback(nothing_here)
+        .layer(from_fn(middleware::wrong_method))
+        .with_state(state.clone())
+}
+
+async fn nothing_here() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is nothing at this path")
+}
+
 /// The document of every route, the proxied ones included.
 pub fn document() -> OpenApi {
     let router = OpenApiRouter::with_openapi(openapi::base())
-        .merge(operations())
+        .merge(operations(true))
         .nest(PREFIXES[0], public().merge(private()));
     let mut document = router.into_openapi();
     proxy::describe(&mut document);
@@ -113,8 +126,9 @@ pub fn is_ours(path: &str) -> bool {
     })
 }
 
-fn operations() -> ApiRouter {
-    ApiRouter::new().merge(health::router()).merge(metrics::router()).merge(jwks::router())
+fn operations(with_metrics: bool) -> ApiRouter {
+    let router = ApiRouter::new().merge(health::router()).merge(jwks::router());
+    if with_metrics { router.merge(metrics::router()) } else { router }
 }
 
 /// Routes that need no credential and ignore any.

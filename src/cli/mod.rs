@@ -233,11 +233,6 @@ impl Cli {
         Ok(())
     }
 
-    /// The settings of this call, the flags of `serve` included.
-    pub fn sources(&self) -> Sources {
-        Sources::of_process(self.config.as_deref(), self.overrides())
-    }
-
     fn overrides(&self) -> Vec<(&'static str, String)> {
         match &self.command {
             Some(Command::Serve(args)) => args.overrides(),
@@ -252,7 +247,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         error.print()?;
         return Ok(Exit::Usage);
     }
-    let sources = cli.sources();
+    let (file, overrides) = (cli.config.clone(), cli.overrides());
+    let read = move || Sources::of_process(file.as_deref(), overrides.clone());
+    let sources = read();
     let Cli { command, output, .. } = cli;
     match command {
         Some(Command::Config(command)) => config::run(&sources, command, output),
@@ -264,7 +261,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
                 Err(error) => return Ok(config::refuse(&error)),
             };
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let done = runtime.block_on(with_config(config, command, output));
+            let done = runtime.block_on(with_config(config, read, command, output));
             // Nothing that still runs is waited for: all that mattered has ended.
             runtime.shutdown_background();
             done
@@ -274,11 +271,12 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 async fn with_config(
     config: Config,
+    read: impl Fn() -> Sources + Send + 'static,
     command: Option<Command>,
     output: Format,
 ) -> anyhow::Result<Exit> {
     let done = match command {
-        None | Some(Command::Serve(_)) => return serve::run(config).await,
+        None | Some(Command::Serve(_)) => return serve::run(config, read).await,
         Some(Command::Healthcheck(args)) => return healthcheck::run(&config, args).await,
         Some(Command::Migrate(command)) => migrate::run(config, command, output).await,
         Some(Command::Users(command)) => users::run(config, command, output).await,

@@ -1,83 +1,149 @@
 //! `tollgate serve`: the start-up and the end of the process, top to bottom.
 
-use std::sync::Arc;
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::Signal,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use super::Exit;
 use crate::{
+    api,
     app::{App, AppBuilder},
-    config::Config,
+    config::{Config, Sources},
     jobs,
     repositories::InstanceLock,
     server::{self, Stopped},
     services::health::Phase,
-    shutdown::Shutdown,
+    shutdown::{Shutdown, hangups},
     telemetry,
 };
 
-pub async fn run(config: Config) -> anyhow::Result<Exit> {
+/// What the usage of requests that were cut may still take to be written.
+const LAST_WRITES: Duration = Duration::from_millis(700);
+/// What each of the other last steps may take where no grace is left.
+const LAST_STEP: Duration = Duration::from_millis(100);
+
+/// Serves until a signal ends it. `read` reads the settings again.
+pub async fn run(
+    config: Config,
+    read: impl Fn() -> Sources + Send + 'static,
+) -> anyhow::Result<Exit> {
     telemetry::init(&config.log)?;
-    let _lock = InstanceLock::acquire(&config.database).await?;
-    let app = Arc::new(AppBuilder::new(config).build().await?);
     let shutdown = Shutdown::new();
     shutdown.follow_signals()?;
+    let hangups = hangups()?;
+    let _lock = InstanceLock::acquire(&config.database).await?;
+    let app = Arc::new(AppBuilder::new(config).build().await?);
+    tokio::spawn(reload(app.clone(), hangups, read));
 
     // Listening before ready, so that /health/live answers while a database is
     // waited for.
     let server = server::start(&app.config, &app.server_parts())?;
-    welcome(&app, &server);
-    jobs::start(&app, &shutdown);
-    let preparing = tokio::spawn({
-        let app = app.clone();
-        let shutdown = shutdown.clone();
-        async move {
-            let prepared = jobs::prepare(&app, jobs::print_password).await;
-            if prepared.is_err() {
-                shutdown.begin();
-            }
-            prepared
+    let metrics = match app.config.metrics.port {
+        Some(port) => {
+            let address = SocketAddr::new(app.config.server.host, port);
+            let (router, clock) = (api::metrics_router(&app.state), app.services.clock.clone());
+            Some(server::start_side(address, router, clock)?)
         }
-    });
-
-    shutdown.soft().cancelled().await;
-    let failed = match preparing.is_finished() {
-        true => preparing.await?.err(),
-        false => {
-            preparing.abort();
-            None
-        }
+        None => None,
     };
-    app.services.health.enter(Phase::Draining);
-    tokio::time::sleep(app.config.server.shutdown_delay).await;
-    let grace = app.config.server.shutdown_grace;
-    let drained = server.stop(grace).await == Stopped::Drained;
-    shutdown.finish(grace).await;
-    let written = jobs::drain(&app, grace).await;
-    if !written {
-        tracing::error!("usage records were lost: the database did not take them");
+    welcome(&app, &server, metrics.as_ref());
+    jobs::start(&app, &shutdown);
+
+    let failed = tokio::select! {
+        biased;
+        () = shutdown.soft().cancelled() => None,
+        prepared = jobs::prepare(&app, jobs::print_password) => prepared.err(),
+    };
+    if failed.is_none() {
+        shutdown.soft().cancelled().await;
     }
-    app.db.close().await;
-    tracing::info!(drained, "stopped");
-    if let Some(error) = failed {
-        return Err(error);
+    let exit = stop(&app, &shutdown, server).await;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(exit),
     }
-    Ok(if written { Exit::Done } else { Exit::Refused })
 }
 
-/// For the person who has just started it.
-fn welcome(app: &App, server: &server::Running) {
-    let url = app
-        .config
-        .server
-        .public_url
-        .clone()
-        .unwrap_or_else(|| format!("http://{}", server.address()));
+/// Ends everything within the configured delay and grace and a second more; at
+/// once with a second signal.
+async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
+    let was_serving = app.services.health.phase() == Phase::Serving;
+    app.services.health.enter(Phase::Draining);
+    if was_serving {
+        tokio::select! {
+            () = sleep(app.config.server.shutdown_delay) => {}
+            () = shutdown.hard().cancelled() => {}
+        }
+    }
+    let deadline = Instant::now() + app.config.server.shutdown_grace;
+    let over = async || {
+        tokio::select! {
+            () = sleep_until(deadline) => {}
+            () = shutdown.hard().cancelled() => {}
+        }
+    };
+    let rest = || deadline.saturating_duration_since(Instant::now()).max(LAST_STEP);
+
+    let drained = server.stop_until(over()).await == Stopped::Drained;
+    shutdown.begin();
+    let too_late = async {
+        over().await;
+        sleep(LAST_WRITES).await;
+    };
+    let written = jobs::drain(app, too_late).await;
+    if !written {
+        let lost = app.services.usage.recorder().pending();
+        tracing::error!(lost, "usage records were lost: the database did not take them");
+    }
+    if shutdown.hard().is_cancelled() {
+        shutdown.finish(LAST_STEP).await;
+    } else {
+        shutdown.finish(rest()).await;
+    }
+    if timeout(rest(), app.db.close()).await.is_err() {
+        tracing::warn!("the database did not let go of its connections");
+    }
+    tracing::info!(drained, "stopped");
+    if written { Exit::Done } else { Exit::Refused }
+}
+
+/// Reads the settings again at every SIGHUP. Whatever is wrong with them leaves
+/// those in force.
+async fn reload(app: Arc<App>, mut hangups: Signal, read: impl Fn() -> Sources) {
+    while hangups.recv().await.is_some() {
+        let reloaded = Config::load(&read())
+            .map_err(anyhow::Error::from)
+            .and_then(|config| app.reload(&config));
+        match reloaded {
+            Ok(()) => tracing::info!(
+                "the keys of login tokens were read again; other settings are read at the start"
+            ),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the settings cannot be used; those in force stay"
+            ),
+        }
+    }
+}
+
+/// For the person who has just started it: on standard error, since standard
+/// output is the log.
+fn welcome(app: &App, server: &server::Running, metrics: Option<&server::Side>) {
+    let address = server.address();
+    let url = app.config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        address = %server.address(),
+        address = %address,
+        metrics = metrics.map(|side| tracing::field::display(side.address())),
         upstream = app.config.upstream.url.as_deref().map_or("echo", |_| "default"),
         "listening"
     );
-    println!(
+    // Nobody may be there to read it.
+    _ = writeln!(
+        std::io::stderr(),
         "\n  Tollgate {} listens on {url}\n\n    docs   {url}/api/docs\n    proxy  {url}{}\n",
         env!("CARGO_PKG_VERSION"),
         app.config.upstream.mount.prefix(),

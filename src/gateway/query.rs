@@ -11,11 +11,18 @@ use std::borrow::Cow;
 /// values that happen to begin alike (`?table=tg_users`) are left alone.
 const SECRET_LEN: usize = 40;
 
-/// Whether some value in the query has the shape of an API key (`tg_…`) or an
-/// access token (`tga_…`), also when parts of it are percent-encoded.
+/// How the header of every login token begins, `{"typ":"at+jwt"`: an upstream's
+/// own tokens are its own affair.
+const LOGIN_TOKEN: &str = "eyJ0eXAiOiJhdCtqd3Qi";
+
+/// Whether some value in the query has the shape of an API key (`tg_…`), an
+/// access or refresh token (`tga_…`, `tgr_…`) or a login token, also when parts
+/// of it are percent-encoded.
 pub fn holds_credential(query: &str) -> bool {
     // Every spelling needs either the letters or an escape.
-    if !(query.contains("tg") || query.contains('%')) || query.len() < SECRET_LEN {
+    if !(query.contains("tg") || query.contains('%') || query.contains("eyJ"))
+        || query.len() < SECRET_LEN
+    {
         return false;
     }
     query.split(['&', ';']).any(|pair| {
@@ -25,7 +32,8 @@ pub fn holds_credential(query: &str) -> bool {
 }
 
 fn is_credential(value: &str) -> bool {
-    let secret = value.strip_prefix("tga_").or_else(|| value.strip_prefix("tg_"));
+    let prefixes = ["tg_", "tga_", "tgr_", LOGIN_TOKEN];
+    let secret = prefixes.iter().find_map(|prefix| value.strip_prefix(prefix));
     secret.is_some_and(|secret| {
         let length = secret
             .bytes()
@@ -74,7 +82,17 @@ mod tests {
             .as_bytes()
             .chunks(2)
             .fold(String::new(), |text, pair| text + "%" + str::from_utf8(pair).unwrap());
-        for secret in [key, &token, &encoded, &key.replace('_', "%5F"), &key.replace('t', "%74")] {
+        let refresh = token.replace("tga_", "tgr_");
+        let login = format!("{LOGIN_TOKEN}LCJhbGciOiJIUzI1NiIsImtpZCI6InNvbWVib2R5In0.e30.c2ln");
+        for secret in [
+            key,
+            &token,
+            &refresh,
+            &login,
+            &encoded,
+            &key.replace('_', "%5F"),
+            &key.replace('t', "%74"),
+        ] {
             for query in ["{}", "key={}", "a=1&key={}", "key={}&b=2", "a=1;k={}", "a={}#", "x=&={}"]
             {
                 let query = query.replace("{}", secret);
@@ -89,6 +107,9 @@ mod tests {
             assert!(!holds_credential(query), "{query}");
         }
         assert!(!holds_credential(&format!("state={}", "a".repeat(64))));
+        // Somebody else's token: {"alg":"HS256","typ":"JWT"}.
+        let other = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
+        assert!(!holds_credential(&format!("token={other}")));
     }
 
     proptest! {

@@ -66,17 +66,24 @@ pub fn start(app: &App, shutdown: &Shutdown) {
     }));
 }
 
-/// Writes what usage is left, before the process ends. Whether all was written.
-pub async fn drain(app: &App, patience: Duration) -> bool {
-    const PAUSE: Duration = Duration::from_millis(200);
+/// Writes what usage is left once the server has stopped, before the process
+/// ends; whether all was written before `over`.
+pub async fn drain(app: &App, over: impl Future<Output = ()>) -> bool {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let usage = &app.services.usage;
     let written = async {
-        while app.services.usage.recorder().waiting() > 0 {
-            if app.services.usage.flush().await.is_err() {
+        // Counts what the job is writing just now, too.
+        while usage.recorder().pending() > 0 {
+            if !matches!(usage.flush().await, Ok(1..)) {
                 tokio::time::sleep(PAUSE).await;
             }
         }
     };
-    tokio::time::timeout(patience, written).await.is_ok()
+    tokio::select! {
+        biased;
+        () = written => true,
+        () = over => false,
+    }
 }
 
 /// Runs `work` at once and then again and again, with up to a tenth of the

@@ -1,7 +1,8 @@
 //! From "the process runs" to "it is ready": the schema and the first admin.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
+use rand::RngExt as _;
 use secrecy::ExposeSecret as _;
 
 use crate::{
@@ -15,7 +16,9 @@ use crate::{
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// With what an attempt takes, and the jitter, less than the 5 s within which a
+/// database that has come back is to be used (RELIABILITY G-08).
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Migrates and makes the first admin, trying until the database is there;
 /// then the process is ready. The process answers `/health/live` meanwhile.
@@ -36,7 +39,8 @@ pub async fn prepare(app: &App, announce: impl FnOnce(&FirstAdmin)) -> anyhow::R
                     retry_in_ms = pause.as_millis(),
                     "not ready: the database cannot be prepared"
                 );
-                tokio::time::sleep(pause).await;
+                // Instances that lost the same database must not return in step.
+                tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.75..1.25))).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
@@ -69,10 +73,13 @@ async fn attempt(app: &App) -> anyhow::Result<Option<FirstAdmin>> {
     Ok(made.await?)
 }
 
-/// The one place where a generated password is shown.
+/// The one place where a generated password is shown: on standard error, since
+/// standard output is the log.
 pub fn print_password(admin: &FirstAdmin) {
     if let Some(password) = &admin.generated_password {
-        println!(
+        // With nobody there to read it, `users set-password` makes another.
+        _ = writeln!(
+            std::io::stderr(),
             "\n  The first admin was made. This password is shown once:\n\
              \n    username  {}\n    password  {}\n",
             admin.username,

@@ -23,7 +23,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Session, StoreError, StoreResult, Tx, connection::in_time};
+use super::{
+    Session, StoreError, StoreResult, Tx,
+    connection::{ANSWER_DEADLINE, LONG_DEADLINE, in_time},
+};
 use crate::config::DatabaseConfig;
 
 /// Longest wait for a connection to Postgres, a new one included.
@@ -103,7 +106,11 @@ impl Database {
     /// Never open one while holding another, or a session: with every
     /// connection held that way the pool waits for itself.
     pub async fn begin(&self) -> StoreResult<Tx> {
-        let tx = in_time(async {
+        let deadline = match &self.pools {
+            Pools::Postgres(_) => ANSWER_DEADLINE,
+            Pools::Sqlite { .. } => LONG_DEADLINE,
+        };
+        let tx = in_time(deadline, async {
             Ok(match &self.pools {
                 Pools::Postgres(pool) => Tx::Postgres(pool.begin().await?),
                 // A deferred transaction that reads first and writes later

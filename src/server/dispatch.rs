@@ -219,6 +219,24 @@ fn refuse(fault: Fault, version: Version) -> Answer {
     Answer::Api(response)
 }
 
+/// Makes an answer of ours whole: the problem of an error, and the fields that
+/// all have.
+pub(super) fn complete(
+    response: &mut axum::response::Response,
+    request_id: &RequestId,
+    path: &str,
+    at: DateTime<Utc>,
+) {
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        error.complete(response, request_id, path, at);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id.header().clone());
+    for (name, value) in SECURITY {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
 /// What every answer carries. A proxied one belongs to the upstream, so it gets
 /// nothing that would change how a browser treats it.
 fn finish(
@@ -234,15 +252,8 @@ fn finish(
             response.map(|body| Tracked::new(Inner::Proxied(body), flight))
         }
         Answer::Api(mut response) => {
-            if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-                error.complete(&mut response, &client.request_id, path, at);
-            }
+            complete(&mut response, &client.request_id, path, at);
             flight.answered(response.status());
-            let headers = response.headers_mut();
-            headers.insert(X_REQUEST_ID, client.request_id.header().clone());
-            for (name, value) in SECURITY {
-                headers.entry(name).or_insert(HeaderValue::from_static(value));
-            }
             response.map(|body| Tracked::new(Inner::Api(body), flight))
         }
     }

@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -141,16 +141,23 @@ impl Running {
     /// Closes the listeners, lets requests under way finish for up to `grace`,
     /// then cuts what is left.
     pub async fn stop(self, grace: Duration) -> Stopped {
+        self.stop_until(sleep(grace)).await
+    }
+
+    /// The same with a grace that ends when `over` does.
+    pub async fn stop_until(self, over: impl Future<Output = ()>) -> Stopped {
         let Self { stop, cut, mut done, .. } = self;
         stop.cancel();
-        let drained = timeout(grace, async {
+        let drained = async {
             for worker in &mut done {
                 // An error means that the worker is gone, which is as good.
                 let _ = worker.await;
             }
-        });
-        if drained.await.is_ok() {
-            return Stopped::Drained;
+        };
+        tokio::select! {
+            biased;
+            () = drained => return Stopped::Drained,
+            () = over => {}
         }
         cut.cancel();
         // Those that ended in time have nothing more to say.

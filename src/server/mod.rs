@@ -13,6 +13,7 @@
 //! | [`forwarded`] | who the client is behind proxies |
 //! | [`dispatch`] | where a request goes, and what every answer carries |
 //! | [`observe`] | what is logged and counted |
+//! | [`side`] | what has a small listener of its own |
 //!
 //! No route and no rule of the product belongs here.
 
@@ -25,6 +26,7 @@ mod io;
 mod listen;
 mod observe;
 mod screen;
+mod side;
 mod sockets;
 
 pub use self::{
@@ -34,4 +36,5 @@ pub use self::{
     fault::Fault,
     listen::{Parts, Running, StartError, Stopped, start},
     observe::Caller,
+    side::{Side, start_side},
 };

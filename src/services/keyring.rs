@@ -4,6 +4,7 @@
 //! is computed: the algorithm and the key come from configuration and `kid`,
 //! never from what a token says about itself (RFC 8725).
 
+use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{
@@ -64,11 +65,16 @@ pub enum KeyringError {
 #[error("the token is not valid")]
 pub struct InvalidToken;
 
-/// One signing key and any number of verifying ones, told apart by `kid`.
+/// One signing key and any number of verifying ones, told apart by `kid`. They
+/// can be exchanged while others sign and verify.
 pub struct Keyring {
-    algorithm: Algorithm,
     issuer: String,
     audience: String,
+    keys: ArcSwap<Keys>,
+}
+
+struct Keys {
+    algorithm: Algorithm,
     signer: EncodingKey,
     header: String,
     verifiers: Vec<Verifier>,
@@ -86,6 +92,93 @@ impl Keyring {
     /// # Errors
     /// A PEM that is not a key of the configured algorithm, naming the setting.
     pub fn new(config: &AuthConfig, material: &SecretString) -> Result<Self, KeyringError> {
+        Ok(Self {
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            keys: ArcSwap::from_pointee(Keys::new(config, material)?),
+        })
+    }
+
+    /// Signs and verifies with these keys from now on. A token whose key is no
+    /// longer among them is refused at once.
+    ///
+    /// # Errors
+    /// As [`Keyring::new`]; nothing has changed then.
+    pub fn replace(
+        &self,
+        config: &AuthConfig,
+        material: &SecretString,
+    ) -> Result<(), KeyringError> {
+        self.keys.store(Keys::new(config, material)?.into());
+        Ok(())
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    pub fn audience(&self) -> &str {
+        &self.audience
+    }
+
+    /// The compact form of `claims`, signed with the current key.
+    pub fn sign(&self, claims: &Claims) -> String {
+        let keys = self.keys.load();
+        let mut token = keys.header.clone();
+        token.push('.');
+        token.push_str(&encode(claims));
+        let signature = crypto::sign(token.as_bytes(), &keys.signer, alg(keys.algorithm))
+            .expect("the key was used once when it was read");
+        token.push('.');
+        token.push_str(&signature);
+        token
+    }
+
+    /// The claims of a token that is ours and valid at `now`, give or take
+    /// [`LEEWAY`]. Whether its session still lives is not known here.
+    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, InvalidToken> {
+        if token.len() > MAX_LEN {
+            return Err(InvalidToken);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(InvalidToken)?;
+        let (header, payload) = message.split_once('.').ok_or(InvalidToken)?;
+        let header: Header = decode(header)?;
+        let keys = self.keys.load();
+        if header.typ != TYPE || header.alg != name(keys.algorithm) {
+            return Err(InvalidToken);
+        }
+        let verifier = keys
+            .verifiers
+            .iter()
+            .find(|verifier| verifier.kid == header.kid)
+            .ok_or(InvalidToken)?;
+        let genuine =
+            crypto::verify(signature, message.as_bytes(), &verifier.key, alg(keys.algorithm));
+        if !matches!(genuine, Ok(true)) {
+            return Err(InvalidToken);
+        }
+        let claims: Claims = decode(payload)?;
+        let now = now.timestamp();
+        let leeway = LEEWAY.num_seconds();
+        let in_time = claims.exp.saturating_add(leeway) > now
+            && claims.nbf <= now.saturating_add(leeway)
+            && claims.iat <= now.saturating_add(leeway);
+        if !in_time || claims.iss != self.issuer || claims.aud != self.audience {
+            return Err(InvalidToken);
+        }
+        Ok(claims)
+    }
+
+    /// The public keys, for `/.well-known/jwks.json`; empty with HS256.
+    pub fn jwks(&self) -> JwkSet {
+        let keys = self.keys.load();
+        let public = keys.verifiers.iter().filter_map(|verifier| verifier.public.clone());
+        JwkSet { keys: public.collect() }
+    }
+}
+
+impl Keys {
+    fn new(config: &AuthConfig, material: &SecretString) -> Result<Self, KeyringError> {
         let (signer, current) = match config.algorithm {
             Algorithm::Hs256 => {
                 let secret = material.expose_secret().as_bytes();
@@ -112,75 +205,7 @@ impl Keyring {
             alg: name(config.algorithm).to_owned(),
             kid: verifiers[0].kid.clone(),
         };
-        Ok(Self {
-            algorithm: config.algorithm,
-            issuer: config.issuer.clone(),
-            audience: config.audience.clone(),
-            signer,
-            header: encode(&header),
-            verifiers,
-        })
-    }
-
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
-    pub fn audience(&self) -> &str {
-        &self.audience
-    }
-
-    /// The compact form of `claims`, signed with the current key.
-    pub fn sign(&self, claims: &Claims) -> String {
-        let mut token = self.header.clone();
-        token.push('.');
-        token.push_str(&encode(claims));
-        let signature = crypto::sign(token.as_bytes(), &self.signer, alg(self.algorithm))
-            .expect("the key was used once when it was read");
-        token.push('.');
-        token.push_str(&signature);
-        token
-    }
-
-    /// The claims of a token that is ours and valid at `now`, give or take
-    /// [`LEEWAY`]. Whether its session still lives is not known here.
-    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, InvalidToken> {
-        if token.len() > MAX_LEN {
-            return Err(InvalidToken);
-        }
-        let (message, signature) = token.rsplit_once('.').ok_or(InvalidToken)?;
-        let (header, payload) = message.split_once('.').ok_or(InvalidToken)?;
-        let header: Header = decode(header)?;
-        if header.typ != TYPE || header.alg != name(self.algorithm) {
-            return Err(InvalidToken);
-        }
-        let verifier = self
-            .verifiers
-            .iter()
-            .find(|verifier| verifier.kid == header.kid)
-            .ok_or(InvalidToken)?;
-        let genuine =
-            crypto::verify(signature, message.as_bytes(), &verifier.key, alg(self.algorithm));
-        if !matches!(genuine, Ok(true)) {
-            return Err(InvalidToken);
-        }
-        let claims: Claims = decode(payload)?;
-        let now = now.timestamp();
-        let leeway = LEEWAY.num_seconds();
-        let in_time = claims.exp.saturating_add(leeway) > now
-            && claims.nbf <= now.saturating_add(leeway)
-            && claims.iat <= now.saturating_add(leeway);
-        if !in_time || claims.iss != self.issuer || claims.aud != self.audience {
-            return Err(InvalidToken);
-        }
-        Ok(claims)
-    }
-
-    /// The public keys, for `/.well-known/jwks.json`; empty with HS256.
-    pub fn jwks(&self) -> JwkSet {
-        JwkSet {
-            keys: self.verifiers.iter().filter_map(|verifier| verifier.public.clone()).collect(),
-        }
+        Ok(Self { algorithm: config.algorithm, signer, header: encode(&header), verifiers })
     }
 }
 

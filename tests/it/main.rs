@@ -13,6 +13,7 @@ mod keys;
 mod limiter;
 mod limits;
 mod openapi;
+mod process;
 mod storage;
 mod support;
 mod tour;

@@ -14,7 +14,11 @@ use crate::{
         id::{ApiKeyId, UserId},
         usage::Totals,
     },
-    repositories::{StoreError, StoreResult, connection::on_conn, row::count},
+    repositories::{
+        StoreError, StoreResult,
+        connection::{LONG_DEADLINE, on_conn},
+        row::count,
+    },
 };
 
 /// The sums, and beside them what the other table would have there. Postgres
@@ -185,7 +189,7 @@ impl Usage<'_> {
         let groups: Vec<_> =
             columns.iter().map(|(column, _)| *column).filter(|column| *column != "NULL").collect();
 
-        on_conn!(self.conn, |conn| {
+        on_conn!(self.conn, within LONG_DEADLINE, |conn| {
             let mut sql = QueryBuilder::new("SELECT ");
             for (table, bucket) in [(COUNTS, None), (LATENCIES, Some("bucket"))] {
                 if bucket.is_some() {
