@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread,
@@ -18,6 +18,7 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::oneshot;
 
@@ -48,9 +49,6 @@ pub enum PasswordError {
 /// A small pool of hashing threads. Dropping the last handle ends them.
 pub struct Passwords {
     jobs: SyncSender<Job>,
-    /// What an unknown name is checked against, so that it costs as much as a
-    /// known one (RELIABILITY G-91).
-    dummy: Arc<OnceLock<String>>,
 }
 
 struct Job {
@@ -77,7 +75,7 @@ impl Passwords {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         let queue = Arc::new(Mutex::new(queue));
-        let dummy = Arc::new(OnceLock::new());
+        let dummy: Arc<str> = dummy(argon2.params()).into();
         let permits = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         for number in 0..permits {
             let worker =
@@ -87,7 +85,7 @@ impl Passwords {
                 .spawn(move || worker.run())
                 .expect("the system can start a thread");
         }
-        Self { jobs, dummy }
+        Self { jobs }
     }
 
     /// The PHC string of a new password.
@@ -112,12 +110,6 @@ impl Passwords {
         }
     }
 
-    /// Whether the dummy hash is ready; the first unknown name would otherwise
-    /// wait for it.
-    pub fn is_warm(&self) -> bool {
-        self.dummy.get().is_some()
-    }
-
     async fn submit(&self, work: Work) -> Result<Answer, PasswordError> {
         let (reply, answer) = oneshot::channel();
         self.jobs.try_send(Job { work, reply }).map_err(|error| match error {
@@ -133,12 +125,13 @@ impl Passwords {
 struct Worker {
     argon2: Argon2<'static>,
     queue: Arc<Mutex<Receiver<Job>>>,
-    dummy: Arc<OnceLock<String>>,
+    /// What an unknown name is checked against, so that it costs as much as a
+    /// known one (RELIABILITY G-91).
+    dummy: Arc<str>,
 }
 
 impl Worker {
     fn run(self) {
-        self.dummy();
         loop {
             let job = {
                 let queue = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -153,19 +146,13 @@ impl Worker {
         }
     }
 
-    fn dummy(&self) -> &str {
-        self.dummy.get_or_init(|| {
-            self.hash("no account has this password").expect("hashing with checked parameters")
-        })
-    }
-
     fn perform(&self, work: Work) -> Result<Answer, argon2::password_hash::Error> {
         match work {
             Work::Hash(password) => self.hash(password.expose_secret()).map(Answer::Hash),
             Work::Verify { password, hash } => {
                 let known = hash.is_some();
-                let hash = hash.unwrap_or_else(|| self.dummy().to_owned());
-                let verdict = self.verify(password.expose_secret(), &hash)?;
+                let hash = hash.as_deref().unwrap_or(&self.dummy);
+                let verdict = self.verify(password.expose_secret(), hash)?;
                 Ok(Answer::Verdict(Verdict { matches: known && verdict.matches, ..verdict }))
             }
         }
@@ -185,6 +172,16 @@ impl Worker {
         });
         Ok(Verdict { matches, outdated: !current })
     }
+}
+
+/// A PHC string with these parameters that no password matches: the output is
+/// random. Checking against it takes as long as against any other, making it
+/// takes nothing.
+fn dummy(params: &Params) -> String {
+    let (salt, output) = (rand::random::<[u8; 16]>(), rand::random::<[u8; 32]>());
+    let (m, t, p) = (params.m_cost(), params.t_cost(), params.p_cost());
+    let (salt, output) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(output));
+    format!("$argon2id$v=19$m={m},t={t},p={p}${salt}${output}")
 }
 
 fn normalised(password: &SecretString) -> SecretString {
