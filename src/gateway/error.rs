@@ -6,7 +6,7 @@
 
 use http::StatusCode;
 
-use super::{credentials::RepeatedField, upload::UploadFault};
+use super::{connector::ConnectTimedOut, credentials::RepeatedField, upload::UploadFault};
 use crate::{
     domain::{api_key::KeyRefusal, limit::TierState},
     services::{StoreError, access::AccessError, limits::LimitError, usage::Saturated},
@@ -60,6 +60,18 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// A connection that was never made. `cause` is what the connector says.
+    pub fn connecting(cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let mut reason: Option<&(dyn std::error::Error + 'static)> = Some(&*cause);
+        while let Some(error) = reason {
+            if error.is::<ConnectTimedOut>() {
+                return Self::ConnectTimeout;
+            }
+            reason = error.source();
+        }
+        Self::Unreachable(cause)
+    }
+
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Unreachable(_) | Self::Broken(_) | Self::BadAnswer => StatusCode::BAD_GATEWAY,

@@ -17,6 +17,7 @@ mod error;
 mod headers;
 mod metered;
 pub mod path;
+mod pool;
 pub mod query;
 pub mod rate_headers;
 mod route;
@@ -165,7 +166,7 @@ impl Gateway {
         parts.version = Version::HTTP_11;
 
         let sent = Request::from_parts(parts, body);
-        let answer = match self.upstream.send(sent, upload.as_deref()).await {
+        let answer = match self.upstream.send(sent, upload.as_ref()).await {
             Ok(answer) => {
                 self.services.health.saw_upstream(true);
                 answer

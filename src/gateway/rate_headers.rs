@@ -5,9 +5,7 @@
 //! new clients find what they look for. They describe the limit nearest to its
 //! end.
 
-use std::fmt::Write;
-
-use bytes::Bytes;
+use bytes::BytesMut;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -27,26 +25,54 @@ pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {
     let reset_at = now.timestamp_millis().unsigned_abs().saturating_add(reset_in_ms).div_ceil(1000);
     let (name, length) = (window.name(), window.seconds());
 
-    // One buffer for all five values: this runs for every limited request.
-    let mut text = String::with_capacity(128);
-    let mut ends = [0; 5];
-    let parts = [
-        format_args!("{limit}"),
-        format_args!("{remaining}"),
-        format_args!("{reset_at}"),
-        format_args!("\"{name}\";q={limit};w={length}"),
-        format_args!("\"{name}\";r={remaining};t={reset_in}"),
-    ];
-    for (part, end) in parts.into_iter().zip(&mut ends) {
-        text.write_fmt(part).expect("writing to a string");
-        *end = text.len();
+    // One buffer for all five values, and digits by hand: this runs for every
+    // limited request, and `format!` would cost more than deciding the limit.
+    let mut text = Text(BytesMut::with_capacity(128));
+    let limit_text = text.number(limit).take();
+    let remaining_text = text.number(remaining).take();
+    let reset_text = text.number(reset_at).take();
+    let policy =
+        text.quoted(name).push(";q=").number(limit).push(";w=").number(u64::from(length)).take();
+    let state = text.quoted(name).push(";r=").number(remaining).push(";t=").number(reset_in).take();
+    headers.insert(X_LIMIT, limit_text);
+    headers.insert(X_REMAINING, remaining_text);
+    headers.insert(X_RESET, reset_text);
+    headers.insert(POLICY, policy);
+    headers.insert(STATE, state);
+}
+
+/// Values written one after the other into one allocation.
+struct Text(BytesMut);
+
+impl Text {
+    fn push(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
     }
-    let text = Bytes::from(text);
-    let mut start = 0;
-    for (field, end) in [X_LIMIT, X_REMAINING, X_RESET, POLICY, STATE].into_iter().zip(ends) {
-        let value = HeaderValue::from_maybe_shared(text.slice(start..end)).expect("visible ASCII");
-        headers.insert(field, value);
-        start = end;
+
+    fn quoted(&mut self, name: &str) -> &mut Self {
+        self.push("\"").push(name).push("\"")
+    }
+
+    fn number(&mut self, mut number: u64) -> &mut Self {
+        const LONGEST: usize = 20;
+        let mut digits = [b'0'; LONGEST];
+        let mut start = LONGEST;
+        loop {
+            start -= 1;
+            digits[start] += u8::try_from(number % 10).expect("a digit");
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        self.0.extend_from_slice(&digits[start..]);
+        self
+    }
+
+    /// What was pushed since the last time, as a value.
+    fn take(&mut self) -> HeaderValue {
+        HeaderValue::from_maybe_shared(self.0.split().freeze()).expect("visible ASCII")
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -55,6 +55,7 @@ pub struct Progress {
     /// Milliseconds after `started`.
     last_move: AtomicU64,
     fault: AtomicU8,
+    finished: AtomicBool,
 }
 
 impl Progress {
@@ -65,12 +66,18 @@ impl Progress {
             bytes: zero,
             last_move: AtomicU64::new(0),
             fault: AtomicU8::new(0),
+            finished: AtomicBool::new(false),
         })
     }
 
     /// Bytes of the body that were taken in.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// Whether the upstream's connection took the body to its end.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Relaxed)
     }
 
     /// When a part of the body was last taken over by the upstream's
@@ -156,7 +163,10 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => return self.fail(UploadFault::ClientGone),
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(None) => {
+                    self.progress.finished.store(true, Relaxed);
+                    return Poll::Ready(None);
+                }
                 Poll::Pending if self.timer.poll(cx).is_ready() => {
                     return self.fail(UploadFault::Stalled);
                 }
@@ -169,6 +179,10 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             };
             self.left = left;
             self.progress.moved(data.len());
+            // The end may not be asked for once the length is reached.
+            if self.inner.is_end_stream() {
+                self.progress.finished.store(true, Relaxed);
+            }
             return Poll::Ready(Some(Ok(data)));
         }
     }

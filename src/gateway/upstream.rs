@@ -3,42 +3,31 @@
 //! A request is sent at most once. It is tried again only where it cannot have
 //! been seen: the connection was never made (one extra attempt, in
 //! [`super::connector`]), or a pooled connection turned out dead before a byte
-//! of it was written and the client library hands it back untouched. Anything
-//! else is an error to the client, since a second delivery may charge twice.
+//! of it was written ([`super::pool`]). Anything else is an error to the client, since a second delivery may charge twice.
 
 use std::{
-    error::Error,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{
-    HeaderValue, Request, Response, StatusCode, Uri,
-    uri::{Authority, PathAndQuery, Scheme},
-};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{self, Client},
-    rt::{TokioExecutor, TokioTimer},
-};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    connector::{ConnectTimedOut, Connector},
+    connector::Connector,
     echo,
     error::{SendError, UpstreamError},
+    pool::{Pool, PooledBody},
     upload::{Progress, RequestBody},
 };
 use crate::config::UpstreamConfig;
-
-/// Idle connections kept to one upstream by one worker.
-const MAX_IDLE: usize = 512;
 
 /// Where requests go.
 pub enum Upstream {
@@ -49,9 +38,7 @@ pub enum Upstream {
 
 /// One server behind the gateway.
 pub struct HttpUpstream {
-    client: Client<Connector, RequestBody>,
-    scheme: Scheme,
-    authority: Authority,
+    pool: Pool,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
     first_byte_timeout: Duration,
@@ -102,7 +89,7 @@ impl Upstream {
     pub async fn send(
         &self,
         request: Request<RequestBody>,
-        upload: Option<&Progress>,
+        upload: Option<&Arc<Progress>>,
     ) -> Result<Response<AnswerBody>, SendError> {
         match self {
             Self::Echo => {
@@ -113,7 +100,7 @@ impl Upstream {
                 Ok(response) => Ok(response.map(AnswerBody::Wire)),
                 // The upload's own fault ends the connection too, and is the
                 // cause then.
-                Err(error) => match upload.and_then(Progress::fault) {
+                Err(error) => match upload.and_then(|upload| upload.fault()) {
                     Some(fault) => Err(fault.into()),
                     None => Err(error.into()),
                 },
@@ -125,7 +112,7 @@ impl Upstream {
 impl HttpUpstream {
     fn new(url: &str, config: &UpstreamConfig) -> Result<Self, BadUrl> {
         let url: Uri = url.parse().map_err(|_| BadUrl)?;
-        let (Some(scheme), Some(authority)) = (url.scheme(), url.authority()) else {
+        let Some(authority) = url.authority() else {
             return Err(BadUrl);
         };
         if !matches!(url.scheme_str(), Some("http" | "https"))
@@ -142,18 +129,11 @@ impl HttpUpstream {
             value.set_sensitive(true);
             value
         });
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(config.pool_idle)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .set_host(false)
-            .build(Connector::new(config.connect_timeout, config.verify_tls));
+        let connector = Connector::new(config.connect_timeout, config.verify_tls);
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| BadUrl)?;
         Ok(Self {
-            client,
-            scheme: scheme.clone(),
-            host: HeaderValue::from_str(authority.as_str()).map_err(|_| BadUrl)?,
-            authority: authority.clone(),
+            pool: Pool::new(connector, url, config.pool_idle),
+            host,
             authorization,
             first_byte_timeout: config.first_byte_timeout,
         })
@@ -161,17 +141,16 @@ impl HttpUpstream {
 
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
-        upload: Option<&Progress>,
-    ) -> Result<Response<Incoming>, UpstreamError> {
-        *request.uri_mut() = self.absolute(request.uri());
-        let mut answer = pin!(self.client.request(request));
+        request: Request<RequestBody>,
+        upload: Option<&Arc<Progress>>,
+    ) -> Result<Response<PooledBody>, UpstreamError> {
+        let mut answer = pin!(self.pool.send(request, upload.cloned()));
         let mut timeout = pin!(sleep_until(Instant::now() + self.first_byte_timeout));
         loop {
             tokio::select! {
                 biased;
                 answer = &mut answer => {
-                    let answer = answer.map_err(classify)?;
+                    let answer = answer?;
                     // The request did not ask for another protocol.
                     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(UpstreamError::BadAnswer);
@@ -190,35 +169,12 @@ impl HttpUpstream {
             }
         }
     }
-
-    fn absolute(&self, relative: &Uri) -> Uri {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        let slash = || PathAndQuery::from_static("/");
-        parts.path_and_query = Some(relative.path_and_query().cloned().unwrap_or_else(slash));
-        Uri::from_parts(parts).expect("scheme, authority and path make a URI")
-    }
-}
-
-fn classify(error: legacy::Error) -> UpstreamError {
-    if !error.is_connect() {
-        return UpstreamError::Broken(error.into());
-    }
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if inner.is::<ConnectTimedOut>() {
-            return UpstreamError::ConnectTimeout;
-        }
-        cause = inner.source();
-    }
-    UpstreamError::Unreachable(error.into())
 }
 
 /// The body of an upstream's answer.
 #[derive(Debug)]
 pub enum AnswerBody {
-    Wire(Incoming),
+    Wire(PooledBody),
     /// The echo's.
     Made(Full<Bytes>),
 }

@@ -112,17 +112,10 @@ impl CredentialCache {
         match self.keys.peek(hash) {
             Peek::Hit(key) => Ok(Some(key)),
             Peek::Absent => Ok(None),
-            Peek::Miss => {
-                let load = async || {
-                    let mut session = self.db.session().await?;
-                    let found = session.api_keys().find_by_hash(hash, self.clock.now()).await?;
-                    Ok(found.map(|(key, secret_expires_at)| CachedKey {
-                        key: Arc::new(key),
-                        secret_expires_at,
-                    }))
-                };
-                self.keys.get_or_load(hash, load).await
-            }
+            // Boxed, here and below: a query's future takes kilobytes, and a
+            // future is moved whole at every level of the calls above it, also
+            // when memory had the answer.
+            Peek::Miss => Box::pin(self.load_key(hash)).await,
         }
     }
 
@@ -130,10 +123,7 @@ impl CredentialCache {
         match self.accounts.peek(&id) {
             Peek::Hit(account) => Ok(Some(account)),
             Peek::Absent => Ok(None),
-            Peek::Miss => {
-                let load = async || self.db.session().await?.users().account(id).await;
-                self.accounts.get_or_load(&id, load).await
-            }
+            Peek::Miss => Box::pin(self.load_account(id)).await,
         }
     }
 
@@ -141,14 +131,33 @@ impl CredentialCache {
         match self.sessions.peek(&id) {
             Peek::Hit(session) => Ok(Some(session)),
             Peek::Absent => Ok(None),
-            Peek::Miss => {
-                let load = async || {
-                    let found = self.db.session().await?.login_sessions().find(id).await?;
-                    Ok(found.map(CachedSession::from))
-                };
-                self.sessions.get_or_load(&id, load).await
-            }
+            Peek::Miss => Box::pin(self.load_session(id)).await,
         }
+    }
+
+    async fn load_key(&self, hash: &TokenHash) -> StoreResult<Option<Arc<CachedKey>>> {
+        let load = async || {
+            let mut session = self.db.session().await?;
+            let found = session.api_keys().find_by_hash(hash, self.clock.now()).await?;
+            Ok(found.map(|(key, secret_expires_at)| CachedKey {
+                key: Arc::new(key),
+                secret_expires_at,
+            }))
+        };
+        self.keys.get_or_load(hash, load).await
+    }
+
+    async fn load_account(&self, id: UserId) -> StoreResult<Option<Arc<Account>>> {
+        let load = async || self.db.session().await?.users().account(id).await;
+        self.accounts.get_or_load(&id, load).await
+    }
+
+    async fn load_session(&self, id: SessionId) -> StoreResult<Option<Arc<CachedSession>>> {
+        let load = async || {
+            let found = self.db.session().await?.login_sessions().find(id).await?;
+            Ok(found.map(CachedSession::from))
+        };
+        self.sessions.get_or_load(&id, load).await
     }
 
     /// To be called after every committed change of a key, for each of its

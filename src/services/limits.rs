@@ -91,12 +91,13 @@ impl LimitService {
         }
         let decision = match self.limiter.decide_in_memory(tiers, cost, None) {
             Some(decision) => decision,
-            None => self.limiter.decide(tiers, cost, None).await,
+            // Boxed, so that the hot path does not move what it does not use.
+            None => Box::pin(self.limiter.decide(tiers, cost, None)).await,
         };
         let decision = match (decision, key) {
             (Decision::NeedsSeed, Some(key)) => {
-                let seed = self.month_so_far(key).await?;
-                self.limiter.decide(tiers, cost, Some(seed)).await
+                let seed = Box::pin(self.month_so_far(key)).await?;
+                Box::pin(self.limiter.decide(tiers, cost, Some(seed))).await
             }
             (decision, _) => decision,
         };
