@@ -9,8 +9,8 @@ use validator::Validate;
 
 use super::{
     ApiRouter,
-    error::{ApiResult, Problem},
-    extract::{Json, JsonOrForm, LoginUser},
+    error::{ApiError, ApiResult, Problem},
+    extract::{Client, Json, JsonOrForm, LoginUser},
     secret::Secret,
     users::UserResponse,
     validate,
@@ -21,7 +21,10 @@ use crate::{
         id::UserId,
         user::{NewUser, Roles},
     },
-    services::logins::{Device, TokenPair},
+    services::{
+        accounts::AccountError,
+        logins::{Device, TokenPair},
+    },
 };
 
 /// Routes that need no credential.
@@ -53,6 +56,7 @@ pub struct RegisterRequest {
     /// Not one of the common ones.
     #[schema(value_type = String, format = "password", example = "correct horse battery",
         min_length = 8, max_length = 128)]
+    #[validate(custom(function = validate::new_password))]
     password: Secret,
     #[schema(example = "Ada Lovelace", max_length = 200)]
     #[validate(custom(function = validate::person_name))]
@@ -63,7 +67,10 @@ pub struct RegisterRequest {
 pub struct LoginRequest {
     /// Username or e-mail address.
     #[schema(example = "ada", max_length = 254)]
-    #[validate(length(max = 254, message = "must have at most 254 characters"))]
+    #[validate(
+        length(max = 254, message = "must have at most 254 characters"),
+        custom(function = validate::no_nul)
+    )]
     username: String,
     #[schema(value_type = String, format = "password", example = "correct horse battery",
         max_length = 1024)]
@@ -87,6 +94,7 @@ pub struct ChangePasswordRequest {
     current_password: Secret,
     #[schema(value_type = String, format = "password", example = "staple battery horse",
         min_length = 8, max_length = 128)]
+    #[validate(custom(function = validate::new_password))]
     new_password: Secret,
 }
 
@@ -210,7 +218,7 @@ async fn refresh_tokens(
     responses((status = NO_CONTENT)),
 )]
 async fn logout(State(state): State<AppState>, user: LoginUser) -> ApiResult<StatusCode> {
-    state.services.logins.end(user.id(), user.session).await?;
+    state.services.logins.log_out(user.id(), user.session).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -242,13 +250,19 @@ async fn logout_all(State(state): State<AppState>, user: LoginUser) -> ApiResult
 async fn change_password(
     State(state): State<AppState>,
     user: LoginUser,
+    Client(client): Client,
     Json(request): Json<ChangePasswordRequest>,
 ) -> ApiResult<StatusCode> {
-    let ChangePasswordRequest { current_password, new_password } = request;
+    let ChangePasswordRequest { current_password: Secret(current), new_password: Secret(new) } =
+        request;
     state
         .services
         .accounts
-        .change_password(user.id(), user.session, &current_password.0, &new_password.0)
-        .await?;
+        .change_password(user.id(), user.session, client.address, &current, &new)
+        .await
+        .map_err(|error| match error {
+            AccountError::Password(refusal) => ApiError::password("new_password", refusal),
+            error => error.into(),
+        })?;
     Ok(StatusCode::NO_CONTENT)
 }

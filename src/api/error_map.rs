@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, ErrorCode, FieldProblem};
 use crate::{
-    domain::{api_key::KeyRefusal, limit::Window},
+    domain::{api_key::KeyRefusal, limit::Window, password::PasswordRefusal},
     gateway::{GatewayError, UpstreamError, credentials::RepeatedField, upload::UploadFault},
     server::Fault,
     services::{
@@ -86,17 +86,26 @@ impl From<Saturated> for ApiError {
     }
 }
 
+impl ApiError {
+    /// A new password that cannot be taken, by the name of its field.
+    pub fn password(field: &str, refusal: PasswordRefusal) -> Self {
+        Self::invalid_fields(vec![FieldProblem {
+            field: field.to_owned(),
+            code: "password".to_owned(),
+            message: refusal.to_string(),
+        }])
+    }
+}
+
 impl From<AccountError> for ApiError {
     fn from(error: AccountError) -> Self {
         let code = match error {
             AccountError::Store(store) => return store.into(),
             AccountError::Hashing(hashing) => return hashing.into(),
-            AccountError::Password(refusal) => {
-                return Self::invalid_fields(vec![FieldProblem {
-                    field: "password".to_owned(),
-                    code: "password".to_owned(),
-                    message: refusal.to_string(),
-                }]);
+            AccountError::Password(refusal) => return Self::password("password", refusal),
+            AccountError::Throttled(state) => {
+                let detail = AccountError::Throttled(state).to_string();
+                return Self::limited(ErrorCode::LoginThrottled, detail, state);
             }
             AccountError::RegistrationClosed => ErrorCode::RegistrationClosed,
             AccountError::UsernameTaken => ErrorCode::UsernameTaken,

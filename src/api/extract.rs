@@ -292,11 +292,17 @@ fn malformed(error: &serde_json::Error) -> ApiError {
     ApiError::new(ErrorCode::InvalidJson, detail)
 }
 
-/// serde's texts name fields and types, never values of ours.
+/// serde's texts name fields and types, and the value that was found where it
+/// did not fit. That may be a secret, so only what was expected is passed on.
 fn wrong_field(path: &str, error: &dyn std::fmt::Display) -> ApiError {
     let field = if path == "." { "body" } else { path };
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
+    let shows_value = message.starts_with("invalid ") || message.starts_with("unknown variant ");
+    let message = match message.rfind("expected ") {
+        Some(at) if shows_value => &message[at..],
+        _ => message,
+    };
     ApiError::invalid_fields(vec![FieldProblem {
         field: field.to_owned(),
         code: "type".to_owned(),

@@ -11,7 +11,7 @@ use super::{
     ApiRouter,
     double_option::{self, DoubleOption},
     error::{ApiResult, Problem},
-    extract::{Caller, Json, LoginUser},
+    extract::{Caller, Client, Json, LoginUser},
     keys::KeyResponse,
     secret::Secret,
     sessions::SessionResponse,
@@ -175,8 +175,9 @@ async fn export_me(
 async fn delete_me(
     State(state): State<AppState>,
     user: LoginUser,
+    Client(client): Client,
     Json(request): Json<DeleteMeRequest>,
 ) -> ApiResult<StatusCode> {
-    state.services.accounts.delete(user.id(), &request.password.0).await?;
+    state.services.accounts.delete(user.id(), client.address, &request.password.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use validator::{ValidateEmail as _, ValidationError};
 
 use super::{double_option::DoubleOption, secret::Secret};
-use crate::domain::user::is_username;
+use crate::domain::{password, user::is_username};
 
 fn rule(holds: bool, code: &'static str, message: &'static str) -> Result<(), ValidationError> {
     if holds {
@@ -30,6 +30,22 @@ pub(super) fn username(text: &str) -> Result<(), ValidationError> {
 pub(super) fn person_name(text: &str) -> Result<(), ValidationError> {
     let holds = text.chars().count() <= 200 && !text.chars().any(char::is_control);
     rule(holds, "length", "must have at most 200 characters, none of them control characters")
+}
+
+/// Text that something is looked up by. Postgres has no NUL in texts, and would
+/// call a question with one a fault.
+pub(super) fn no_nul(text: &str) -> Result<(), ValidationError> {
+    rule(!text.contains('\0'), "nul", "must not contain the character NUL")
+}
+
+/// A password that is to be set, by the rules that hold in every
+/// configuration: looked at here, so that it is named with the other bad fields.
+pub(super) fn new_password(password: &Secret) -> Result<(), ValidationError> {
+    password::check(password.0.expose_secret(), password::MIN_CHARS).map_err(|refusal| {
+        let mut error = ValidationError::new("password");
+        error.message = Some(Cow::Owned(refusal.to_string()));
+        error
+    })
 }
 
 /// A password that is checked, not set: bounded, since all of it is hashed.

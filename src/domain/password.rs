@@ -7,6 +7,8 @@ use std::{borrow::Cow, collections::HashSet, sync::LazyLock};
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
+/// Fewest characters of a password; the configuration may ask for more.
+pub const MIN_CHARS: usize = 8;
 /// Most characters of a password. Enough for any passphrase; a bound, because
 /// every byte of it is hashed.
 pub const MAX_CHARS: usize = 128;

@@ -114,24 +114,24 @@ impl<'c> RefreshTokens<'c> {
             .map(|done| done.rows_affected() == 1))
     }
 
-    /// Replaces the successor of a spent token, for a client that never got
-    /// the answer; `false` if another caller replaced it first.
+    /// Replaces a successor that nobody used in all tokens of the session that
+    /// name it; `false` if there is none such.
     pub async fn relink(
         &mut self,
-        id: RefreshTokenId,
+        session: SessionId,
         old: RefreshTokenId,
         new: RefreshTokenId,
     ) -> StoreResult<bool> {
         const SQL: &str = "
             UPDATE refresh_tokens SET successor_id = $3
-            WHERE id = $1 AND successor_id = $2";
+            WHERE session_id = $1 AND successor_id = $2";
 
         on_conn!(self.conn, |conn| sqlx::query(SQL)
-            .bind(id)
+            .bind(session)
             .bind(old)
             .bind(new)
             .execute(conn)
             .await
-            .map(|done| done.rows_affected() == 1))
+            .map(|done| done.rows_affected() > 0))
     }
 }

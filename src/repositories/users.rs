@@ -205,8 +205,9 @@ impl<'c> Users<'c> {
             .await)
     }
 
-    /// Replaces the hash of an unchanged password by a stronger one; `false`
-    /// when the password was changed meanwhile. The version stays.
+    /// Replaces the hash of an unchanged password by a stronger one or by
+    /// itself; `false` when the password was changed meanwhile. It cannot be
+    /// until the transaction ends. The version stays.
     pub async fn replace_hash(&mut self, id: UserId, old: &str, new: &str) -> StoreResult<bool> {
         const SQL: &str =
             "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";

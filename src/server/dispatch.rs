@@ -9,10 +9,13 @@ use axum::{Router, response::IntoResponse};
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Version,
-    header::{ALLOW, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version,
+    header::{
+        ALLOW, CONNECTION, CONTENT_LENGTH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    },
     request::Parts,
 };
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
@@ -98,9 +101,12 @@ impl Dispatcher {
             upstream: None,
         });
         let version = parts.version;
+        let head = parts.method == Method::HEAD;
         let path = match path {
             Ok(path) => path,
-            Err(fault) => return finish(refuse(fault, version), &client, at, uri.path(), flight),
+            Err(fault) => {
+                return finish(refuse(fault, version), &client, at, uri.path(), head, flight);
+            }
         };
         let answer = if let Some(route) = self.places.route(&path, |path| (self.ours)(path)) {
             let arrival =
@@ -110,7 +116,7 @@ impl Dispatcher {
             parts.uri = path_and_query(&uri, &path).into();
             self.api(parts, body, client.clone(), &mut flight).await
         };
-        finish(answer, &client, at, &path, flight)
+        finish(answer, &client, at, &path, head, flight)
     }
 
     /// Who asks, and what is wrong with how the host is named.
@@ -244,6 +250,7 @@ fn finish(
     client: &ClientInfo,
     at: DateTime<Utc>,
     path: &str,
+    to_head: bool,
     mut flight: Flight,
 ) -> Response<Tracked> {
     match answer {
@@ -252,9 +259,23 @@ fn finish(
             response.map(|body| Tracked::new(Inner::Proxied(body), flight))
         }
         Answer::Api(mut response) => {
+            let is_problem = response.extensions().get::<ApiError>().is_some();
             complete(&mut response, &client.request_id, path, at);
+            if is_problem && to_head {
+                take_body(&mut response);
+            }
             flight.answered(response.status());
             response.map(|body| Tracked::new(Inner::Api(body), flight))
         }
+    }
+}
+
+/// Leaves of a body its length: an answer to `HEAD` has none, and over HTTP/2
+/// hyper would send it.
+fn take_body(response: &mut axum::response::Response) {
+    let length = response.body().size_hint().exact();
+    *response.body_mut() = axum::body::Body::empty();
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }

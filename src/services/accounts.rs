@@ -1,10 +1,10 @@
 //! Accounts: made, read, changed, exported, deleted.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use secrecy::SecretString;
 
-use super::{CredentialCache, Passwords, passwords::PasswordError};
+use super::{CredentialCache, Passwords, login_throttle::LoginThrottle, passwords::PasswordError};
 /// What accounts can be listed by.
 pub use crate::repositories::UserFilter;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         api_key::ApiKey,
         clock::SharedClock,
         id::{SessionId, UserId},
+        limit::TierState,
         login::LoginSession,
         page::{Page, PageRequest},
         password::{self, PasswordRefusal},
@@ -34,6 +35,8 @@ pub enum AccountError {
     Password(#[from] PasswordRefusal),
     #[error("the current password is wrong")]
     WrongPassword,
+    #[error("too many wrong passwords")]
+    Throttled(TierState),
     #[error("this is the last admin")]
     LastAdmin,
     #[error("no such user")]
@@ -89,6 +92,7 @@ pub struct AccountService {
     clock: SharedClock,
     cache: CredentialCache,
     passwords: Arc<Passwords>,
+    throttle: LoginThrottle,
     registration: Registration,
     password_min: usize,
 }
@@ -99,10 +103,11 @@ impl AccountService {
         clock: SharedClock,
         cache: CredentialCache,
         passwords: Arc<Passwords>,
+        throttle: LoginThrottle,
         config: &AuthConfig,
     ) -> Self {
         let (registration, password_min) = (config.registration, config.password_min_length);
-        Self { db, clock, cache, passwords, registration, password_min }
+        Self { db, clock, cache, passwords, throttle, registration, password_min }
     }
 
     /// Makes an account for whoever asks, where registration is open.
@@ -190,10 +195,11 @@ impl AccountService {
         &self,
         id: UserId,
         keep: SessionId,
+        address: IpAddr,
         current: &SecretString,
         new: &SecretString,
     ) -> Result<(), AccountError> {
-        self.confirm(id, current).await?;
+        self.confirm(id, address, current).await?;
         self.store_password(id, Some(keep), new).await
     }
 
@@ -278,8 +284,13 @@ impl AccountService {
 
     /// Deletes the account with its keys and logins. Usage stays, under an id
     /// that leads nowhere. The last admin cannot go.
-    pub async fn delete(&self, id: UserId, password: &SecretString) -> Result<(), AccountError> {
-        self.confirm(id, password).await?;
+    pub async fn delete(
+        &self,
+        id: UserId,
+        address: IpAddr,
+        password: &SecretString,
+    ) -> Result<(), AccountError> {
+        self.confirm(id, address, password).await?;
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         tx.settings().lock(ADMINS, now).await?;
@@ -299,10 +310,21 @@ impl AccountService {
         Ok(())
     }
 
-    async fn confirm(&self, id: UserId, password: &SecretString) -> Result<(), AccountError> {
+    async fn confirm(
+        &self,
+        id: UserId,
+        address: IpAddr,
+        password: &SecretString,
+    ) -> Result<(), AccountError> {
+        let attempt =
+            self.throttle.charge_owner(id, address).await.map_err(AccountError::Throttled)?;
         let hash = self.db.session().await?.users().password_hash(id).await?;
         let verdict = self.passwords.verify(password, hash.as_deref()).await?;
-        if verdict.matches { Ok(()) } else { Err(AccountError::WrongPassword) }
+        if !verdict.matches {
+            return Err(AccountError::WrongPassword);
+        }
+        self.throttle.give_back(&attempt).await;
+        Ok(())
     }
 
     fn check_password(&self, password: &SecretString) -> Result<(), PasswordRefusal> {

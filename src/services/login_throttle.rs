@@ -19,6 +19,7 @@ use crate::{
     cache::Limiter,
     domain::{
         address::network_of,
+        id::UserId,
         limit::{Decision, Subject, Tier, TierState, Window},
     },
 };
@@ -65,6 +66,13 @@ impl LoginThrottle {
             Decision::Refused(state) => Err(state),
             Decision::Admitted(_) | Decision::NeedsSeed => Ok(Attempt { tiers }),
         }
+    }
+
+    /// The same for somebody who is logged in and has to give the password
+    /// again: whoever took a session over must not guess it without end.
+    pub async fn charge_owner(&self, user: UserId, address: IpAddr) -> Result<Attempt, TierState> {
+        // No login name begins so, so nobody can use up another's attempts.
+        self.charge(&format!("\0{user}"), address, false).await
     }
 
     /// The password was right: the attempt does not count.

@@ -121,10 +121,10 @@ impl LoginService {
             return Err(LoginError::Invalid);
         };
         self.throttle.give_back(&attempt).await;
-        if verdict.outdated {
-            self.rehash(user.id, &hash, password).await?;
-        }
-        self.begin_session(user, device).await
+        // The parameters may have been raised since the password was set.
+        let renewed =
+            if verdict.outdated { Some(self.passwords.hash(password).await?) } else { None };
+        self.begin_session(user, &hash, renewed.as_deref(), device).await
     }
 
     /// Exchanges a refresh token for a new pair; see [`refresh`].
@@ -143,6 +143,15 @@ impl LoginService {
                 self.cache.sessions_ended(&[(session_id, version)]).await;
                 Err(LoginError::InvalidRefresh)
             }
+        }
+    }
+
+    /// Ends the session that asks for it. It may have ended meanwhile, which is
+    /// as good.
+    pub async fn log_out(&self, user: UserId, session: SessionId) -> Result<(), LoginError> {
+        match self.end(user, session).await {
+            Err(LoginError::NoSession) => Ok(()),
+            ended => ended,
         }
     }
 
@@ -184,7 +193,15 @@ impl LoginService {
         }
     }
 
-    async fn begin_session(&self, user: User, device: &Device) -> Result<TokenPair, LoginError> {
+    /// `checked` is the hash that the password was compared with, `renewed` the
+    /// one to keep instead.
+    async fn begin_session(
+        &self,
+        user: User,
+        checked: &str,
+        renewed: Option<&str>,
+        device: &Device,
+    ) -> Result<TokenPair, LoginError> {
         let now = self.clock.now();
         let session = LoginSession {
             id: SessionId::new(now),
@@ -208,6 +225,12 @@ impl LoginService {
             successor_id: None,
         };
         let mut tx = self.db.begin().await?;
+        // Written even if it is the same: a change of the password waits for
+        // this transaction and then ends its session, or it came first and the
+        // password that was checked is none any more.
+        if !tx.users().replace_hash(user.id, checked, renewed.unwrap_or(checked)).await? {
+            return Err(LoginError::Invalid);
+        }
         tx.login_sessions().insert(&session).await?;
         tx.refresh_tokens().insert(&record).await?;
         let ended = tx.login_sessions().end_oldest(user.id, MAX_SESSIONS, now).await?;
@@ -232,20 +255,5 @@ impl LoginService {
             aud: self.keyring.audience().to_owned(),
         };
         TokenPair { access_token: self.keyring.sign(&claims), expires_in, refresh_token, user }
-    }
-
-    /// The parameters were raised since the password was set.
-    async fn rehash(
-        &self,
-        user: UserId,
-        old: &str,
-        password: &SecretString,
-    ) -> Result<(), LoginError> {
-        let new = self.passwords.hash(password).await?;
-        let mut tx = self.db.begin().await?;
-        // `false` when the password was changed meanwhile; then nothing is due.
-        let _replaced = tx.users().replace_hash(user, old, &new).await?;
-        tx.commit().await?;
-        Ok(())
     }
 }

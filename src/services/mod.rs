@@ -22,6 +22,7 @@ pub mod usage;
 
 use std::sync::Arc;
 
+use self::login_throttle::LoginThrottle;
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
@@ -79,6 +80,7 @@ impl Services {
             clock.clone(),
             cache.clone(),
             passwords.clone(),
+            LoginThrottle::new(limiter.clone()),
             &config.auth,
         ));
         Self {

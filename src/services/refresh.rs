@@ -100,9 +100,10 @@ async fn succeed(
     }
     let Some(unheard) = token.successor_id else { return Ok(false) };
     // The lost answer's token dies, in one statement with the question whether
-    // it was used.
+    // it was used. All that led to it lead to the new one, itself included: of
+    // many exchanges at once a client may have kept any answer.
     Ok(tx.refresh_tokens().spend(unheard, next, now).await?
-        && tx.refresh_tokens().relink(token.id, unheard, next).await?)
+        && tx.refresh_tokens().relink(token.session_id, unheard, next).await?)
 }
 
 async fn end_session(

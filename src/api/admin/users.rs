@@ -13,6 +13,7 @@ use crate::{
         extract::{Admin, Json, Moderator, Path, Query},
         page::{PageQuery, PageResponse},
         users::UserResponse,
+        validate,
     },
     app::AppState,
     domain::{id::UserId, user::Role},
@@ -46,7 +47,10 @@ impl From<RoleName> for Role {
 pub struct ListUsersQuery {
     /// Part of the username or e-mail address, without regard to case.
     #[param(example = "ada")]
-    #[validate(length(max = 100, message = "must have at most 100 characters"))]
+    #[validate(
+        length(max = 100, message = "must have at most 100 characters"),
+        custom(function = validate::no_nul)
+    )]
     q: Option<String>,
     #[param(inline)]
     role: Option<RoleName>,

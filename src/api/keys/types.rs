@@ -11,7 +11,10 @@ use validator::Validate;
 
 use super::usage::KeyUsageResponse;
 use crate::{
-    api::double_option::{self, DoubleOption},
+    api::{
+        double_option::{self, DoubleOption},
+        validate,
+    },
     domain::{
         api_key::ApiKey,
         id::{ApiKeyId, UserId},
@@ -159,7 +162,10 @@ pub struct ListKeysQuery {
     is_active: Option<bool>,
     /// Part of the name or the prefix, without regard to case.
     #[param(example = "ci")]
-    #[validate(length(max = 100, message = "must have at most 100 characters"))]
+    #[validate(
+        length(max = 100, message = "must have at most 100 characters"),
+        custom(function = validate::no_nul)
+    )]
     q: Option<String>,
 }
 

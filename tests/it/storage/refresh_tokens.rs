@@ -36,19 +36,29 @@ async fn a_token_is_found_by_its_digest_and_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_token_is_spent_once_and_relinked_from_the_successor_it_has() {
+async fn a_token_is_spent_once_and_relinked_with_all_that_have_its_successor() {
     let store = Store::fresh().await;
     let token = stored(&store).await;
+    let other = refresh_token(token.session_id);
+    let bob = store.user("bob").await;
+    let stranger = refresh_token(store.session(bob.id, epoch()).await.id);
     let [first, second, third] = std::array::from_fn(|_| RefreshTokenId::new(epoch()));
     let mut tx = store.begin().await;
     let mut tokens = tx.refresh_tokens();
-    assert!(!tokens.relink(token.id, first, second).await.unwrap());
+    let session = token.session_id;
+    tokens.insert(&other).await.unwrap();
+    tokens.insert(&stranger).await.unwrap();
+    assert!(!tokens.relink(session, first, second).await.unwrap());
     assert!(tokens.spend(token.id, first, at(5)).await.unwrap());
+    assert!(tokens.spend(other.id, first, at(5)).await.unwrap());
+    assert!(tokens.spend(stranger.id, first, at(5)).await.unwrap());
     assert!(!tokens.spend(token.id, second, at(6)).await.unwrap());
-    assert!(tokens.relink(token.id, first, second).await.unwrap());
-    assert!(!tokens.relink(token.id, first, third).await.unwrap());
-    let found = tokens.find(token.id).await.unwrap().unwrap();
-    assert_eq!((found.spent_at, found.successor_id), (Some(at(5)), Some(second)));
+    assert!(tokens.relink(session, first, second).await.unwrap());
+    assert!(!tokens.relink(session, first, third).await.unwrap());
+    for (id, successor) in [(token.id, second), (other.id, second), (stranger.id, first)] {
+        let found = tokens.find(id).await.unwrap().unwrap();
+        assert_eq!((found.spent_at, found.successor_id), (Some(at(5)), Some(successor)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -21,6 +21,10 @@ use super::{Answer, Client, TestDatabase};
 
 pub const PASSWORD: &str = "correct horse battery";
 
+/// No limits by address.
+pub const UNLIMITED: [(&str, &str); 2] =
+    [("RATE_LIMIT_PER_MINUTE", "0"), ("RATE_LIMIT_PER_HOUR", "0")];
+
 pub struct TestApp {
     pub app: Arc<App>,
     pub base: String,
@@ -59,6 +63,12 @@ impl TestApp {
     pub async fn configured<const N: usize>(settings: [(&'static str, &str); N]) -> Self {
         let settings = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
         Self::with(Options { settings, ..Options::default() }).await
+    }
+
+    /// Without limits by address, for tests that ask more often than a stranger
+    /// may. Guesses at passwords are limited still.
+    pub async fn unlimited() -> Self {
+        Self::configured(UNLIMITED).await
     }
 
     /// With a clock that stands still until the test moves it. Limits in Redis
@@ -139,6 +149,11 @@ impl TestApp {
         Client::new(&self.base).with("x-forwarded-for", &self.address.to_string())
     }
 
+    /// Somebody who comes from another address.
+    pub fn anonymous_from(&self, address: &str) -> Client {
+        Client::new(&self.base).with("x-forwarded-for", address)
+    }
+
     /// Registers `name` and logs in.
     pub async fn user(&self, name: &str) -> Client {
         self.register(name).await;
@@ -191,11 +206,14 @@ fn config(settings: Vec<(&'static str, String)>) -> Config {
     let mut environment: Vec<(String, String)> =
         base.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     environment.extend(settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let costs_are_given = environment.iter().any(|(name, _)| name.starts_with("AUTH_ARGON2_"));
     let sources = Sources { environment: environment.into_iter().collect(), ..Sources::default() };
     let mut config = Config::load(&sources).unwrap();
-    // Far below what the configuration accepts: a test is not a safe.
-    config.auth.argon2_memory_kib = 64;
-    config.auth.argon2_passes = 1;
+    if !costs_are_given {
+        // Far below what the configuration accepts: a test is not a safe.
+        config.auth.argon2_memory_kib = 64;
+        config.auth.argon2_passes = 1;
+    }
     if config.redis.is_none()
         && let Ok(url) = std::env::var("TEST_REDIS_URL")
     {

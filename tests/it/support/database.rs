@@ -2,7 +2,7 @@
 //! database on the server that `TEST_DATABASE_URL` names
 //! (`postgres://user@host:port/any_database`). Gone when dropped.
 
-use secrecy::ExposeSecret;
+use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tollgate::{config::DatabaseConfig, repositories::Database};
@@ -37,6 +37,19 @@ impl TestDatabase {
             }
         };
         DatabaseConfig { url: url.into(), max_connections: 8 }
+    }
+
+    /// Changes what no service would: for tests that need a state of before.
+    pub async fn execute(&self, sql: &'static str) {
+        let url = self.config().url;
+        match self {
+            Self::Sqlite(_) => {
+                let mut connection = SqliteConnection::connect(url.expose_secret()).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Postgres { .. } => execute(url.expose_secret(), sql.to_owned()).await.unwrap(),
+        }
     }
 
     /// Opened, without tables.

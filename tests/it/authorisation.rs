@@ -1,0 +1,386 @@
+//! Who may do what: every operation of the document by every kind of caller
+//! (RELIABILITY G-106), and what nobody may say (G-107).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Client, PASSWORD, TestApp, some_address, unique};
+
+/// Statuses in the order of [`CALLERS`].
+type Row = (&'static str, [u16; 6]);
+
+const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin", "key"];
+
+/// A route that is new must be entered here.
+const TABLE: [Row; 32] = [
+    ("get_jwks", [200, 200, 200, 200, 200, 200]),
+    ("get_health", [200, 200, 200, 200, 200, 200]),
+    ("get_liveness", [200, 200, 200, 200, 200, 200]),
+    ("get_readiness", [200, 200, 200, 200, 200, 200]),
+    ("get_metrics", [200, 200, 200, 200, 200, 200]),
+    ("register", [201, 201, 201, 201, 201, 201]),
+    ("login", [200, 200, 200, 200, 200, 200]),
+    ("refresh_tokens", [200, 200, 200, 200, 200, 200]),
+    ("verify_key", [200, 200, 200, 200, 200, 200]),
+    ("logout", [401, 204, 204, 204, 204, 403]),
+    ("logout_all", [401, 204, 204, 204, 204, 403]),
+    ("change_password", [401, 204, 204, 204, 204, 403]),
+    ("list_sessions", [401, 200, 200, 200, 200, 403]),
+    ("end_session", [401, 204, 404, 404, 404, 403]),
+    ("get_me", [401, 200, 200, 200, 200, 200]),
+    ("update_me", [401, 200, 200, 200, 200, 403]),
+    ("delete_me", [401, 204, 204, 204, 204, 403]),
+    ("export_me", [401, 200, 200, 200, 200, 403]),
+    ("list_keys", [401, 200, 200, 200, 200, 403]),
+    ("create_key", [401, 201, 201, 201, 201, 403]),
+    ("get_key", [401, 200, 404, 200, 200, 403]),
+    ("update_key", [401, 200, 404, 404, 200, 403]),
+    ("delete_key", [401, 204, 404, 404, 204, 403]),
+    ("rotate_key", [401, 200, 404, 404, 200, 403]),
+    ("get_usage", [401, 200, 200, 200, 200, 200]),
+    ("get_usage_of_all", [401, 403, 403, 200, 200, 403]),
+    ("list_requests", [401, 200, 200, 200, 200, 200]),
+    ("proxy_get", [401, 200, 200, 200, 200, 200]),
+    ("proxy_post", [401, 200, 200, 200, 200, 200]),
+    ("list_users", [401, 403, 403, 200, 200, 403]),
+    ("get_user", [401, 403, 403, 200, 200, 403]),
+    ("update_user", [401, 403, 403, 403, 200, 403]),
+];
+
+struct Operation {
+    id: String,
+    method: Method,
+    path: String,
+    document: Value,
+}
+
+fn operations() -> Vec<Operation> {
+    let document = serde_json::to_value(tollgate::api::document()).unwrap();
+    let mut all = vec![];
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            all.push(Operation {
+                id: operation["operationId"].as_str().unwrap().to_owned(),
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                document: operation.clone(),
+            });
+        }
+    }
+    all
+}
+
+/// People, made anew for every cell: an operation may end them.
+struct Cast {
+    owner: String,
+    pair: Answer,
+    key: Answer,
+    caller: Client,
+}
+
+async fn make(app: &TestApp, name: &str, role: Option<&str>) -> Answer {
+    let id = app.register(name).await.text("id").to_owned();
+    if let Some(role) = role {
+        let path = format!("/api/v1/admin/users/{id}");
+        let roles = json!({ "roles": ["user", role] });
+        app.admin().await.patch(&path, roles).await.expect(200);
+    }
+    app.login(name, PASSWORD).await.expect(200)
+}
+
+async fn cast(app: &TestApp, caller: &str) -> Cast {
+    let owner = unique("owner");
+    let pair = make(app, &owner, None).await;
+    let client = app.anonymous().with_bearer(pair.text("access_token"));
+    let key = client.post("/api/v1/keys", json!({ "name": "k" })).await.expect(201);
+    let bearer = |pair: &Answer| app.anonymous().with_bearer(pair.text("access_token"));
+    let caller = match caller {
+        "anonymous" => app.anonymous(),
+        "owner" => client,
+        "other" => bearer(&make(app, &unique("other"), None).await),
+        "moderator" => bearer(&make(app, &unique("mo"), Some("moderator")).await),
+        "admin" => bearer(&make(app, &unique("boss"), Some("admin")).await),
+        _ => app.anonymous().with_key(key.text("key")),
+    };
+    Cast { owner, pair, key, caller }
+}
+
+/// What to ask so that only the caller decides about the answer.
+fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) {
+    let session = crate::jwt::part(cast.pair.text("access_token"), 1)["sid"].clone();
+    let id = match operation {
+        "end_session" => session.as_str().map(str::to_owned),
+        "get_user" | "update_user" => Some(cast.pair.text("user_id").to_owned()),
+        _ => Some(cast.key.text("id").to_owned()),
+    };
+    let name = unique("new");
+    let body = match operation {
+        "register" => json!({ "username": name, "email": format!("{name}@example.com"),
+            "password": PASSWORD }),
+        "login" => json!({ "username": cast.owner, "password": PASSWORD }),
+        "refresh_tokens" => json!({ "refresh_token": cast.pair.text("refresh_token") }),
+        "verify_key" => json!({ "key": cast.key.text("key") }),
+        "change_password" => {
+            json!({ "current_password": PASSWORD, "new_password": "staple battery horse" })
+        }
+        "update_me" => json!({ "full_name": "New" }),
+        "delete_me" => json!({ "password": PASSWORD }),
+        "create_key" | "update_key" => json!({ "name": "new" }),
+        "update_user" => json!({ "is_active": true }),
+        "proxy_post" => json!({}),
+        _ => return (id, None),
+    };
+    (id, Some(body))
+}
+
+async fn ask(
+    client: &Client,
+    operation: &Operation,
+    prefix: &str,
+    id: &str,
+    body: Option<&Value>,
+) -> Answer {
+    let path = operation.path.replace("{id}", id).replace("{path}", "hello");
+    let path = match path.strip_prefix("/api/v1/") {
+        Some(rest) => format!("{prefix}/{rest}"),
+        None => path,
+    };
+    match body {
+        Some(body) => client.json(operation.method.clone(), &path, body).await,
+        None => client.send(operation.method.clone(), &path, None, Bytes::new()).await,
+    }
+}
+
+#[tokio::test]
+async fn every_operation_answers_every_caller_as_declared() {
+    let app = TestApp::unlimited().await;
+    let table: BTreeMap<&str, [u16; 6]> = TABLE.into_iter().collect();
+    let operations = operations();
+    assert_eq!(table.len(), TABLE.len(), "an operation stands twice");
+    for operation in &operations {
+        let row = table.get(operation.id.as_str());
+        let row = row.unwrap_or_else(|| panic!("{} is not in the table", operation.id));
+        for (at, (caller, expected)) in CALLERS.into_iter().zip(*row).enumerate() {
+            // Both prefixes over the whole, each cell by one of them.
+            let prefix = ["/api/v1", "/api"][(at + operation.id.len()) % 2];
+            let cast = cast(&app, caller).await;
+            let (id, body) = request(&operation.id, &cast);
+            let id = id.unwrap_or_default();
+            let answer = ask(&cast.caller, operation, prefix, &id, body.as_ref()).await;
+            let cell = format!("{} as {caller} at {prefix}", operation.id);
+            assert_eq!(answer.status.as_u16(), expected, "{cell}: {answer:?}");
+            let responses = operation.document["responses"].as_object().unwrap();
+            assert!(
+                responses.contains_key(&expected.to_string()) || responses.contains_key("default"),
+                "{cell}: {expected} is not in the document"
+            );
+            let code = match expected {
+                401 => "unauthenticated",
+                404 => "not_found",
+                403 if caller == "key" => "login_required",
+                403 => "role_required",
+                _ => continue,
+            };
+            answer.expect_problem(expected, code);
+        }
+    }
+    assert_eq!(table.len(), operations.len(), "the table has more than the document");
+}
+
+#[tokio::test]
+async fn a_strangers_id_is_answered_like_one_that_does_not_exist() {
+    let app = TestApp::unlimited().await;
+    let mut seen = 0;
+    for operation in operations().iter().filter(|operation| operation.path.contains("{id}")) {
+        for caller in ["other", "moderator"] {
+            let row = TABLE.iter().find(|(id, _)| *id == operation.id).unwrap().1;
+            let at = CALLERS.iter().position(|name| *name == caller).unwrap();
+            if row[at] != 404 {
+                continue;
+            }
+            let cast = cast(&app, caller).await;
+            let (foreign, body) = request(&operation.id, &cast);
+            let (foreign, missing) = (foreign.unwrap(), uuid::Uuid::now_v7().to_string());
+            let mut answers = vec![];
+            for id in [foreign, missing] {
+                let answer = ask(&cast.caller, operation, "/api", &id, body.as_ref()).await;
+                let mut answer = answer.expect(404);
+                let fields = answer.json.as_object_mut().unwrap();
+                fields.remove("request_id").unwrap();
+                assert!(fields.remove("instance").unwrap().to_string().contains(&id));
+                let headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+                answers.push((answer.json, headers));
+            }
+            assert_eq!(answers[0], answers[1], "{}", operation.id);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 7);
+}
+
+/// Lists and sums hold what is mine, whatever the query asks for.
+#[tokio::test]
+async fn no_query_opens_somebody_elses_things() {
+    let app = TestApp::unlimited().await;
+    let (ada, grace) = (app.user("ada").await, app.user("grace").await);
+    let (id, _) = app.key(&grace, json!({ "name": "of grace" })).await;
+    grace.get("/api/v1/proxy/secret-path").await.expect(200);
+    app.flush().await;
+    let grace_id = grace.get("/api/v1/users/me").await.text("id").to_owned();
+    for path in [
+        format!("/api/v1/keys?user_id={grace_id}"),
+        "/api/v1/keys?q=of".to_owned(),
+        format!("/api/v1/usage?user_id={grace_id}"),
+        format!("/api/v1/usage?key_id={id}&group_by=key"),
+        format!("/api/v1/usage/requests?user_id={grace_id}"),
+        "/api/v1/usage/requests?all=false".to_owned(),
+        "/api/v1/auth/sessions".to_owned(),
+    ] {
+        let answer = ada.get(&path).await;
+        let text = String::from_utf8_lossy(&answer.body);
+        assert!(answer.status.as_u16() < 500, "{path}");
+        for theirs in [&grace_id, &id, "of grace", "secret-path"] {
+            assert!(!text.contains(theirs), "{path}: {text}");
+        }
+        if let Some(totals) = answer.json.get("totals") {
+            assert_eq!(totals["requests"], 0, "{path}");
+        }
+    }
+    ada.get("/api/v1/usage/requests?all=true").await.expect_problem(403, "role_required");
+    let body = json!({ "name": "k", "user_id": grace_id });
+    ada.post("/api/v1/keys", body).await.expect_problem(403, "role_required");
+    let listed = grace.get("/api/v1/keys").await.expect(200);
+    assert_eq!(listed.json["items"].as_array().unwrap().len(), 1);
+}
+
+/// Of several credentials every one must be good.
+#[tokio::test]
+async fn one_bad_credential_spoils_the_others() {
+    let app = TestApp::unlimited().await;
+    app.register("ada").await;
+    let pair = app.login("ada", PASSWORD).await.expect(200);
+    let ada = app.anonymous().with_bearer(pair.text("access_token"));
+    let (_, key) = app.key(&ada, json!({ "name": "k" })).await;
+    let wrong_key = format!("tg_{}", "0".repeat(49));
+    for path in ["/api/v1/users/me", "/api/v1/proxy/x"] {
+        key.with_bearer(pair.text("access_token")).get(path).await.expect(200);
+        for bad in [
+            ada.with_key(&wrong_key),
+            ada.with_key(""),
+            key.with_bearer("x.y.z"),
+            key.with_bearer(&wrong_key),
+            ada.with("x-access-token", "tga_x"),
+            ada.with("x-access-token", ""),
+        ] {
+            bad.get(path).await.expect_problem(401, "invalid_credential");
+        }
+        let twice = ada.with_bearer(pair.text("access_token"));
+        twice.get(path).await.expect_problem(400, "duplicate_credential");
+    }
+}
+
+/// Names that say who somebody is or what he has.
+const FORBIDDEN: [&str; 22] = [
+    "role",
+    "roles",
+    "is_admin",
+    "admin",
+    "user_id",
+    "userId",
+    "owner_id",
+    "id",
+    "balance",
+    "balance_minor",
+    "price",
+    "is_active",
+    "is_superuser",
+    "verified",
+    "version",
+    "password_hash",
+    "created_at",
+    "key",
+    "prefix",
+    "hash",
+    "last_used_at",
+    "__proto__",
+];
+
+#[tokio::test]
+async fn a_field_that_is_not_the_callers_to_set_is_refused() {
+    let app = TestApp::unlimited().await;
+    let document = serde_json::to_value(tollgate::api::document()).unwrap();
+    let mut refused = 0;
+    for operation in operations() {
+        let schema = &operation.document["requestBody"]["content"]["application/json"]["schema"];
+        if schema.is_null() || operation.id == "login" {
+            continue;
+        }
+        let schema = schema.to_string();
+        let (_, name) = schema.split_once("#/components/schemas/").unwrap();
+        let (name, _) = name.split_once('"').unwrap();
+        let allowed = &document["components"]["schemas"][name]["properties"];
+        let caller = if operation.id == "update_user" { "admin" } else { "owner" };
+        let cast = cast(&app, caller).await;
+        let (id, body) = request(&operation.id, &cast);
+        let (id, body) = (id.unwrap(), body.unwrap_or_else(|| json!({})));
+        for field in FORBIDDEN.iter().filter(|field| allowed.get(field).is_none()) {
+            let mut body = body.clone();
+            body[*field] = json!("admin");
+            let answer = ask(&cast.caller, &operation, "/api/v1", &id, Some(&body)).await;
+            let answer = answer.expect_problem(422, "validation_failed");
+            let text = answer.json["errors"].to_string();
+            assert!(text.contains(field), "{}: {text}", operation.id);
+            refused += 1;
+        }
+        let me = app.login(&cast.owner, PASSWORD).await.expect(200);
+        assert_eq!(me.json["user"]["roles"], json!(["user"]), "{}", operation.id);
+        assert_eq!(me.json["user"]["full_name"], Value::Null);
+    }
+    assert!(refused > 150, "{refused}");
+}
+
+/// The login alone lets unknown fields be, as form clients send some. They
+/// have no effect.
+#[tokio::test]
+async fn a_login_with_more_fields_gives_no_more_rights() {
+    let app = TestApp::unlimited().await;
+    let name = unique("ada");
+    app.register(&name).await;
+    for field in FORBIDDEN {
+        let mut body = json!({ "username": name, "password": PASSWORD });
+        body[field] = json!(["admin"]);
+        let client = app.anonymous_from(&some_address());
+        let pair = client.post("/api/v1/auth/login", body).await.expect(200);
+        assert_eq!(pair.json["user"]["roles"], json!(["user"]), "{field}");
+        let token = crate::jwt::part(pair.text("access_token"), 1);
+        assert_eq!(token["roles"], json!(["user"]), "{field}");
+    }
+}
+
+/// What a path does not have is 405 and says what it has.
+#[tokio::test]
+async fn methods_that_are_not_in_the_document_do_not_exist() {
+    let app = TestApp::unlimited().await;
+    let admin = app.admin().await;
+    let mut paths: BTreeMap<String, Vec<Method>> = BTreeMap::new();
+    for operation in operations() {
+        paths.entry(operation.path).or_default().push(operation.method);
+    }
+    for (path, methods) in paths.into_iter().filter(|(path, _)| !path.contains("{path}")) {
+        let path = path.replace("{id}", &uuid::Uuid::now_v7().to_string());
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            if methods.contains(&method) {
+                continue;
+            }
+            let answer = admin.json(method.clone(), &path, &json!({})).await;
+            let answer = answer.expect_problem(405, "method_not_allowed");
+            for method in &methods {
+                assert!(answer.header("allow").contains(method.as_str()), "{answer:?}");
+            }
+            assert!(!answer.header("allow").split(',').any(|name| name == method.as_str()));
+        }
+    }
+}
