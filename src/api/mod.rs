@@ -173,7 +173,7 @@ fn cors(allowed: &[axum::http::HeaderValue]) -> CorsLayer {
             HeaderName::from_static("idempotency-key"),
         ])
         .expose_headers(exposed.map(HeaderName::from_static))
-        .max_age(std::time::Duration::from_secs(600))
+        .max_age(std::time::Duration::from_mins(10))
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ pub(super) fn presented_password(password: &Secret) -> Result<(), ValidationErro
     rule(holds, "length", "must have at most 1024 bytes")
 }
 
+#[expect(clippy::ref_option, reason = "what the derived validation calls it with")]
 pub(super) fn optional_person_name(text: &DoubleOption<String>) -> Result<(), ValidationError> {
     text.iter().flatten().try_for_each(|text| person_name(text))
 }

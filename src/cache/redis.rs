@@ -287,8 +287,9 @@ impl RedisStore {
 /// that it says (full, read-only, loading, busy) means it is of no use now.
 fn is_an_answer(error: &RedisError) -> bool {
     match error.kind() {
-        ErrorKind::UnexpectedReturnType | ErrorKind::Client => true,
-        ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::CrossSlot) => true,
+        ErrorKind::UnexpectedReturnType
+        | ErrorKind::Client
+        | ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::CrossSlot) => true,
         // Before version 7 the error inside a script is wrapped in an "ERR".
         ErrorKind::Server(ServerErrorKind::ResponseError) => !error
             .detail()

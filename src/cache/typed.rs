@@ -139,13 +139,17 @@ impl<T: Cached> Cache<T> {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Option<T>, E>>,
     {
-        if let Some(known) = self.inner.known(key) {
-            return Ok(known);
+        match self.inner.peek(key) {
+            Peek::Hit(value) => return Ok(Some(value)),
+            Peek::Absent => return Ok(None),
+            Peek::Miss => {}
         }
         let ticket = self.inner.flights.join(key);
         let _turn = ticket.lead().await;
-        if let Some(known) = self.inner.known(key) {
-            return Ok(known);
+        match self.inner.peek(key) {
+            Peek::Hit(value) => return Ok(Some(value)),
+            Peek::Absent => return Ok(None),
+            Peek::Miss => {}
         }
         if let Some(found) = self.read_shared(key).await {
             return Ok(Some(found));
@@ -234,14 +238,6 @@ impl<T: Cached> CacheInner<T> {
             return Peek::Miss;
         }
         slot.value.map_or(Peek::Absent, Peek::Hit)
-    }
-
-    fn known(&self, key: &T::Key) -> Option<Option<Arc<T>>> {
-        match self.peek(key) {
-            Peek::Hit(value) => Some(Some(value)),
-            Peek::Absent => Some(None),
-            Peek::Miss => None,
-        }
     }
 
     fn age(&self, since_us: u64) -> Duration {

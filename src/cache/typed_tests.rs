@@ -19,7 +19,7 @@ impl Cached for Row {
     type Key = u64;
     const NAMESPACE: &'static str = "row:1";
     const FRESH: Duration = Duration::from_secs(10);
-    const SHARED: Duration = Duration::from_secs(60);
+    const SHARED: Duration = Duration::from_mins(1);
     const NEGATIVE: Duration = Duration::from_secs(5);
 
     fn version(&self) -> i64 {
@@ -79,7 +79,7 @@ async fn a_fill_that_was_overtaken_loads_again() {
             }
             Ok::<_, Infallible>(row.map(|version| Row { version }))
         };
-        let got = cache.get_or_load(&1, || load()).await.unwrap();
+        let got = cache.get_or_load(&1, load).await.unwrap();
         assert_eq!(got.as_deref(), Some(&Row { version: 2 }));
         assert_eq!(loads.into_inner(), 2);
         assert!(matches!(cache.peek(&1), Peek::Hit(row) if row.version == 2));
@@ -96,7 +96,7 @@ async fn a_clearing_overtakes_loads_under_way() {
         }
         Ok::<_, Infallible>(Some(Row { version: 1 }))
     };
-    cache.get_or_load(&1, || load()).await.unwrap();
+    cache.get_or_load(&1, load).await.unwrap();
     assert_eq!(loads.into_inner(), 2);
 }
 
@@ -166,7 +166,7 @@ async fn many_askers_load_once_and_a_cancelled_leader_is_replaced() {
                 tokio::task::yield_now().await;
                 Ok::<_, Infallible>(Some(Row { version: 1 }))
             };
-            cache.get_or_load(&1, || load()).await.unwrap()
+            cache.get_or_load(&1, load).await.unwrap()
         })
     };
     let leader = ask(true);

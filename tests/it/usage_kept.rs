@@ -193,7 +193,7 @@ async fn a_graceful_stop_writes_what_waits() {
         key.get(HELLO).await.expect(200);
     }
     drop(app.running.take());
-    assert!(jobs::drain(&app.app, Duration::from_secs(5)).await);
+    assert!(jobs::drain(&app.app, tokio::time::sleep(Duration::from_secs(5))).await);
     assert_eq!(app.app.services.usage.recorder().pending(), 0);
     let database = Some(app.database.clone());
     let again = TestApp::with(Options { database, ..Options::default() }).await;
