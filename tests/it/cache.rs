@@ -21,9 +21,9 @@ impl Cached for Row {
     type Key = String;
     const NAMESPACE: &'static str = "test-row:1";
     // Long, so that only an invalidation can end a copy within a test.
-    const FRESH: Duration = Duration::from_secs(600);
-    const SHARED: Duration = Duration::from_secs(600);
-    const NEGATIVE: Duration = Duration::from_secs(600);
+    const FRESH: Duration = Duration::from_mins(10);
+    const SHARED: Duration = Duration::from_mins(10);
+    const NEGATIVE: Duration = Duration::from_mins(10);
 
     fn version(&self) -> i64 {
         self.version
