@@ -44,7 +44,8 @@ impl Credentials<'_> {
         let Self { access_token, api_key, bearer_key, jwt } = *self;
         if api_key.is_some() && bearer_key.is_some() {
             let second = Presented { api_key: bearer_key, ..Presented::default() };
-            access.authenticate(second).await?;
+            // Boxed: rare, and as large as the one below.
+            Box::pin(access.authenticate(second)).await?;
         }
         access.authenticate(Presented { access_token, api_key: api_key.or(bearer_key), jwt }).await
     }

@@ -15,7 +15,10 @@ use http::{
 
 use super::credentials;
 use crate::{
-    domain::principal::{Account, Principal},
+    domain::{
+        principal::{Account, Principal},
+        user::Roles,
+    },
     server::client::ClientInfo,
 };
 
@@ -40,6 +43,8 @@ const RESERVED: [&str; 8] = [
     "x-real-ip",
     "forwarded",
 ];
+/// Fields that may be added to a request: our identity, forwarding, `Via`.
+const ADDED: usize = 12;
 const RESERVED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-tollgate-"];
 
 /// What the upstream is told beside the client's own fields.
@@ -63,6 +68,8 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
     credentials::remove(headers);
 
     let Ours { client, principal, prefix, host, authorization, version } = ours;
+    // At once: a map that grows step by step hashes everything again each time.
+    headers.reserve(ADDED);
     headers.insert(header::HOST, (*host).clone());
     headers.insert(X_REQUEST_ID, client.request_id.header().clone());
     headers.insert(X_FORWARDED_FOR, address_value(client));
@@ -90,6 +97,8 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
 pub fn rewrite_response(headers: &mut HeaderMap, client: &ClientInfo, authenticated: bool) {
     remove_all(headers, is_hop_by_hop);
     credentials::remove_reserved_set_cookies(headers);
+    // Ours, and those of the limits.
+    headers.reserve(8);
     headers.insert(X_REQUEST_ID, client.request_id.header().clone());
     if authenticated && let Entry::Vacant(vacant) = headers.entry(header::CACHE_CONTROL) {
         vacant.insert(HeaderValue::from_static("private"));
@@ -163,11 +172,17 @@ fn set_identity(headers: &mut HeaderMap, principal: &Principal) {
     let Account { id, username, roles, .. } = &*principal.account;
     headers.insert(X_USER_ID, uuid_value(id.as_uuid()));
     headers.insert(X_USERNAME, username_value(username));
-    let roles = HeaderValue::try_from(roles.to_string()).expect("role names are ASCII");
-    headers.insert(X_ROLES, roles);
+    headers.insert(X_ROLES, roles_value(*roles));
     if let Some(key) = principal.key_id() {
         headers.insert(X_KEY_ID, uuid_value(key.as_uuid()));
     }
+}
+
+fn roles_value(roles: Roles) -> HeaderValue {
+    if roles == Roles::USER {
+        return HeaderValue::from_static("user");
+    }
+    HeaderValue::try_from(roles.to_string()).expect("role names are ASCII")
 }
 
 fn uuid_value(id: uuid::Uuid) -> HeaderValue {
@@ -176,7 +191,9 @@ fn uuid_value(id: uuid::Uuid) -> HeaderValue {
 }
 
 fn address_value(client: &ClientInfo) -> HeaderValue {
-    HeaderValue::try_from(client.address.to_string()).expect("an address is ASCII")
+    let mut text = String::with_capacity(39);
+    write!(text, "{}", client.address).expect("writing to a string");
+    HeaderValue::try_from(text).expect("an address is ASCII")
 }
 
 /// A username as it is if it is visible ASCII without `%`; else in UTF-8 with
