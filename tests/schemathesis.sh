@@ -120,8 +120,16 @@ PYTHON
 
 # A business rule (400) or an empty wallet (402) may refuse what the schema allows.
 cat >"$dir/schemathesis.toml" <<'TOML'
+# A schema cannot say everything that makes a value right: that one instant lies
+# before another, that a cursor comes from an earlier page. 5xx is a finding of
+# another check.
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "3xx", "400", "401", "402", "403", "404", "409", "429", "5xx"]
+expected-statuses = ["2xx", "3xx", "400", "401", "402", "403", "404", "409", "422", "429", "5xx"]
+
+# The proxied routes take every method there is; the document shows two.
+[[operations]]
+include-path = "/api/v1/proxy/{path}"
+checks.unsupported_method.enabled = false
 TOML
 
 run_schemathesis() {

@@ -10,7 +10,10 @@ use axum::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use crate::{domain::limit::TierState, gateway::rate_headers};
 
@@ -20,7 +23,7 @@ macro_rules! error_codes {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident;)*) => {
         /// Stable machine-readable codes. Adding one is fine, renaming one is a
         /// breaking change: clients match on these, never on `detail`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
         pub enum ErrorCode {
             $($(#[$doc])* #[serde(rename = $code)] $variant,)*
         }
@@ -104,6 +107,20 @@ error_codes! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT;
 }
+
+// By hand: the derive does not see the codes that the macro fills in.
+impl PartialSchema for ErrorCode {
+    fn schema() -> RefOr<Schema> {
+        let codes = Self::ALL.iter().map(|code| code.as_str());
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("Stable; match on it, never on `detail`."))
+            .enum_values(Some(codes))
+            .into()
+    }
+}
+
+impl ToSchema for ErrorCode {}
 
 /// The body of every error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]

@@ -127,6 +127,7 @@ impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequest<S> for Optional
         let bytes = read(request.into_body()).await?;
         match media {
             _ if bytes.is_empty() => Ok(Self(None)),
+            Media::Json if bytes.trim_ascii() == b"null" => Ok(Self(None)),
             Media::Json => from_json(&bytes).and_then(valid).map(Some).map(Self),
             Media::Form | Media::Other => Err(unsupported("application/json")),
         }
@@ -267,6 +268,16 @@ async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if depth(bytes) > MAX_DEPTH {
         return Err(ApiError::new(ErrorCode::InvalidJson, "the body is nested too deeply"));
+    }
+    // serde would take an array of the fields' values, too.
+    if !matches!(bytes.trim_ascii_start().first(), Some(b'{')) {
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
+            .map_err(|error| malformed(&error))?;
+        return Err(ApiError::invalid_fields(vec![FieldProblem {
+            field: "body".to_owned(),
+            code: "type".to_owned(),
+            message: "must be an object".to_owned(),
+        }]));
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

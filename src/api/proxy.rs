@@ -42,7 +42,7 @@ fn proxy_get() {}
     tag = "proxy",
     security(("api_key" = []), ("jwt" = [])),
     params(("path" = String, Path, description = "The path at the upstream", example = "hello")),
-    request_body(content = String, content_type = "*/*"),
+    request_body(content = Option<String>, content_type = "*/*"),
     responses(
         (status = "default", description = "Whatever the upstream answers"),
         (status = BAD_GATEWAY, body = Problem, description = "`upstream_failed`"),

@@ -11,6 +11,8 @@ use crate::domain::api_key::ApiKey;
 /// Most entries of a list, most characters of an entry.
 const MAX_ENTRIES: usize = 100;
 const MAX_ENTRY: usize = 200;
+/// Largest limit: what the document's 32-bit integer can say.
+const MAX_LIMIT: u32 = i32::MAX.unsigned_abs();
 /// Most bytes of `metadata` as JSON.
 const MAX_METADATA: usize = 8192;
 
@@ -89,7 +91,8 @@ pub fn apply(
         ("rate_limit_per_minute", change.rate_limit_per_minute, &mut changed.rate_limit_per_minute),
     ] {
         if let Some(limit) = limit {
-            check(&mut wrong, field, limit != Some(0), "must be at least 1");
+            let fits = limit.is_none_or(|limit| (1..=MAX_LIMIT).contains(&limit));
+            check(&mut wrong, field, fits, "must be 1 to 2147483647");
             *place = limit;
         }
     }
