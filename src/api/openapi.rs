@@ -66,6 +66,10 @@ pub(super) fn add_common_errors(document: &mut OpenApi) {
                 statuses.push(("401", "No credential, or not a valid one"));
                 statuses.push(("403", "The credential may not do this"));
             }
+            if path.contains('{') {
+                // `/keys/{id}` with the id `verify` is another path.
+                statuses.push(("405", "The path with this value has other methods"));
+            }
             if operation.request_body.is_some() {
                 statuses.push(("413", "The body is too large"));
                 statuses.push(("415", "The body has another media type"));
