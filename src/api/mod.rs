@@ -51,8 +51,11 @@ pub fn router(state: &AppState) -> Router {
         let (private, _) = private().split_for_parts();
         let public = public.layer(from_fn_with_state(state.clone(), middleware::limited));
         let private = private.layer(from_fn_with_state(state.clone(), middleware::identify));
+        let (verify, _) = keys::public().split_for_parts();
         let both = public
             .merge(private)
+            // Limits itself: a good key must pass however many others ask.
+            .merge(verify)
             .layer(from_fn_with_state(state.clone(), middleware::ready))
             .layer(from_fn(middleware::no_store));
         router = router.nest(prefix, both);
@@ -83,7 +86,7 @@ async fn nothing_here() -> ApiError {
 pub fn document() -> OpenApi {
     let router = OpenApiRouter::with_openapi(openapi::base())
         .merge(operations(true))
-        .nest(PREFIXES[0], public().merge(private()));
+        .nest(PREFIXES[0], public().merge(private()).merge(keys::public()));
     let mut document = router.into_openapi();
     proxy::describe(&mut document);
     openapi::add_common_errors(&mut document);
@@ -133,7 +136,7 @@ fn operations(with_metrics: bool) -> ApiRouter {
 
 /// Routes that need no credential and ignore any.
 fn public() -> ApiRouter {
-    ApiRouter::new().merge(auth::public()).merge(keys::public())
+    auth::public()
 }
 
 /// Routes that need one.

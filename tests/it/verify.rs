@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestApp, epoch};
+use crate::support::{Answer, TestApp, epoch, some_address};
 
 const VERIFY: &str = "/api/v1/keys/verify";
 
@@ -188,4 +188,23 @@ async fn what_is_no_question_is_refused() {
         let answer = answer.expect_problem(422, "validation_failed");
         assert!(!String::from_utf8_lossy(&answer.body).contains(&key.text[8..]));
     }
+}
+
+/// An application that checks keys asks from one address for all of its users.
+#[tokio::test]
+async fn guesses_are_limited_by_address_and_good_keys_are_not() {
+    let app = TestApp::configured([("RATE_LIMIT_PER_MINUTE", "3")]).await;
+    let user = app.admin().await;
+    let issued = user.post("/api/v1/keys", json!({ "name": "k" })).await.expect(201);
+    let good = json!({ "key": issued.text("key") });
+    let asker = app.anonymous_from(&some_address());
+    for _ in 0..10 {
+        assert_eq!(asker.post(VERIFY, good.clone()).await.expect(200).json["valid"], true);
+    }
+    for _ in 0..3 {
+        let answer = asker.post(VERIFY, json!({ "key": "tg_guess" })).await.expect(200);
+        assert_eq!(answer.json["code"], "not_found");
+    }
+    asker.post(VERIFY, json!({ "key": "tg_guess" })).await.expect_problem(429, "rate_limited");
+    assert_eq!(asker.post(VERIFY, good).await.expect(200).json["valid"], true);
 }

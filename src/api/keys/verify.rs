@@ -114,8 +114,9 @@ impl VerifyKeyResponse {
 
 /// Check a key and charge its limits.
 ///
-/// The key is the credential: no other is needed. Always 200 when the question
-/// was understood; `code` says why a key is not valid.
+/// The key is the credential: no other is needed. 200 when the question was
+/// understood; `code` says why a key is not valid. Texts that are no key count
+/// against the limit of the asking address, keys only against their own.
 #[utoipa::path(
     post,
     path = "/keys/verify",
@@ -137,6 +138,9 @@ async fn verify_key(
         .api_keys
         .verify(key.0.expose_secret(), scope.as_deref(), cost, request_id)
         .await?;
+    if found.outcome == VerifyOutcome::NotFound {
+        state.services.limits.admit_api(None, client.address).await?;
+    }
     let now = state.services.clock.now().timestamp();
     Ok(JsonBody(VerifyKeyResponse::new(found, now)))
 }
