@@ -6,6 +6,7 @@ WORKDIR /build
 
 # The dependencies alone first: this layer is reused until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir src \
  && echo 'fn main() {}' > src/main.rs \
  && touch src/lib.rs \

@@ -4,11 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
-use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    api,
+    api::{self, AppState, MetricsState},
     cache::{CacheHub, Limiter, RedisStore},
     config::{Algorithm, AuthConfig, Config, secrets},
     domain::clock::{SharedClock, SystemClock},
@@ -19,25 +18,6 @@ use crate::{
     },
     telemetry::metrics_handle,
 };
-
-/// What a request handler can reach.
-#[derive(Clone)]
-pub struct AppState {
-    pub services: Services,
-    pub metrics: MetricsState,
-    /// Origins that scripts may call the API from.
-    pub allowed_origins: Arc<[HeaderValue]>,
-}
-
-/// What `/metrics` needs.
-#[derive(Clone)]
-pub struct MetricsState {
-    pub exporter: PrometheusHandle,
-    /// Demanded as a bearer token where set.
-    pub token: Option<SecretString>,
-    /// Served on a port of its own and not beside the API.
-    pub apart: bool,
-}
 
 /// All parts of the process, connected but not yet doing anything.
 pub struct App {

@@ -16,7 +16,7 @@ use super::{
     validate,
 };
 use crate::{
-    app::AppState,
+    api::AppState,
     domain::{
         id::UserId,
         user::{NewUser, Roles},

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::app::AppState;
+use crate::api::AppState;
 
 const DOCUMENT: &str = "/api/openapi.json";
 /// Both readers style and start themselves inline; nothing may come from or go

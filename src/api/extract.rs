@@ -20,7 +20,7 @@ use super::{
     middleware::Identity,
 };
 use crate::{
-    app::AppState,
+    api::AppState,
     domain::{
         id::{SessionId, UserId},
         principal::{Credential, Principal},

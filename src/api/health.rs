@@ -7,7 +7,7 @@ use utoipa_axum::routes;
 
 use super::ApiRouter;
 use crate::{
-    app::AppState,
+    api::AppState,
     services::health::{Condition, Phase, Report},
 };
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::ApiRouter;
-use crate::app::AppState;
+use crate::api::AppState;
 
 pub(super) fn router() -> ApiRouter {
     ApiRouter::new().routes(routes!(get_jwks))

@@ -13,7 +13,7 @@ use super::{
     ApiRouter,
     error::{ApiResult, ErrorCode},
 };
-use crate::app::AppState;
+use crate::api::AppState;
 
 pub(super) fn router() -> ApiRouter {
     ApiRouter::new().routes(routes!(get_metrics))

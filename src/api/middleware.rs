@@ -10,7 +10,7 @@ use axum::{
 
 use super::error::{ApiError, ErrorCode};
 use crate::{
-    app::AppState,
+    api::AppState,
     domain::principal::Principal,
     gateway::{credentials, rate_headers},
     server::{Caller, ClientInfo},

@@ -22,6 +22,7 @@ mod proxy;
 mod requests;
 mod secret;
 mod sessions;
+mod state;
 mod usage;
 mod users;
 mod validate;
@@ -35,7 +36,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::error::{ApiError, ErrorCode};
-use crate::app::AppState;
+pub use self::state::{AppState, MetricsState};
 
 type ApiRouter = OpenApiRouter<AppState>;
 

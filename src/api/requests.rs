@@ -15,7 +15,7 @@ use super::{
     usage::own,
 };
 use crate::{
-    app::AppState,
+    api::AppState,
     domain::{
         id::{ApiKeyId, RecordId, UserId},
         principal::Credential,

@@ -13,7 +13,7 @@ use super::{
     page::PageResponse,
 };
 use crate::{
-    app::AppState,
+    api::AppState,
     domain::{id::SessionId, login::LoginSession},
 };
 

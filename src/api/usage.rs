@@ -13,7 +13,7 @@ use super::{
     extract::{Caller, Moderator, Query},
 };
 use crate::{
-    app::AppState,
+    api::AppState,
     domain::{
         id::{ApiKeyId, UserId},
         principal::{Credential, Principal},

@@ -18,7 +18,7 @@ use super::{
     validate,
 };
 use crate::{
-    app::AppState,
+    api::AppState,
     domain::{
         id::{SessionId, UserId},
         user::{Role, User},

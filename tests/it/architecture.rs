@@ -55,7 +55,15 @@ const RULES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "api",
-        &["sqlx::", "redis::", "crate::repositories", "crate::cache", ".begin()", ".session()"],
+        &[
+            "sqlx::",
+            "redis::",
+            "crate::repositories",
+            "crate::cache",
+            "crate::app",
+            ".begin()",
+            ".session()",
+        ],
         "handlers go through services",
     ),
     (

@@ -7,6 +7,7 @@ use utoipa_axum::routes;
 use validator::Validate;
 
 use crate::{
+    api::AppState,
     api::{
         ApiRouter,
         error::{ApiResult, Problem},
@@ -15,7 +16,6 @@ use crate::{
         users::UserResponse,
         validate,
     },
-    app::AppState,
     domain::{id::UserId, user::Role},
     services::accounts::{AccessChange, UserFilter},
 };

@@ -19,7 +19,7 @@ use super::{
     extract::{Json, LoginUser, OptionalJson, Path, Query},
     page::{PageQuery, PageResponse},
 };
-use crate::{app::AppState, domain::id::ApiKeyId};
+use crate::{api::AppState, domain::id::ApiKeyId};
 
 pub(super) fn router() -> ApiRouter {
     ApiRouter::new()

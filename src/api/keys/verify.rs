@@ -8,13 +8,13 @@ use utoipa_axum::routes;
 use validator::Validate;
 
 use crate::{
+    api::AppState,
     api::{
         ApiRouter,
         error::ApiResult,
         extract::{Client, Json},
         secret::Secret,
     },
-    app::AppState,
     domain::{
         id::{ApiKeyId, UserId},
         limit::TierState,

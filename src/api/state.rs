@@ -1,0 +1,28 @@
+//! What the handlers work with.
+
+use std::sync::Arc;
+
+use axum::http::HeaderValue;
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+
+use crate::services::Services;
+
+/// What a request handler can reach.
+#[derive(Clone)]
+pub struct AppState {
+    pub services: Services,
+    pub metrics: MetricsState,
+    /// Origins that scripts may call the API from.
+    pub allowed_origins: Arc<[HeaderValue]>,
+}
+
+/// What `/metrics` needs.
+#[derive(Clone)]
+pub struct MetricsState {
+    pub exporter: PrometheusHandle,
+    /// Demanded as a bearer token where set.
+    pub token: Option<SecretString>,
+    /// Served on a port of its own and not beside the API.
+    pub apart: bool,
+}
