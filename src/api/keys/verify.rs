@@ -1,6 +1,6 @@
 //! `POST /keys/verify`: for an application that checks keys itself.
 
-use axum::{Json as JsonBody, extract::State};
+use axum::{Json as JsonBody, extract::State, http::HeaderMap};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,6 +19,7 @@ use crate::{
         id::{ApiKeyId, UserId},
         limit::TierState,
     },
+    gateway::rate_headers,
     services::api_keys::{Verification, VerifyOutcome},
 };
 
@@ -129,7 +130,7 @@ async fn verify_key(
     State(state): State<AppState>,
     Client(client): Client,
     Json(request): Json<VerifyKeyRequest>,
-) -> ApiResult<JsonBody<VerifyKeyResponse>> {
+) -> ApiResult<(HeaderMap, JsonBody<VerifyKeyResponse>)> {
     let VerifyKeyRequest { key, scope, cost } = request;
     let cost = u64::from(cost.unwrap_or(1));
     let request_id = &client.request_id;
@@ -138,9 +139,12 @@ async fn verify_key(
         .api_keys
         .verify(key.0.expose_secret(), scope.as_deref(), cost, request_id)
         .await?;
-    if found.outcome == VerifyOutcome::NotFound {
-        state.services.limits.admit_api(None, client.address).await?;
+    let now = state.services.clock.now();
+    let mut headers = HeaderMap::new();
+    if found.outcome == VerifyOutcome::NotFound
+        && let Some(limit) = state.services.limits.admit_api(None, client.address).await?
+    {
+        rate_headers::set(&mut headers, &limit, now);
     }
-    let now = state.services.clock.now().timestamp();
-    Ok(JsonBody(VerifyKeyResponse::new(found, now)))
+    Ok((headers, JsonBody(VerifyKeyResponse::new(found, now.timestamp()))))
 }
