@@ -8,6 +8,7 @@ mod authorisation;
 mod bootstrap;
 mod cache;
 mod config;
+mod cors;
 mod flush;
 mod gateway;
 mod hot_path;
