@@ -138,7 +138,7 @@ fn welcome(app: &App, server: &server::Running, metrics: Option<&server::Side>) 
         version = env!("CARGO_PKG_VERSION"),
         address = %address,
         metrics = metrics.map(|side| tracing::field::display(side.address())),
-        upstream = app.config.upstream.url.as_deref().map_or("echo", |_| "default"),
+        upstream = app.config.upstream.name(),
         "listening"
     );
     // Nobody may be there to read it.

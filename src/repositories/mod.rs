@@ -18,25 +18,33 @@ mod api_keys;
 mod connection;
 mod database;
 mod error;
+mod idempotency;
+mod ledger;
 mod lock;
 mod login_sessions;
 mod migrations;
+mod passes;
 mod refresh_tokens;
 mod row;
 mod settings;
 mod usage;
 mod users;
+mod vouchers;
 
 pub use self::{
     api_keys::{ApiKeys, KeyFilter},
     connection::{DbConn, Repositories, Session, Tx},
     database::Database,
     error::{StoreError, StoreResult},
+    idempotency::{ClaimOutcome, Idempotency},
+    ledger::{Balance, Ledger, LedgerEntry, WalletRow},
     lock::{InstanceLock, LockError},
     login_sessions::LoginSessions,
     migrations::{MigrateError, MigrationStatus},
+    passes::{PassFilter, Passes},
     refresh_tokens::RefreshTokens,
     settings::Settings,
     usage::{GroupValue, RequestFilter, Usage, UsageFilter, UsageGroup, UsageRow},
     users::{UserFilter, Users},
+    vouchers::{Redemption, VoucherFilter, Vouchers},
 };

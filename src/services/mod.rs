@@ -16,9 +16,14 @@ pub mod limits;
 pub mod login_throttle;
 pub mod logins;
 mod observe;
+pub mod once;
+pub mod passes;
 pub mod passwords;
 pub mod refresh;
+pub mod sealer;
 pub mod usage;
+pub mod vouchers;
+pub mod wallet;
 
 use std::sync::Arc;
 
@@ -26,7 +31,8 @@ use self::login_throttle::LoginThrottle;
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
-    logins::LoginService, passwords::Passwords, usage::UsageService,
+    logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
+    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
 /// Every service error wraps this one, so callers may name it without reaching
 /// past the services.
@@ -47,6 +53,9 @@ pub struct Services {
     pub health: Arc<HealthService>,
     pub limits: Arc<LimitService>,
     pub logins: Arc<LoginService>,
+    pub passes: Arc<PassService>,
+    pub vouchers: Arc<VoucherService>,
+    pub wallet: Arc<WalletService>,
     pub usage: Arc<UsageService>,
     pub keyring: Arc<Keyring>,
     pub clock: SharedClock,
@@ -60,12 +69,13 @@ pub struct Parts<'a> {
     pub hub: &'a CacheHub,
     pub limiter: Limiter,
     pub keyring: Arc<Keyring>,
+    pub sealer: Arc<Sealer>,
     pub clock: SharedClock,
 }
 
 impl Services {
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { config, db, redis, hub, limiter, keyring, clock } = parts;
+        let Parts { config, db, redis, hub, limiter, keyring, sealer, clock } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
@@ -83,7 +93,21 @@ impl Services {
             LoginThrottle::new(limiter.clone()),
             &config.auth,
         ));
+        let passes = Arc::new(PassService::new(passes::Parts {
+            db: db.clone(),
+            clock: clock.clone(),
+            cache: cache.clone(),
+            sealer,
+            config: &config.passes,
+            wallet: &config.wallet,
+            upstreams: vec![config.upstream.name().to_owned()],
+        }));
+        let vouchers =
+            VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
         Self {
+            wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
+            vouchers: Arc::new(vouchers),
+            passes,
             access: Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone())),
             api_keys: Arc::new(ApiKeyService::new(
                 db.clone(),

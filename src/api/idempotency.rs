@@ -1,0 +1,67 @@
+//! `Idempotency-Key`, and work that goes on when its client leaves.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderName, request::Parts},
+};
+use tokio::task;
+use tracing::Instrument as _;
+
+use super::error::{ApiError, ApiResult, ErrorCode};
+use crate::domain::idempotency::IdempotencyKey;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The request's `Idempotency-Key`, where it has one.
+pub struct OptionalKey(pub Option<IdempotencyKey>);
+
+/// The request's `Idempotency-Key`; without one it is refused with 400
+/// (draft-ietf-httpapi-idempotency-key-header, 2.7).
+pub struct RequiredKey(pub IdempotencyKey);
+
+impl<S: Send + Sync> FromRequestParts<S> for OptionalKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        if values.next().is_some() {
+            return Err(refused("Idempotency-Key may stand once"));
+        }
+        let key = IdempotencyKey::parse(value.to_str().unwrap_or_default());
+        key.map(|key| Self(Some(key)))
+            .map_err(|error| refused(&format!("Idempotency-Key: {error}")))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequiredKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let OptionalKey(key) = OptionalKey::from_request_parts(parts, state).await?;
+        key.map(Self).ok_or_else(|| refused("this needs the field Idempotency-Key"))
+    }
+}
+
+fn refused(detail: &str) -> ApiError {
+    ApiError::new(ErrorCode::InvalidIdempotencyKey, detail)
+}
+
+/// Runs `work` to its end, also when the client leaves meanwhile: what follows
+/// a commit, such as telling the caches, must not be left out.
+pub async fn to_the_end<T, E>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> ApiResult<T>
+where
+    T: Send + 'static,
+    E: Into<ApiError> + Send + 'static,
+{
+    match task::spawn(work.in_current_span()).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(failed) => match failed.try_into_panic() {
+            // Reported where panics of handlers are.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ErrorCode::Unavailable.into()),
+        },
+    }
+}

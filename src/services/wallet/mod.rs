@@ -1,0 +1,134 @@
+//! Wallets: what somebody may spend, and how it came to be.
+
+use super::once::{self, KeyReused, Passing};
+use crate::{
+    config::WalletConfig,
+    domain::{
+        clock::SharedClock,
+        id::{TransactionId, UserId},
+        idempotency::{Claim, IdempotencyKey, RequestHash},
+        ledger::{Account, Kind, Movement, Transaction},
+        money::{Amount, Currency},
+        page::{Page, PageRequest},
+    },
+    failpoint,
+    repositories::{Database, Repositories as _, StoreError, Tx},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum WalletError {
+    #[error("no such user")]
+    NoSuchUser,
+    #[error("a wallet holds no more than that")]
+    Full,
+    #[error(transparent)]
+    KeyReused(#[from] KeyReused),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Passing for WalletError {
+    fn store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+pub struct WalletService {
+    db: Database,
+    clock: SharedClock,
+    currency: Currency,
+}
+
+impl WalletService {
+    pub fn new(db: Database, clock: SharedClock, config: &WalletConfig) -> Self {
+        Self { db, clock, currency: config.currency }
+    }
+
+    pub fn currency(&self) -> Currency {
+        self.currency
+    }
+
+    /// What the user may spend, in minor units.
+    pub async fn balance(&self, user: UserId) -> Result<i64, WalletError> {
+        Ok(self.db.session().await?.ledger().balance(user).await?.unwrap_or(0))
+    }
+
+    /// What happened to the wallet, the last thing first.
+    pub async fn transactions(
+        &self,
+        user: UserId,
+        page: PageRequest,
+    ) -> Result<Page<Transaction>, WalletError> {
+        Ok(self.db.session().await?.ledger().list(user, page).await?)
+    }
+
+    /// Puts money into a wallet on an admin's word (`None`: the command line's).
+    /// Asked again with the same key it answers the same and does nothing.
+    pub async fn credit(
+        &self,
+        admin: Option<UserId>,
+        user: UserId,
+        amount: Amount,
+        reason: String,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Transaction, WalletError> {
+        let request = RequestHash::of("credit", &[&user, &amount, &reason]);
+        let claim = once::claim(admin.unwrap_or(user), key, request);
+        let now = self.clock.now();
+        let movement = Movement {
+            id: TransactionId::new(now),
+            user_id: user,
+            kind: Kind::Credit,
+            amount_minor: amount.minor(),
+            counter: Account::Topup,
+            pass_id: None,
+            voucher_id: None,
+            reverses_id: None,
+            reason: Some(reason),
+            actor_id: admin,
+            at: now,
+        };
+        once::settle(async || self.try_credit(&claim, &movement).await).await
+    }
+
+    async fn try_credit(
+        &self,
+        claim: &Claim,
+        movement: &Movement,
+    ) -> Result<Transaction, WalletError> {
+        let mut tx = self.db.begin().await?;
+        failpoint::reach("credit.begun").await;
+        let outcome = tx.idempotency().claim(claim, movement.id.as_uuid(), movement.at).await?;
+        if let Some(id) = once::done_before(outcome)? {
+            let before = tx.ledger().find(id).await?;
+            return before.ok_or_else(|| {
+                StoreError::inconsistent("a credit was claimed but is not in the ledger").into()
+            });
+        }
+        failpoint::reach("credit.claimed").await;
+        tx.users().find(movement.user_id).await?.ok_or(WalletError::NoSuchUser)?;
+        let booked = deposit(&mut tx, movement.clone()).await?.ok_or(WalletError::Full)?;
+        failpoint::reach("credit.booked").await;
+        tx.commit().await?;
+        failpoint::reach("credit.committed").await;
+        Ok(booked)
+    }
+}
+
+/// Books money that comes into a wallet, which is made if there is none.
+/// `None`: it would hold too much.
+pub(super) async fn deposit(
+    tx: &mut Tx,
+    movement: Movement,
+) -> Result<Option<Transaction>, StoreError> {
+    tx.ledger().open_wallet(movement.user_id, movement.at).await?;
+    let balance = tx.ledger().change_balance(movement.user_id, movement.amount_minor).await?;
+    failpoint::reach("credit.credited").await;
+    match balance {
+        Some(balance) => tx.ledger().book(movement, balance).await.map(Some),
+        None => Ok(None),
+    }
+}
