@@ -268,7 +268,10 @@ impl RedisStore {
                 self.client.get_multiplexed_async_connection_with_config(&config).await?;
             let mut write = redis::cmd("SET");
             write.arg(PROBE_KEY).arg(1).arg("PX").arg(1000);
-            write.exec_async(&mut connection).await?;
+            // A server too slow for calls would only be given up again, after
+            // as many of them had waited for it.
+            let written = time::timeout(CALL_TIMEOUT, write.exec_async(&mut connection)).await;
+            written.unwrap_or_else(|_| Err(timed_out()))?;
             Ok(connection)
         };
         time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| Err(timed_out()))

@@ -23,6 +23,7 @@ mod openapi;
 mod panics;
 mod problems;
 mod process;
+mod redis_faults;
 mod refresh;
 mod storage;
 mod support;

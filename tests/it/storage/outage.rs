@@ -4,17 +4,32 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
+use tokio::net::TcpListener;
 use tollgate::{
     config::DatabaseConfig,
     repositories::{Database, MigrateError, Repositories, StoreError},
 };
 
-use crate::support::{TestDatabase, epoch};
+use crate::support::{
+    TestDatabase, epoch,
+    fault::{Faults, Proxy, Way},
+};
+
+/// A fresh database, what it is reached by, and the pool that goes that way.
+/// `None` on SQLite, which is not reached by a network.
+async fn behind_a_proxy() -> Option<(TestDatabase, Proxy, Database)> {
+    let files = TestDatabase::fresh().await;
+    let TestDatabase::Postgres { .. } = &files else { return None };
+    let config = files.config();
+    let server: PgConnectOptions = config.url.expose_secret().parse().unwrap();
+    let address = format!("{}:{}", server.get_host(), server.get_port());
+    let proxy = Proxy::start(address.clone()).await;
+    let url = config.url.expose_secret().replace(&address, &proxy.address().to_string());
+    assert_ne!(url, config.url.expose_secret(), "give host and port in TEST_DATABASE_URL");
+    let db = Database::open(&DatabaseConfig { url: url.into(), ..config }).await.unwrap();
+    db.migrate().await.unwrap();
+    Some((files, proxy, db))
+}
 
 #[tokio::test]
 async fn a_database_that_is_away_can_be_opened_and_fails_soon() {
@@ -44,23 +59,14 @@ async fn a_server_that_accepts_and_says_nothing_fails_as_soon() {
 
 #[tokio::test]
 async fn a_server_that_falls_silent_is_given_up_and_found_again() {
-    let files = TestDatabase::fresh().await;
-    let config = files.config();
-    let TestDatabase::Postgres { .. } = &files else { return };
-    let server: PgConnectOptions = config.url.expose_secret().parse().unwrap();
-    let address = format!("{}:{}", server.get_host(), server.get_port());
-    let (silence, silent) = watch::channel(false);
-    let port = relay(address.clone(), silent).await;
-    let url = config.url.expose_secret().replace(&address, &format!("127.0.0.1:{port}"));
-    assert_ne!(url, config.url.expose_secret(), "give host and port in TEST_DATABASE_URL");
-    let db = Database::open(&DatabaseConfig { url: url.into(), ..config }).await.unwrap();
-    db.migrate().await.unwrap();
+    let Some((_files, proxy, db)) = behind_a_proxy().await else { return };
 
     let mut session = db.session().await.unwrap();
     assert_eq!(session.settings().get("name").await.unwrap(), None);
     let mut tx = db.begin().await.unwrap();
     assert!(tx.settings().claim("name", "value", epoch()).await.unwrap());
-    silence.send_replace(true);
+    let silent = Way { swallow: true, ..Way::default() };
+    proxy.set(Faults { to_server: silent, to_client: silent, ..Faults::default() });
     let start = Instant::now();
     let (read, committed) =
         tokio::join!(async { session.settings().get("name").await }, tx.commit());
@@ -68,9 +74,10 @@ async fn a_server_that_falls_silent_is_given_up_and_found_again() {
     assert!(matches!(committed, Err(StoreError::Unavailable(_))), "{committed:?}");
     assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     assert!(matches!(db.ping().await, Err(StoreError::Unavailable(_))));
+    assert!(proxy.fired().swallowed >= 2, "{:?}", proxy.fired());
     drop(session);
 
-    silence.send_replace(false);
+    proxy.set(Faults::default());
     let start = Instant::now();
     while db.ping().await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -80,29 +87,21 @@ async fn a_server_that_falls_silent_is_given_up_and_found_again() {
     tx.commit().await.unwrap();
 }
 
-/// Relays to `server` whatever comes in, unless it is `silent`; returns the
-/// port.
-async fn relay(server: String, silent: watch::Receiver<bool>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&server).await.unwrap();
-            let (client, server) = (client.into_split(), server.into_split());
-            for (mut from, mut to) in [(client.0, server.1), (server.0, client.1)] {
-                let mut silent = silent.clone();
-                tokio::spawn(async move {
-                    let mut buffer = [0; 4096];
-                    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-                        if silent.wait_for(|silent| !silent).await.is_err()
-                            || to.write_all(&buffer[..read]).await.is_err()
-                        {
-                            break;
-                        }
-                    }
-                });
-            }
-        }
-    });
-    port
+/// Whether it happened cannot be known without asking again, so neither success
+/// nor a plain failure may be reported (G-24).
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_unavailable_though_it_happened() {
+    let Some((_files, proxy, db)) = behind_a_proxy().await else { return };
+    let mut tx = db.begin().await.unwrap();
+    assert!(tx.settings().claim("name", "value", epoch()).await.unwrap());
+    proxy.set(Faults { cut_after: Some(b"COMMIT"), ..Faults::default() });
+    let committed = tx.commit().await;
+    assert!(matches!(committed, Err(StoreError::Unavailable(_))), "{committed:?}");
+    assert_eq!(proxy.fired().cuts, 1);
+
+    proxy.set(Faults::default());
+    // The next caller does not get the connection that was cut.
+    let mut session = db.session().await.unwrap();
+    let found = session.settings().get("name").await.unwrap();
+    assert_eq!(found.as_deref(), Some("value"));
 }

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod client;
 pub mod database;
+pub mod fault;
 pub mod postgres;
 pub mod raw;
 pub mod recorder;

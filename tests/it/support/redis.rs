@@ -56,7 +56,11 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        format!("redis://{}/", self.address())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// SIGSTOP: it accepts connections and never answers.
@@ -96,7 +100,7 @@ impl Server {
     }
 
     fn wait_until_it_listens(&self) {
-        let (address, start) = (SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), Instant::now());
+        let (address, start) = (self.address(), Instant::now());
         while TcpStream::connect(address).is_err() {
             assert!(start.elapsed() < Duration::from_secs(5), "redis-server does not start");
             std::thread::sleep(Duration::from_millis(10));
