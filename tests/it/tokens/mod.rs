@@ -3,6 +3,7 @@
 mod admin;
 mod amounts;
 mod mine;
+mod problems;
 mod purchase;
 mod refund;
 mod repeated;
