@@ -8,7 +8,8 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread,
 
 use axum::Router;
 use futures_util::FutureExt;
-use hyper::service::service_fn;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -258,9 +259,14 @@ impl Worker {
         let _open = Open::new(&self.dispatcher.metrics);
         let connection = Connection::new(peer);
         let io = TokioIo::new(Guarded::new(socket, Arc::clone(&connection), self.patience));
-        let service = service_fn(|request| {
+        let service = service_fn(|request: Request<Incoming>| {
             let (worker, connection) = (Arc::clone(&self), Arc::clone(&connection));
-            async move { Ok::<_, Infallible>(worker.dispatcher.handle(connection, request).await) }
+            // hyper moves the future that this returns, so its size counts. What
+            // a block captures is in it once; an argument of an `async fn` twice.
+            let (mut parts, body) = request.into_parts();
+            async move {
+                Ok::<_, Infallible>(worker.dispatcher.handle(connection, &mut parts, body).await)
+            }
         });
         let mut served = pin!(self.builder.serve_connection(io, service));
         // How a connection ends is seen request by request; an error here is a
