@@ -82,20 +82,16 @@ impl Pool {
     pub async fn send(
         &self,
         parts: &mut Parts,
-        body: RequestBody,
+        mut body: RequestBody,
         upload: Option<&Arc<Progress>>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
-        let mut lease = self.lease(upload).await?;
-        let mut request = request(parts, body);
         for _ in 0..HANDED_BACK {
-            match lease.sender.try_send_request(request).await {
+            let mut lease = self.lease(upload).await?;
+            match lease.sender.try_send_request(request(parts, body)).await {
                 Ok(answer) => return Ok(answer.map(|body| PooledBody::new(body, lease))),
                 Err(mut error) => match error.take_message() {
                     // Not a byte of it was written: the connection had died.
-                    Some(unsent) => {
-                        request = unsent;
-                        lease = Box::pin(self.lease(upload)).await?;
-                    }
+                    Some(unsent) => body = take_back(parts, unsent),
                     None => return Err(UpstreamError::Broken(error.into_error().into())),
                 },
             }
@@ -139,6 +135,13 @@ fn request(parts: &mut Parts, body: RequestBody) -> Request<RequestBody> {
     mem::swap(request.uri_mut(), &mut parts.uri);
     mem::swap(request.headers_mut(), &mut parts.headers);
     request
+}
+
+/// Undoes [`request`].
+fn take_back(parts: &mut Parts, request: Request<RequestBody>) -> RequestBody {
+    let (unsent, body) = request.into_parts();
+    *parts = unsent;
+    body
 }
 
 impl Inner {

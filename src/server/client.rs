@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderValue};
 use rand::Rng;
 use uuid::Uuid;
 
+use crate::gateway::X_REQUEST_ID;
+
 /// The client's view of a request. The API finds it in the request's
 /// extensions.
 #[derive(Clone, Debug)]
@@ -53,7 +55,7 @@ impl RequestId {
 
     /// The client's own `X-Request-Id` if it is fit, else a new UUIDv7.
     pub fn of(headers: &HeaderMap, at: DateTime<Utc>) -> Self {
-        match headers.get("x-request-id") {
+        match headers.get(X_REQUEST_ID) {
             Some(value) if is_fit(value) => Self { text: value.clone(), uuid: None },
             _ => Self::new(at),
         }

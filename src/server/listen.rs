@@ -7,7 +7,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread, time::Duration};
 
 use axum::Router;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -269,12 +269,15 @@ impl Worker {
             }
         });
         let mut served = pin!(self.builder.serve_connection(io, service));
+        // A token takes a lock each time it is polled; so it is only polled when
+        // it is what woke this task.
+        let mut stopping = FuturesUnordered::from_iter([self.stop.cancelled()]);
         // How a connection ends is seen request by request; an error here is a
         // client that left or was cut, which is no event.
         tokio::select! {
             biased;
             _ = served.as_mut() => return,
-            () = self.stop.cancelled() => served.as_mut().graceful_shutdown(),
+            _ = stopping.next() => served.as_mut().graceful_shutdown(),
         }
         tokio::select! {
             biased;
