@@ -94,8 +94,9 @@ pub fn rewrite_response(headers: &mut HeaderMap, client: &ClientInfo, authentica
     append_via(headers, Version::HTTP_11);
 }
 
-/// Removes what `drops` names and what `Connection` lists. Allocates only when
-/// there is something to remove.
+/// Removes what `drops` names, `Connection`, and what that lists. Allocates only
+/// when there is more than a `Connection` to remove, as upstreams send it with
+/// every answer.
 fn remove_all(headers: &mut HeaderMap, drops: fn(&str) -> bool) {
     let mut doomed: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
@@ -103,6 +104,7 @@ fn remove_all(headers: &mut HeaderMap, drops: fn(&str) -> bool) {
         // A token that is no field name lists nothing.
         doomed.extend(listed.filter(|token| !is_option(token)).flat_map(HeaderName::from_bytes));
     }
+    headers.remove(header::CONNECTION);
     doomed.extend(headers.keys().filter(|name| drops(name.as_str())).cloned());
     for name in doomed {
         headers.remove(name);

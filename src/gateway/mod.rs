@@ -26,7 +26,7 @@ mod timer;
 pub mod upload;
 mod upstream;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, pin::pin};
 
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method, Response, StatusCode, Version, header, request::Parts};
@@ -123,7 +123,8 @@ impl Gateway {
     /// is used up.
     ///
     /// Large values are borrowed and not handed from one future to the next: a
-    /// future holds its own copy of each, and is moved with it.
+    /// future holds its own copy of each, and is moved with it. Futures are pinned
+    /// where they are made for the same reason.
     pub async fn serve(
         &self,
         parts: &mut Parts,
@@ -134,14 +135,14 @@ impl Gateway {
         if self.services.health.phase() == Phase::Starting {
             return Err(GatewayError::Starting);
         }
-        seen.principal = self.prove(&parts.headers).await?;
+        seen.principal = pin!(self.prove(&parts.headers)).await?;
         let principal = seen.principal.as_ref();
         self.check_policy(principal, arrival.client, &parts.headers)?;
         let (body, upload) = upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
         // The record's place first: a full recorder refuses work instead of
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.recorder().reserve()?;
-        self.admit(principal, arrival, &parts.method, &mut seen.limit).await?;
+        pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
         let record = self.record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
@@ -158,7 +159,8 @@ impl Gateway {
             },
         );
 
-        let answer = match self.upstream.send(parts, body, upload.as_ref()).await {
+        let sent = pin!(self.upstream.send(parts, body, upload.as_ref())).await;
+        let answer = match sent {
             Ok(answer) => {
                 self.services.health.saw_upstream(true);
                 answer
@@ -181,7 +183,8 @@ impl Gateway {
         if self.config.auth == UpstreamAuth::Public {
             return Ok(None);
         }
-        let principal = credentials::read(headers)?.prove(&self.services.access).await?;
+        let found = credentials::read(headers)?;
+        let principal = pin!(found.prove(&self.services.access)).await?;
         if principal.is_none() && self.config.auth == UpstreamAuth::Required {
             return Err(GatewayError::CredentialRequired);
         }

@@ -94,15 +94,16 @@ impl Upstream {
     ) -> Result<Response<AnswerBody>, SendError> {
         match self {
             Self::Echo => Ok(Box::pin(echo::answer(parts, body)).await?.map(AnswerBody::Made)),
-            Self::Http(http) => match http.send(parts, body, upload).await {
-                Ok(response) => Ok(response.map(AnswerBody::Wire)),
+            Self::Http(http) => {
+                let sent = pin!(http.send(parts, body, upload)).await;
                 // The upload's own fault ends the connection too, and is the
                 // cause then.
-                Err(error) => match upload.and_then(|upload| upload.fault()) {
-                    Some(fault) => Err(fault.into()),
-                    None => Err(error.into()),
-                },
-            },
+                sent.map(|answer| answer.map(AnswerBody::Wire)).map_err(|error| {
+                    upload
+                        .and_then(|upload| upload.fault())
+                        .map_or_else(|| error.into(), Into::into)
+                })
+            }
         }
     }
 }

@@ -111,7 +111,7 @@ impl Dispatcher {
         let answer = if let Some(route) = self.places.route(&path, |path| (self.ours)(path)) {
             let arrival =
                 Arrival { client: &client, path: &path, route, at, started: flight.started() };
-            self.proxy(parts, body, &arrival, &mut flight).await
+            pin!(self.proxy(parts, body, &arrival, &mut flight)).await
         } else {
             parts.uri = path_and_query(&uri, &path).into();
             // Boxed, so that the gateway's path does not carry its size.

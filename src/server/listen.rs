@@ -263,9 +263,12 @@ impl Worker {
             let (worker, connection) = (Arc::clone(&self), Arc::clone(&connection));
             // hyper moves the future that this returns, so its size counts. What
             // a block captures is in it once; an argument of an `async fn` twice.
+            // Here and further in, futures are pinned where they are made:
+            // `.await` by itself moves one several times.
             let (mut parts, body) = request.into_parts();
             async move {
-                Ok::<_, Infallible>(worker.dispatcher.handle(connection, &mut parts, body).await)
+                let answer = pin!(worker.dispatcher.handle(connection, &mut parts, body)).await;
+                Ok::<_, Infallible>(answer)
             }
         });
         let mut served = pin!(self.builder.serve_connection(io, service));
