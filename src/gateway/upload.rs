@@ -124,7 +124,8 @@ pub struct UploadLimits {
 #[derive(Debug)]
 pub enum RequestBody<B = Incoming> {
     Empty,
-    Streamed(Upload<B>),
+    /// Boxed: most requests have none, and each is moved several times.
+    Streamed(Box<Upload<B>>),
 }
 
 #[derive(Debug)]
@@ -154,7 +155,7 @@ pub fn limited<B: Body>(
     let timer = StallTimer::new(limits.idle, None);
     let upload =
         Upload { inner: body, left: limits.max_bytes, timer, progress: Arc::clone(&progress) };
-    Ok((RequestBody::Streamed(upload), Some(progress)))
+    Ok((RequestBody::Streamed(Box::new(upload)), Some(progress)))
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {

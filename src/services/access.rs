@@ -60,7 +60,8 @@ impl AccessService {
             return Err(AccessError::Invalid);
         }
         let login = match jwt {
-            Some(jwt) => Some(self.login(jwt).await?),
+            // Boxed, so that a key's way does not carry its size.
+            Some(jwt) => Some(Box::pin(self.login(jwt)).await?),
             None => None,
         };
         match api_key {
