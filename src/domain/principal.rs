@@ -13,11 +13,12 @@ use super::{
 /// What of an account every request needs; cached by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
+    /// First, as the copies in Redis have it.
+    pub version: i64,
     pub id: UserId,
     pub username: String,
     pub roles: Roles,
     pub is_active: bool,
-    pub version: i64,
 }
 
 /// A proven identity. Exists only after every check on the credential passed.

@@ -209,8 +209,12 @@ impl PassService {
             self.cache.pass_changed(hash, pass.version).await;
             return Ok(Some(pass));
         }
-        let found = tx.passes().find(id, None).await?;
-        Ok(found.map(|(pass, _)| pass).filter(|pass| pass.status(now).is_usable()))
+        // Somebody else came first, or it was ended: our copy was out of date.
+        let found = tx.passes().find(id, None).await?.map(|(pass, _)| pass);
+        if let Some(pass) = &found {
+            self.cache.pass_met(hash, pass.version);
+        }
+        Ok(found.filter(|pass| pass.status(now).is_usable()))
     }
 
     /// Seals every text again that an older key sealed; how many. Stopping it
