@@ -198,6 +198,9 @@ impl From<GatewayError> for ApiError {
             }
             GatewayError::Access(error) => error.into(),
             GatewayError::KeyRefused(refusal) => refusal.into(),
+            GatewayError::PassRefused => {
+                Self::new(ErrorCode::UpstreamNotAllowed, error.to_string())
+            }
             GatewayError::Limited(state) => LimitError::Exceeded(state).into(),
             GatewayError::Store(error) => error.into(),
             GatewayError::Starting => {

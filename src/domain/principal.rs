@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     api_key::ApiKey,
-    id::{ApiKeyId, SessionId, UserId},
+    id::{ApiKeyId, PassId, SessionId, UserId},
+    pass::Pass,
     user::{Role, Roles},
 };
 
@@ -34,6 +35,8 @@ pub enum Credential {
     /// A login's JWT.
     Login(SessionId),
     ApiKey(Arc<ApiKey>),
+    /// A time pass, unused or active.
+    Pass(Arc<Pass>),
 }
 
 impl Principal {
@@ -44,12 +47,23 @@ impl Principal {
     pub fn key(&self) -> Option<&Arc<ApiKey>> {
         match &self.credential {
             Credential::ApiKey(key) => Some(key),
-            Credential::Login(_) => None,
+            Credential::Login(_) | Credential::Pass(_) => None,
         }
     }
 
     pub fn key_id(&self) -> Option<ApiKeyId> {
         self.key().map(|key| key.id)
+    }
+
+    pub fn pass(&self) -> Option<&Arc<Pass>> {
+        match &self.credential {
+            Credential::Pass(pass) => Some(pass),
+            Credential::Login(_) | Credential::ApiKey(_) => None,
+        }
+    }
+
+    pub fn pass_id(&self) -> Option<PassId> {
+        self.pass().map(|pass| pass.id)
     }
 
     pub fn has(&self, role: Role) -> bool {

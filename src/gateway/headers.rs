@@ -27,6 +27,7 @@ pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 pub const X_USERNAME: HeaderName = HeaderName::from_static("x-username");
 pub const X_ROLES: HeaderName = HeaderName::from_static("x-roles");
 pub const X_KEY_ID: HeaderName = HeaderName::from_static("x-key-id");
+pub const X_TOKEN_ID: HeaderName = HeaderName::from_static("x-token-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -173,6 +174,9 @@ fn set_identity(headers: &mut HeaderMap, principal: &Principal) {
     headers.insert(X_ROLES, roles_value(*roles));
     if let Some(key) = principal.key_id() {
         headers.insert(X_KEY_ID, uuid_value(key.as_uuid()));
+    }
+    if let Some(pass) = principal.pass_id() {
+        headers.insert(X_TOKEN_ID, uuid_value(pass.as_uuid()));
     }
 }
 
