@@ -39,8 +39,8 @@ const LOADS: usize = 4;
 /// Ties a value to its key and lifetimes, so that neither can be mixed up at a
 /// call site.
 ///
-/// In Redis a value is a JSON object that begins with the member `version`, and
-/// has others: `version` is the first field of what is serialised.
+/// In Redis a value is a JSON object that begins with the member `version`, so
+/// that is the first field of what is serialised.
 pub trait Cached: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// `FromStr` must be the inverse of `Display`: a key travels between
     /// instances as text.
@@ -50,9 +50,9 @@ pub trait Cached: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// How long an entry is used from memory: also the longest that a missed
     /// invalidation may matter.
     const FRESH: Duration;
-    /// How long an entry is kept in Redis, unless it says otherwise itself. A
-    /// tombstone stays there for this long, and an invalidation that could not
-    /// be delivered is repeated for as long.
+    /// How long an entry is kept in Redis, unless it says otherwise itself. That
+    /// it changed is remembered there for this long, and an invalidation that
+    /// could not be delivered is repeated for as long.
     const SHARED: Duration;
     /// How long "there is no such thing" is remembered, in memory only.
     const NEGATIVE: Duration;

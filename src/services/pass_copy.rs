@@ -27,8 +27,9 @@ use crate::{
 /// How long a copy is used without looking again: passes are sold, so their end
 /// is seen sooner than a key's (RELIABILITY G-85).
 const FRESH: Duration = Duration::from_secs(4);
-/// How long a tombstone stays: longer than any writer can be late.
-const TOMBSTONE: Duration = Duration::from_mins(1);
+/// How long it is remembered that a pass changed: longer than any writer can be
+/// late.
+const REMEMBERED: Duration = Duration::from_mins(1);
 /// How far the clocks of two instances may be apart.
 const SKEW: TimeDelta = TimeDelta::seconds(1);
 
@@ -113,7 +114,7 @@ impl Cached for CachedPass {
     type Key = TokenHash;
     const NAMESPACE: &'static str = "pass:2";
     const FRESH: Duration = FRESH;
-    const SHARED: Duration = TOMBSTONE;
+    const SHARED: Duration = REMEMBERED;
     const NEGATIVE: Duration = FRESH;
 
     fn version(&self) -> i64 {
@@ -125,7 +126,8 @@ impl Cached for CachedPass {
     }
 
     /// Up to the end of an active pass. A copy that is not fresh any more is
-    /// not written: whoever was held up for so long may come after a tombstone.
+    /// not written: whoever was held up for so long may come when it is forgotten
+    /// that the pass was revoked.
     fn shared_for(&self, now: DateTime<Utc>) -> Option<Duration> {
         let fresh = self.age(now).is_some_and(|age| age < FRESH);
         let active = self.pass.status(now) == Status::Active;

@@ -15,8 +15,6 @@ use crate::support::redis::{Server, connect};
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
     version: i64,
-    /// What has a version only is a tombstone.
-    name: String,
 }
 
 impl Cached for Row {
@@ -50,9 +48,7 @@ async fn instance(url: &str) -> Instance {
 impl Instance {
     /// From memory or Redis, else the row that is in the "database".
     async fn get(&self, key: &str, row: Option<i64>) -> Option<i64> {
-        let load = || async {
-            Ok::<_, Infallible>(row.map(|version| Row { version, name: key.to_owned() }))
-        };
+        let load = || async { Ok::<_, Infallible>(row.map(|version| Row { version })) };
         let found = self.cache.get_or_load(&key.to_owned(), load).await;
         found.unwrap_or_else(|never| match never {}).map(|row| row.version)
     }

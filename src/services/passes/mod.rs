@@ -207,6 +207,9 @@ impl PassService {
         if let Some(pass) = tx.passes().activate(id, now).await? {
             tx.commit().await?;
             self.cache.pass_changed(hash, pass.version).await;
+            // So that others find it in Redis from its first use on. If that
+            // fails now, the next use does it.
+            let _ = self.cache.pass(hash).await;
             return Ok(Some(pass));
         }
         // Somebody else came first, or it was ended: our copy was out of date.
