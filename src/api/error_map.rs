@@ -166,6 +166,7 @@ impl From<UploadFault> for ApiError {
             UploadFault::TooLarge => ErrorCode::BodyTooLarge,
             UploadFault::Stalled => ErrorCode::RequestTimeout,
             UploadFault::ClientGone => ErrorCode::InvalidRequest,
+            UploadFault::Expired => ErrorCode::InvalidCredential,
         };
         Self::new(code, fault.to_string())
     }

@@ -106,7 +106,7 @@ pub struct Exchange {
 struct Known {
     authenticated: bool,
     /// When the time of the pass that opened the door is over.
-    ends: Option<DateTime<Utc>>,
+    ends: Option<Instant>,
 }
 
 /// What is known about a request however it ended.
@@ -164,12 +164,16 @@ impl Gateway {
         seen.limit = self.admit(principal, arrival, &parts.method).await?;
         let ends = match principal.and_then(Principal::pass) {
             None => None,
-            Some(pass) => match pass.expires_at() {
-                Some(end) => Some(end),
+            Some(pass) => Some(self.instant_of(match pass.expires_at() {
+                Some(end) => end,
                 // Only now: what is refused must not begin the time that was
                 // paid for. Boxed, since it happens once.
-                None => Some(Box::pin(self.activate(pass, &parts.headers)).await?),
-            },
+                None => Box::pin(self.activate(pass, &parts.headers)).await?,
+            })),
+        };
+        let body = match ends {
+            Some(end) => body.until(end),
+            None => body,
         };
         let record = self.record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
@@ -308,7 +312,7 @@ impl Gateway {
             begin + self.config.total_timeout
         });
         // A short answer to a request that was let in is given whole.
-        let ends = known.ends.filter(|_| stream).map(|end| self.instant_of(end));
+        let ends = known.ends.filter(|_| stream);
         headers::rewrite_response(&mut parts.headers, arrival.client, known.authenticated);
         parts.version = Version::HTTP_11;
         let timer = StallTimer::new(self.config.idle_timeout, deadline.or(ends));

@@ -148,6 +148,27 @@ async fn an_answer_whose_bytes_are_always_ready_ends_with_its_pass() {
     }
 }
 
+#[tokio::test]
+async fn an_upload_that_goes_on_and_on_ends_with_its_pass() {
+    let (recorder, _) = streaming().await;
+    let (app, pass) = near_the_end(&recorder.url()).await;
+    let mut client = Raw::connect(app.running.as_ref().unwrap().address()).await;
+    let begin = Instant::now();
+    let head = request(&pass).replacen("GET", "POST", 1);
+    let head = head.replacen("Host: a", "Host: a\r\nContent-Length: 1000000", 1);
+    client.send(head).await;
+    while begin.elapsed() < LEFT {
+        client.send("x").await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let answer = client.answer().await.unwrap();
+    assert_at_the_end(begin, "upload");
+    assert_eq!((answer.status, &answer.json()["code"]), (401, &"invalid_credential".into()));
+    assert!(recorder.take().is_empty(), "never whole");
+    let record = &recorded(&app, 1).await[0];
+    assert_eq!((&record["outcome"], &record["status"]), (&"failed".into(), &401.into()));
+}
+
 /// A request that was let in before the end gets its answer.
 #[tokio::test]
 async fn a_short_answer_is_given_whole() {
