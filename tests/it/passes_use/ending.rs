@@ -110,9 +110,10 @@ async fn firehose(head: &'static str) -> String {
         let _ = socket.read(&mut request).await;
         let body = vec![b'x'; 0x10000];
         let _ = socket.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").as_bytes()).await;
-        let chunk = match head.starts_with("content-length") {
-            true => body,
-            false => [b"10000\r\n".to_vec(), body, b"\r\n".to_vec()].concat(),
+        let chunk = if head.starts_with("content-length") {
+            body
+        } else {
+            [b"10000\r\n".to_vec(), body, b"\r\n".to_vec()].concat()
         };
         while socket.write_all(&chunk).await.is_ok() {}
     });

@@ -75,8 +75,8 @@ async fn what_one_instance_ends_three_refuse_within_a_second() {
     let admin = apps[0].admin().await;
     for (n, (way, _)) in WAYS.into_iter().enumerate() {
         let holder = holder(&apps[1], &format!("user{n}")).await;
-        let change = holder.end(&apps[0], &admin, way);
-        let delay = outlived(&holder.proofs(&apps), change).await;
+        let change = Box::pin(holder.end(&apps[0], &admin, way));
+        let delay = Box::pin(outlived(&holder.proofs(&apps), change)).await;
         println!("{way}: accepted {} ms longer", delay.as_millis());
         assert!(delay < Duration::from_secs(1), "{way}: {delay:?}");
         holder.is_refused(&apps).await;
@@ -114,8 +114,8 @@ async fn without_redis(outage: Outage) {
         Outage::Stopped => redis.stop(),
     }
     for ((way, bound), holder) in WAYS.into_iter().zip(&holders) {
-        let change = holder.end(&apps[0], &admin, way);
-        let delay = outlived(&holder.proofs(&apps), change).await;
+        let change = Box::pin(holder.end(&apps[0], &admin, way));
+        let delay = Box::pin(outlived(&holder.proofs(&apps), change)).await;
         println!("{way}: accepted {} ms longer without redis", delay.as_millis());
         assert!(delay <= bound, "{way}: {delay:?}");
     }
@@ -134,10 +134,10 @@ async fn without_redis(outage: Outage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_redis_lets_nobody_in_for_longer_than_a_copy_lives() {
-    without_redis(Outage::Killed).await;
+    Box::pin(without_redis(Outage::Killed)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_does_not_answer_lets_nobody_in_for_longer_than_a_copy_lives() {
-    without_redis(Outage::Stopped).await;
+    Box::pin(without_redis(Outage::Stopped)).await;
 }

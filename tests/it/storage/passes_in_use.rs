@@ -41,9 +41,9 @@ impl Store {
 #[tokio::test]
 async fn a_pass_begins_once_and_not_after_its_end() {
     let store = Store::fresh().await;
-    let user = store.user("ada").await.id;
-    let (used, hash) = store.pass(user, epoch()).await;
-    let (revoked, _) = store.pass(user, epoch()).await;
+    let owner = store.user("ada").await.id;
+    let (used, hash) = store.pass(owner, epoch()).await;
+    let (revoked, _) = store.pass(owner, epoch()).await;
     // To the microsecond, which both engines keep.
     let first = epoch() + TimeDelta::microseconds(123_457);
     let mut tx = store.begin().await;
