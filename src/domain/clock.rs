@@ -5,7 +5,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -30,8 +30,14 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> DateTime<Utc> {
         #[expect(clippy::disallowed_methods, reason = "the one place allowed to ask the system")]
-        let now = Utc::now();
-        DateTime::from_timestamp_micros(now.timestamp_micros()).expect("system time is in range")
+        let now = SystemTime::now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // In one step: `Utc::now` and truncating it would go through a calendar
+        // date twice.
+        i64::try_from(since.as_secs())
+            .ok()
+            .and_then(|seconds| DateTime::from_timestamp(seconds, since.subsec_micros() * 1000))
+            .expect("system time is in range")
     }
 
     fn monotonic_us(&self) -> u64 {

@@ -6,6 +6,8 @@
 //! `Authorization` is ours when its scheme is `Bearer`; any other scheme belongs
 //! to the upstream and passes.
 
+use std::pin::pin;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, AUTHORIZATION, COOKIE, SET_COOKIE},
@@ -47,7 +49,8 @@ impl Credentials<'_> {
             // Boxed: rare, and as large as the one below.
             Box::pin(access.authenticate(second)).await?;
         }
-        access.authenticate(Presented { access_token, api_key: api_key.or(bearer_key), jwt }).await
+        let first = Presented { access_token, api_key: api_key.or(bearer_key), jwt };
+        pin!(access.authenticate(first)).await
     }
 }
 

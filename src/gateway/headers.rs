@@ -6,28 +6,15 @@
 //! dropped as hop-by-hop by the next proxy. Fields that are not named here pass
 //! untouched and without a copy.
 
-use std::fmt::Write;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{self, Entry},
 };
 
-use super::credentials;
-use crate::{
-    domain::{
-        principal::{Account, Principal},
-        user::Roles,
-    },
-    server::client::ClientInfo,
-};
+use super::{credentials, identity};
+use crate::{domain::principal::Principal, server::client::ClientInfo};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
-pub const X_USERNAME: HeaderName = HeaderName::from_static("x-username");
-pub const X_ROLES: HeaderName = HeaderName::from_static("x-roles");
-pub const X_KEY_ID: HeaderName = HeaderName::from_static("x-key-id");
-pub const X_TOKEN_ID: HeaderName = HeaderName::from_static("x-token-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -73,7 +60,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
     headers.reserve(ADDED);
     headers.insert(header::HOST, (*host).clone());
     headers.insert(X_REQUEST_ID, client.request_id.header().clone());
-    headers.insert(X_FORWARDED_FOR, address_value(client));
+    headers.insert(X_FORWARDED_FOR, identity::address_value(client.address));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
     if let Some(host) = &client.host {
         headers.insert(X_FORWARDED_HOST, host.clone());
@@ -85,7 +72,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
         headers.insert(header::AUTHORIZATION, (*authorization).clone());
     }
     if let Some(principal) = principal {
-        set_identity(headers, principal);
+        identity::set(headers, principal);
     }
     append_via(headers, *version);
 }
@@ -107,8 +94,9 @@ pub fn rewrite_response(headers: &mut HeaderMap, client: &ClientInfo, authentica
     append_via(headers, Version::HTTP_11);
 }
 
-/// Removes what `drops` names and what `Connection` lists. Allocates only when
-/// there is something to remove.
+/// Removes what `drops` names, `Connection`, and what that lists. Allocates only
+/// when there is more than a `Connection` to remove, as upstreams send it with
+/// every answer.
 fn remove_all(headers: &mut HeaderMap, drops: fn(&str) -> bool) {
     let mut doomed: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
@@ -116,6 +104,7 @@ fn remove_all(headers: &mut HeaderMap, drops: fn(&str) -> bool) {
         // A token that is no field name lists nothing.
         doomed.extend(listed.filter(|token| !is_option(token)).flat_map(HeaderName::from_bytes));
     }
+    headers.remove(header::CONNECTION);
     doomed.extend(headers.keys().filter(|name| drops(name.as_str())).cloned());
     for name in doomed {
         headers.remove(name);
@@ -165,56 +154,6 @@ pub fn is_reserved(name: &str) -> bool {
 fn begins_alike(name: &str, prefix: &str) -> bool {
     let normal = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
     name.len() >= prefix.len() && name.bytes().map(normal).zip(prefix.bytes()).all(|(a, b)| a == b)
-}
-
-fn set_identity(headers: &mut HeaderMap, principal: &Principal) {
-    let Account { id, username, roles, .. } = &*principal.account;
-    headers.insert(X_USER_ID, uuid_value(id.as_uuid()));
-    headers.insert(X_USERNAME, username_value(username));
-    headers.insert(X_ROLES, roles_value(*roles));
-    if let Some(key) = principal.key_id() {
-        headers.insert(X_KEY_ID, uuid_value(key.as_uuid()));
-    }
-    if let Some(pass) = principal.pass_id() {
-        headers.insert(X_TOKEN_ID, uuid_value(pass.as_uuid()));
-    }
-}
-
-fn roles_value(roles: Roles) -> HeaderValue {
-    if roles == Roles::USER {
-        return HeaderValue::from_static("user");
-    }
-    HeaderValue::try_from(roles.to_string()).expect("role names are ASCII")
-}
-
-fn uuid_value(id: uuid::Uuid) -> HeaderValue {
-    let mut text = uuid::Uuid::encode_buffer();
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("a UUID is ASCII")
-}
-
-fn address_value(client: &ClientInfo) -> HeaderValue {
-    let mut text = String::with_capacity(39);
-    write!(text, "{}", client.address).expect("writing to a string");
-    HeaderValue::try_from(text).expect("an address is ASCII")
-}
-
-/// A username as it is if it is visible ASCII without `%`; else in UTF-8 with
-/// every other byte percent-encoded (RFC 3986, 2.1), so that undoing the
-/// escapes gives the name back in every case.
-fn username_value(username: &str) -> HeaderValue {
-    let plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'%';
-    if username.as_bytes().iter().all(plain) {
-        return HeaderValue::from_str(username).expect("visible ASCII");
-    }
-    let mut text = String::with_capacity(username.len() * 3);
-    for byte in username.bytes() {
-        if plain(&byte) {
-            text.push(char::from(byte));
-        } else {
-            write!(text, "%{byte:02X}").expect("writing to a string");
-        }
-    }
-    HeaderValue::try_from(text).expect("visible ASCII")
 }
 
 fn append_via(headers: &mut HeaderMap, version: Version) {

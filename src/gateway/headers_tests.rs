@@ -6,9 +6,10 @@ use super::*;
 use crate::{
     domain::{
         id::{SessionId, UserId},
-        principal::Credential,
-        user::Roles,
+        principal::{Account, Credential},
+        user::{Role, Roles},
     },
+    gateway::identity::{X_KEY_ID, X_ROLES, X_USER_ID, X_USERNAME},
     server::client::{RequestId, Scheme},
 };
 
@@ -181,6 +182,23 @@ fn any_username_fits_into_a_field() {
         ("a\r\nx: y", "a%0D%0Ax:%20y"),
     ] {
         assert_eq!(rewritten(&HeaderMap::new(), Some(&alice(username)))[X_USERNAME], value);
+    }
+}
+
+/// The same id, so the same place: values kept for one copy must not be sent for
+/// another.
+#[test]
+fn a_renamed_account_is_told_by_its_new_name() {
+    let mut alice = alice("alice");
+    for (username, roles) in [("alice", Roles::USER), ("alicia", Roles::USER.with(Role::Admin))] {
+        alice.account =
+            Arc::new(Account { username: username.to_owned(), roles, ..(*alice.account).clone() });
+        for _ in 0..2 {
+            let sent = rewritten(&HeaderMap::new(), Some(&alice));
+            assert_eq!(sent[X_USERNAME], username);
+            assert_eq!(sent[X_ROLES], roles.to_string());
+            assert_eq!(sent[X_USER_ID], alice.user_id().to_string());
+        }
     }
 }
 

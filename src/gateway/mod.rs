@@ -1,7 +1,6 @@
 //! The proxied request, step by step.
 //!
-//! Read [`Gateway::serve`] and its `run` first: they are the whole pipeline, in
-//! order. What one step learns and a later one needs is a value that is passed
+//! Read [`Gateway::serve`] first: it is the whole pipeline, in order. What one step learns and a later one needs is a value that is passed
 //! on, never an untyped request extension. One [`Gateway`] belongs to one
 //! worker, since its pool of upstream connections does; services are shared.
 //!
@@ -15,6 +14,8 @@ pub mod credentials;
 mod echo;
 mod error;
 mod headers;
+mod identity;
+mod memo;
 mod metered;
 pub mod path;
 mod pool;
@@ -25,10 +26,10 @@ mod timer;
 pub mod upload;
 mod upstream;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, pin::pin};
 
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Method, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -95,12 +96,6 @@ pub struct Arrival<'a> {
     pub started: Instant,
 }
 
-/// An answer, or why there is none, and what was learnt on the way.
-pub struct Exchange {
-    pub result: Result<Response<Body>, GatewayError>,
-    pub seen: Seen,
-}
-
 /// What an answer needs to know of who asked.
 #[derive(Clone, Copy)]
 struct Known {
@@ -134,47 +129,34 @@ impl Gateway {
         self.config.name()
     }
 
-    pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival<'_>) -> Exchange {
-        let mut seen = Seen::default();
-        let result = self.run(request, &arrival, &mut seen).await;
-        if let Err(GatewayError::Limited(state)) = &result {
-            seen.limit = Some(*state);
-        }
-        Exchange { result, seen }
-    }
-
-    async fn run(
+    /// Answers, or says why not; `seen` is filled in on the way. Much of `parts`
+    /// is used up.
+    ///
+    /// Large values are borrowed and not handed from one future to the next: a
+    /// future holds its own copy of each, and is moved with it. Futures are pinned
+    /// where they are made for the same reason.
+    pub async fn serve(
         &self,
-        request: Request<Incoming>,
+        parts: &mut Parts,
+        body: Incoming,
         arrival: &Arrival<'_>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, GatewayError> {
         if self.services.health.phase() == Phase::Starting {
             return Err(GatewayError::Starting);
         }
-        let (mut parts, body) = request.into_parts();
-
-        seen.principal = self.prove(&parts.headers).await?;
+        seen.principal = pin!(self.prove(&parts.headers)).await?;
         let principal = seen.principal.as_ref();
         self.check_policy(principal, arrival.client, &parts.headers)?;
-        let (body, upload) = upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
+        let (mut body, upload) =
+            upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
         // The record's place first: a full recorder refuses work instead of
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.recorder().reserve()?;
-        seen.limit = self.admit(principal, arrival, &parts.method).await?;
-        let ends = match principal.and_then(Principal::pass) {
-            None => None,
-            Some(pass) => Some(self.instant_of(match pass.expires_at() {
-                Some(end) => end,
-                // Only now: what is refused must not begin the time that was
-                // paid for. Boxed, since it happens once.
-                None => Box::pin(self.activate(pass, &parts.headers)).await?,
-            })),
-        };
-        let body = match ends {
-            Some(end) => body.until(end),
-            None => body,
-        };
+        pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
+        // Only now: what is refused must not begin the time that was paid for.
+        let ends = pin!(self.begin(principal, &parts.headers)).await?;
+        body.end_at(ends);
         let record = self.record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
@@ -190,10 +172,9 @@ impl Gateway {
                 version: parts.version,
             },
         );
-        parts.version = Version::HTTP_11;
 
-        let sent = Request::from_parts(parts, body);
-        let answer = match self.upstream.send(sent, upload.as_ref()).await {
+        let sent = pin!(self.upstream.send(parts, body, upload.as_ref())).await;
+        let answer = match sent {
             Ok(answer) => {
                 self.services.health.saw_upstream(true);
                 answer
@@ -217,11 +198,28 @@ impl Gateway {
         if self.config.auth == UpstreamAuth::Public {
             return Ok(None);
         }
-        let principal = credentials::read(headers)?.prove(&self.services.access).await?;
+        let found = credentials::read(headers)?;
+        let principal = pin!(found.prove(&self.services.access)).await?;
         if principal.is_none() && self.config.auth == UpstreamAuth::Required {
             return Err(GatewayError::CredentialRequired);
         }
         Ok(principal)
+    }
+
+    /// When the time of the pass that opens the door is over. It begins now
+    /// unless it has before.
+    async fn begin(
+        &self,
+        principal: Option<&Principal>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Instant>, GatewayError> {
+        let Some(pass) = principal.and_then(Principal::pass) else { return Ok(None) };
+        let end = match pass.expires_at() {
+            Some(end) => end,
+            // Boxed, since it happens once.
+            None => Box::pin(self.activate(pass, headers)).await?,
+        };
+        Ok(Some(self.instant_of(end)))
     }
 
     /// Begins the time of a pass; when it will be over.
@@ -259,16 +257,19 @@ impl Gateway {
         principal: Option<&Principal>,
         arrival: &Arrival<'_>,
         method: &Method,
-    ) -> Result<Option<TierState>, GatewayError> {
+        seen: &mut Option<TierState>,
+    ) -> Result<(), GatewayError> {
         let admitted = self.services.limits.admit(principal, arrival.client.address, 1).await;
-        if let Err(LimitError::Exceeded(_)) = &admitted {
+        if let Err(LimitError::Exceeded(state)) = &admitted {
+            *seen = Some(*state);
             let mut record = self.record(principal, arrival, method);
             record.status = StatusCode::TOO_MANY_REQUESTS.as_u16();
             record.outcome = Outcome::Rejected;
             record.duration_us = elapsed_us(arrival.started);
             self.services.usage.record_unreserved(record);
         }
-        Ok(admitted?)
+        *seen = admitted?;
+        Ok(())
     }
 
     /// What is known before the answer; as it stands, the record of a request
@@ -279,9 +280,11 @@ impl Gateway {
         arrival: &Arrival<'_>,
         method: &Method,
     ) -> UsageRecord {
+        let request_id = &arrival.client.request_id;
         UsageRecord {
-            id: RecordId::from(new_uuid(arrival.at)),
-            request_id: arrival.client.request_id.to_string(),
+            // One that a client made up is not used: it may come twice.
+            id: RecordId::from(request_id.uuid().unwrap_or_else(|| new_uuid(arrival.at))),
+            request_id: (**request_id).to_owned(),
             at: arrival.at,
             method: name_of(method),
             path: text::clean(arrival.path, RECORDED_PATH),

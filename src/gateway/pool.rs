@@ -13,7 +13,7 @@
 //!   below what upstreams keep theirs open for.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -77,20 +77,21 @@ impl Pool {
         Self(Arc::new(Inner { connector, target, idle_for, idle: Mutex::default() }))
     }
 
-    /// Sends a request whose URI is only path and query. `upload` follows its
-    /// body, if it has one.
+    /// Sends a request whose URI is only path and query, and takes its parts for
+    /// that. `upload` follows its body, if it has one.
     pub async fn send(
         &self,
-        mut request: Request<RequestBody>,
-        upload: Option<Arc<Progress>>,
+        parts: &mut Parts,
+        mut body: RequestBody,
+        upload: Option<&Arc<Progress>>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
         for _ in 0..HANDED_BACK {
-            let mut lease = self.lease(upload.clone()).await?;
-            match lease.sender.try_send_request(request).await {
+            let mut lease = self.lease(upload).await?;
+            match lease.sender.try_send_request(request(parts, body)).await {
                 Ok(answer) => return Ok(answer.map(|body| PooledBody::new(body, lease))),
                 Err(mut error) => match error.take_message() {
                     // Not a byte of it was written: the connection had died.
-                    Some(unsent) => request = unsent,
+                    Some(unsent) => body = take_back(parts, unsent),
                     None => return Err(UpstreamError::Broken(error.into_error().into())),
                 },
             }
@@ -98,16 +99,20 @@ impl Pool {
         Err(UpstreamError::Broken("every connection was closed before use".into()))
     }
 
-    async fn lease(&self, upload: Option<Arc<Progress>>) -> Result<Lease, UpstreamError> {
+    async fn lease(&self, upload: Option<&Arc<Progress>>) -> Result<Lease, UpstreamError> {
         while let Some(mut sender) = self.0.newest() {
             // Just after an answer hyper needs a moment to be ready again.
             if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(Lease { sender, upload, pool: Arc::clone(&self.0) });
+                return Ok(self.leased(sender, upload));
             }
         }
         // Boxed: connecting is rare and its future is large.
         let sender = Box::pin(self.connect()).await?;
-        Ok(Lease { sender, upload, pool: Arc::clone(&self.0) })
+        Ok(self.leased(sender, upload))
+    }
+
+    fn leased(&self, sender: Sender, upload: Option<&Arc<Progress>>) -> Lease {
+        Lease { sender, upload: upload.cloned(), pool: Arc::clone(&self.0) }
     }
 
     async fn connect(&self) -> Result<Sender, UpstreamError> {
@@ -121,6 +126,22 @@ impl Pool {
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
+}
+
+/// An HTTP/1.1 request made of what a client's consisted of.
+fn request(parts: &mut Parts, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    mem::swap(request.method_mut(), &mut parts.method);
+    mem::swap(request.uri_mut(), &mut parts.uri);
+    mem::swap(request.headers_mut(), &mut parts.headers);
+    request
+}
+
+/// Undoes [`request`].
+fn take_back(parts: &mut Parts, request: Request<RequestBody>) -> RequestBody {
+    let (unsent, body) = request.into_parts();
+    *parts = unsent;
+    body
 }
 
 impl Inner {

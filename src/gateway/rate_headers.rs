@@ -5,11 +5,14 @@
 //! new clients find what they look for. They describe the limit nearest to its
 //! end.
 
+use std::cell::RefCell;
+
 use bytes::BytesMut;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::limit::TierState;
+use super::memo::Memo;
+use crate::domain::limit::{TierState, Window};
 
 const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -23,17 +26,25 @@ pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {
     let TierState { window, limit, remaining, reset_in_ms, .. } = *state;
     let reset_in = seconds(reset_in_ms);
     let reset_at = now.timestamp_millis().unsigned_abs().saturating_add(reset_in_ms).div_ceil(1000);
-    let (name, length) = (window.name(), window.seconds());
-
-    // One buffer for all five values, and digits by hand: this runs for every
-    // limited request, and `format!` would cost more than deciding the limit.
-    let mut text = Text(BytesMut::with_capacity(128));
-    let limit_text = text.number(limit).take();
+    let Fixed { limit: limit_text, policy } = FIXED.with_borrow_mut(|memo| {
+        let key = (window, limit);
+        memo.get(limit.to_le_bytes()[0], |held| *held == key, || (key, Fixed::of(window, limit)))
+    });
+    let reset_text = RESETS.with_borrow_mut(|memo| {
+        let make = || (reset_at, Text::new().number(reset_at).take());
+        memo.get(reset_at.to_le_bytes()[0], |held| *held == reset_at, make)
+    });
+    // Digits by hand and both values in one buffer: this runs for every limited
+    // request, and `format!` would cost more than deciding the limit.
+    let mut text = Text::new();
     let remaining_text = text.number(remaining).take();
-    let reset_text = text.number(reset_at).take();
-    let policy =
-        text.quoted(name).push(";q=").number(limit).push(";w=").number(u64::from(length)).take();
-    let state = text.quoted(name).push(";r=").number(remaining).push(";t=").number(reset_in).take();
+    let state = text
+        .quoted(window.name())
+        .push(";r=")
+        .number(remaining)
+        .push(";t=")
+        .number(reset_in)
+        .take();
     headers.insert(X_LIMIT, limit_text);
     headers.insert(X_REMAINING, remaining_text);
     headers.insert(X_RESET, reset_text);
@@ -41,10 +52,43 @@ pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {
     headers.insert(STATE, state);
 }
 
+/// The values that follow from a limit alone.
+#[derive(Clone, Debug)]
+struct Fixed {
+    limit: HeaderValue,
+    policy: HeaderValue,
+}
+
+thread_local! {
+    static FIXED: RefCell<Memo<(Window, u64), Fixed>> = const { RefCell::new(Memo::new()) };
+    static RESETS: RefCell<Memo<u64, HeaderValue>> = const { RefCell::new(Memo::new()) };
+}
+
+impl Fixed {
+    fn of(window: Window, limit: u64) -> Self {
+        let (name, length) = (window.name(), window.seconds());
+        let mut text = Text::new();
+        Self {
+            limit: text.number(limit).take(),
+            policy: text
+                .quoted(name)
+                .push(";q=")
+                .number(limit)
+                .push(";w=")
+                .number(u64::from(length))
+                .take(),
+        }
+    }
+}
+
 /// Values written one after the other into one allocation.
 struct Text(BytesMut);
 
 impl Text {
+    fn new() -> Self {
+        Self(BytesMut::with_capacity(96))
+    }
+
     fn push(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -88,7 +132,6 @@ fn seconds(milliseconds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limit::Window;
 
     #[test]
     fn every_field_says_the_same() {

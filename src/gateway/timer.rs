@@ -1,8 +1,9 @@
-//! A timer for bodies that costs nothing while they move.
+//! Timers that cost next to nothing while all goes well.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -46,5 +47,108 @@ impl StallTimer {
     /// Whether it is the deadline, not idleness, that has come.
     pub fn is_past_deadline(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+type Timer = Pin<Box<Sleep>>;
+
+/// Time limits of one length, for one worker.
+///
+/// Their timers are used again and stay in the timer wheel meanwhile. One is
+/// armed anew only where it fired: as all limits are equally long, a later one
+/// never ends before the one that its timer is armed for.
+#[derive(Debug)]
+pub struct Timeouts {
+    length: Duration,
+    free: Mutex<Vec<Timer>>,
+}
+
+/// A time limit under way: a future that is ready when it is over.
+#[derive(Debug)]
+pub struct Timeout<'t> {
+    all: &'t Timeouts,
+    end: Instant,
+    /// `None` only while it is being dropped.
+    timer: Option<Timer>,
+}
+
+impl Timeouts {
+    pub fn new(length: Duration) -> Self {
+        Self { length, free: Mutex::default() }
+    }
+
+    pub fn begin(&self, now: Instant) -> Timeout<'_> {
+        let end = now + self.length;
+        let timer = self.free().pop().unwrap_or_else(|| Box::pin(sleep_until(end)));
+        Timeout { all: self, end, timer: Some(timer) }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Timer>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Timeout<'_> {
+    /// Counts from `begin` instead; tells whether that leaves any time.
+    pub fn begin_at(&mut self, begin: Instant) -> bool {
+        self.end = begin + self.all.length;
+        self.end > Instant::now()
+    }
+}
+
+impl Future for Timeout<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let end = self.end;
+        let timer = self.timer.as_mut().expect("there until it is dropped");
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if end <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+    }
+}
+
+impl Drop for Timeout<'_> {
+    fn drop(&mut self) {
+        self.all.free().extend(self.timer.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_millis(60);
+
+    #[tokio::test]
+    async fn a_timer_used_again_keeps_the_later_limit() {
+        let timeouts = Timeouts::new(LENGTH);
+        let first = timeouts.begin(Instant::now());
+        let part = tokio::time::timeout(LENGTH / 2, first).await;
+        assert!(part.is_err(), "it was over too early");
+        // Now the timer is armed for too early, and then it has fired.
+        for _ in 0..2 {
+            assert_eq!(timeouts.free().len(), 1);
+            let begun = Instant::now();
+            timeouts.begin(begun).await;
+            assert!(begun.elapsed() >= LENGTH);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_may_be_counted_from_later() {
+        let timeouts = Timeouts::new(LENGTH);
+        let start = Instant::now();
+        let mut limit = timeouts.begin(start);
+        (&mut limit).await;
+        assert!(!limit.begin_at(start));
+        let later = Instant::now();
+        assert!(limit.begin_at(later));
+        limit.await;
+        assert!(later.elapsed() >= LENGTH);
     }
 }

@@ -130,7 +130,8 @@ pub struct UploadLimits {
 #[derive(Debug)]
 pub enum RequestBody<B = Incoming> {
     Empty,
-    Streamed(Upload<B>),
+    /// Boxed: most requests have none, and each is moved several times.
+    Streamed(Box<Upload<B>>),
 }
 
 #[derive(Debug)]
@@ -169,19 +170,17 @@ pub fn limited<B: Body>(
         until: None,
         progress: Arc::clone(&progress),
     };
-    Ok((RequestBody::Streamed(upload), Some(progress)))
+    Ok((RequestBody::Streamed(Box::new(upload)), Some(progress)))
 }
 
 impl<B> RequestBody<B> {
     /// Ends it at this instant, also while its bytes are always ready. To be
     /// said before it is first asked for any.
-    #[must_use]
-    pub fn until(mut self, until: Instant) -> Self {
-        if let Self::Streamed(upload) = &mut self {
-            upload.until = Some(until);
-            upload.timer = StallTimer::new(upload.idle, Some(until));
+    pub fn end_at(&mut self, until: Option<Instant>) {
+        if let (Self::Streamed(upload), Some(_)) = (self, until) {
+            upload.until = until;
+            upload.timer = StallTimer::new(upload.idle, until);
         }
-        self
     }
 }
 
@@ -318,10 +317,10 @@ mod tests {
         for frames in [ready, silent] {
             let limits = UploadLimits { max_bytes: u64::MAX, ..LIMITS };
             let body = StreamBody::new(frames);
-            let (body, progress) =
+            let (mut body, progress) =
                 limited(&HeaderMap::new(), body, limits, Instant::now()).unwrap();
             let until = Instant::now() + Duration::from_millis(40);
-            let mut body = body.until(until);
+            body.end_at(Some(until));
             let fault = loop {
                 if let Err(fault) = body.frame().await.unwrap() {
                     break fault;

@@ -9,22 +9,22 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Response, StatusCode, Uri, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use secrecy::ExposeSecret;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     connector::Connector,
     echo,
     error::{SendError, UpstreamError},
     pool::{Pool, PooledBody},
+    timer::Timeouts,
     upload::{Progress, RequestBody},
 };
 use crate::config::UpstreamConfig;
@@ -41,7 +41,7 @@ pub struct HttpUpstream {
     pool: Pool,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
-    first_byte_timeout: Duration,
+    first_byte: Timeouts,
 }
 
 /// An upstream's URL that is none: it needs a scheme of `http` or `https`, a
@@ -77,26 +77,25 @@ impl Upstream {
     }
 
     /// Sends a request whose URI is only path and query, and waits for the head
-    /// of the answer.
+    /// of the answer. What is sent of `parts` is taken.
     pub async fn send(
         &self,
-        request: Request<RequestBody>,
+        parts: &mut Parts,
+        body: RequestBody,
         upload: Option<&Arc<Progress>>,
     ) -> Result<Response<AnswerBody>, SendError> {
         match self {
-            Self::Echo => {
-                let (parts, body) = request.into_parts();
-                Ok(echo::answer(&parts, body).await?.map(AnswerBody::Made))
-            }
-            Self::Http(http) => match http.send(request, upload).await {
-                Ok(response) => Ok(response.map(AnswerBody::Wire)),
+            Self::Echo => Ok(Box::pin(echo::answer(parts, body)).await?.map(AnswerBody::Made)),
+            Self::Http(http) => {
+                let sent = pin!(http.send(parts, body, upload)).await;
                 // The upload's own fault ends the connection too, and is the
                 // cause then.
-                Err(error) => match upload.and_then(|upload| upload.fault()) {
-                    Some(fault) => Err(fault.into()),
-                    None => Err(error.into()),
-                },
-            },
+                sent.map(|answer| answer.map(AnswerBody::Wire)).map_err(|error| {
+                    upload
+                        .and_then(|upload| upload.fault())
+                        .map_or_else(|| error.into(), Into::into)
+                })
+            }
         }
     }
 }
@@ -127,17 +126,18 @@ impl HttpUpstream {
             pool: Pool::new(connector, url, config.pool_idle),
             host,
             authorization,
-            first_byte_timeout: config.first_byte_timeout,
+            first_byte: Timeouts::new(config.first_byte_timeout),
         })
     }
 
     async fn send(
         &self,
-        request: Request<RequestBody>,
+        parts: &mut Parts,
+        body: RequestBody,
         upload: Option<&Arc<Progress>>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
-        let mut answer = pin!(self.pool.send(request, upload.cloned()));
-        let mut timeout = pin!(sleep_until(Instant::now() + self.first_byte_timeout));
+        let mut answer = pin!(self.pool.send(parts, body, upload));
+        let mut timeout = self.first_byte.begin(Instant::now());
         loop {
             tokio::select! {
                 biased;
@@ -152,10 +152,9 @@ impl HttpUpstream {
                 () = &mut timeout => {
                     // An upstream need not answer while it is still being told
                     // the question.
-                    let end = upload.map(|upload| upload.last_move() + self.first_byte_timeout);
-                    match end {
-                        Some(end) if end > Instant::now() => timeout.as_mut().reset(end),
-                        _ => return Err(UpstreamError::Timeout),
+                    let moved = upload.is_some_and(|upload| timeout.begin_at(upload.last_move()));
+                    if !moved {
+                        return Err(UpstreamError::Timeout);
                     }
                 }
             }

@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderValue};
 use rand::Rng;
 use uuid::Uuid;
 
+use crate::gateway::X_REQUEST_ID;
+
 /// The client's view of a request. The API finds it in the request's
 /// extensions.
 #[derive(Clone, Debug)]
@@ -41,7 +43,11 @@ impl Scheme {
 /// Names one request in answers, logs and records: 1..=128 visible ASCII
 /// characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+pub struct RequestId {
+    text: HeaderValue,
+    /// What the text stands for, if it is ours.
+    uuid: Option<Uuid>,
+}
 
 impl RequestId {
     /// Longest value taken over from a client.
@@ -49,20 +55,26 @@ impl RequestId {
 
     /// The client's own `X-Request-Id` if it is fit, else a new UUIDv7.
     pub fn of(headers: &HeaderMap, at: DateTime<Utc>) -> Self {
-        match headers.get("x-request-id") {
-            Some(value) if is_fit(value) => Self(value.clone()),
+        match headers.get(X_REQUEST_ID) {
+            Some(value) if is_fit(value) => Self { text: value.clone(), uuid: None },
             _ => Self::new(at),
         }
     }
 
     pub fn new(at: DateTime<Utc>) -> Self {
+        let uuid = new_uuid(at);
         let mut text = Uuid::encode_buffer();
-        let text = new_uuid(at).hyphenated().encode_lower(&mut text);
-        Self(HeaderValue::from_str(text).expect("a UUID is ASCII"))
+        let text = uuid.hyphenated().encode_lower(&mut text);
+        Self { text: HeaderValue::from_str(text).expect("a UUID is ASCII"), uuid: Some(uuid) }
+    }
+
+    /// Unlike any other request's; `None` for an id that a client sent.
+    pub fn uuid(&self) -> Option<Uuid> {
+        self.uuid
     }
 
     pub fn header(&self) -> &HeaderValue {
-        &self.0
+        &self.text
     }
 }
 
@@ -70,7 +82,7 @@ impl Deref for RequestId {
     type Target = str;
 
     fn deref(&self) -> &str {
-        self.0.to_str().expect("checked when made")
+        self.text.to_str().expect("checked when made")
     }
 }
 

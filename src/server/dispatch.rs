@@ -3,7 +3,7 @@
 //! The gateway comes first and without the router: its path is the hot one. What
 //! every answer carries, whoever made it, is set here and nowhere else.
 
-use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
+use std::{mem, net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use axum::{Router, response::IntoResponse};
 use chrono::{DateTime, Utc};
@@ -35,7 +35,7 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Exchange, Gateway, Places, X_REQUEST_ID, path, path_and_query, rate_headers,
+        self, Arrival, Gateway, Places, Seen, X_REQUEST_ID, path, path_and_query, rate_headers,
         upload::{self, UploadLimits},
     },
 };
@@ -80,14 +80,14 @@ impl Dispatcher {
     pub async fn handle(
         &self,
         connection: Arc<Connection>,
-        request: Request<Incoming>,
+        parts: &mut Parts,
+        body: Incoming,
     ) -> Response<Tracked> {
-        let (mut parts, body) = request.into_parts();
         let mut flight = Flight::begin(&self.metrics, connection, parts.version);
         let at = self.clock.now();
-        let (client, fault) = self.identify(&parts, flight.peer(), at);
+        let (client, fault) = self.identify(parts, flight.peer(), at);
 
-        let checked = fault.map_or_else(|| screen::check(&parts), Err);
+        let checked = fault.map_or_else(|| screen::check(parts), Err);
         let uri = parts.uri.clone();
         let path = checked.and_then(|()| Ok(path::canonical(uri.path())?));
         flight.log_with(|| Line {
@@ -111,10 +111,11 @@ impl Dispatcher {
         let answer = if let Some(route) = self.places.route(&path, |path| (self.ours)(path)) {
             let arrival =
                 Arrival { client: &client, path: &path, route, at, started: flight.started() };
-            self.proxy(Request::from_parts(parts, body), arrival, &mut flight).await
+            pin!(self.proxy(parts, body, &arrival, &mut flight)).await
         } else {
             parts.uri = path_and_query(&uri, &path).into();
-            self.api(parts, body, client.clone(), &mut flight).await
+            // Boxed, so that the gateway's path does not carry its size.
+            Box::pin(self.api(parts, body, client.clone(), &mut flight)).await
         };
         finish(answer, &client, at, &path, head, flight)
     }
@@ -148,14 +149,20 @@ impl Dispatcher {
     /// On this worker. A panic is this request's alone.
     async fn proxy(
         &self,
-        request: Request<Incoming>,
-        arrival: Arrival<'_>,
+        parts: &mut Parts,
+        body: Incoming,
+        arrival: &Arrival<'_>,
         flight: &mut Flight,
     ) -> Answer {
         flight.surface = Surface::Gateway;
-        let version = request.version();
-        let served = AssertUnwindSafe(self.gateway.serve(request, arrival)).catch_unwind().await;
-        let Ok(Exchange { result, seen }) = served else {
+        let version = parts.version;
+        let mut seen = Seen::default();
+        let served = {
+            // Pinned before it is wrapped: what is wrapped is moved.
+            let serving = pin!(self.gateway.serve(parts, body, arrival, &mut seen));
+            AssertUnwindSafe(serving).catch_unwind().await
+        };
+        let Ok(result) = served else {
             return refuse(Fault::Panicked, version);
         };
         let caller = Caller {
@@ -176,7 +183,7 @@ impl Dispatcher {
     /// On the main runtime; ends with the request if the client leaves.
     async fn api(
         &self,
-        mut parts: Parts,
+        parts: &mut Parts,
         body: Incoming,
         client: ClientInfo,
         flight: &mut Flight,
@@ -187,6 +194,7 @@ impl Dispatcher {
         let Ok((body, _)) = upload::limited(&parts.headers, body, limits, flight.started()) else {
             return refuse(Fault::Framing, version);
         };
+        let mut parts = mem::replace(parts, Request::new(()).into_parts().0);
         parts.extensions.insert(client);
         let request = Request::from_parts(parts, axum::body::Body::new(body));
         let running = self.main.spawn(self.router.clone().oneshot(request));

@@ -101,9 +101,13 @@ pub struct Guarded {
     socket: TcpStream,
     connection: Arc<Connection>,
     patience: Patience,
-    /// When the head now being read began, and how many requests had begun.
-    head: Option<(u64, Instant)>,
+    /// How many requests had begun when the head now being read did, and when
+    /// that was; known once a read found no more of it.
+    head: Option<(u64, Option<Instant>)>,
     read_timer: Pin<Box<Sleep>>,
+    /// The timer was polled since it was set, so it will wake the connection's
+    /// task without being polled each time.
+    read_timer_armed: bool,
     write_timer: Option<Pin<Box<Sleep>>>,
     write_pending: bool,
 }
@@ -117,13 +121,14 @@ impl Guarded {
             patience,
             head: None,
             read_timer,
+            read_timer_armed: false,
             write_timer: None,
             write_pending: false,
         }
     }
 
     /// When silence becomes too long; `None` while a request is under way.
-    fn read_deadline(&self) -> Option<Instant> {
+    fn read_deadline(&mut self) -> Option<Instant> {
         let connection = &self.connection;
         if connection.in_flight.load(Relaxed) > 0 {
             return None;
@@ -133,11 +138,13 @@ impl Guarded {
             let idle_since = Duration::from_millis(connection.idle_since.load(Relaxed));
             connection.opened + idle_since + KEEP_ALIVE
         };
-        Some(match self.head {
+        Some(match &mut self.head {
             _ if requests == 0 => connection.opened + self.patience.head,
             // Frames of HTTP/2 are not all part of a request.
             _ if connection.multiplexed.load(Relaxed) => idle_end(),
-            Some((before, begun)) if before == requests => begun + self.patience.head,
+            Some((before, begun)) if *before == requests => {
+                *begun.get_or_insert_with(Instant::now) + self.patience.head
+            }
             _ => idle_end(),
         })
     }
@@ -149,6 +156,10 @@ impl Guarded {
             && deadline < self.read_timer.deadline()
         {
             self.read_timer.as_mut().reset(deadline);
+            self.read_timer_armed = false;
+        }
+        if self.read_timer_armed && !self.read_timer.is_elapsed() {
+            return Poll::Pending;
         }
         while self.read_timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -162,6 +173,7 @@ impl Guarded {
                 None => self.read_timer.as_mut().reset(now + KEEP_ALIVE),
             }
         }
+        self.read_timer_armed = true;
         Poll::Pending
     }
 
@@ -169,7 +181,7 @@ impl Guarded {
         let requests = self.connection.requests.load(Relaxed);
         let begun = self.head.is_some_and(|(before, _)| before == requests);
         if !begun && requests > 0 && self.connection.in_flight.load(Relaxed) == 0 {
-            self.head = Some((requests, Instant::now()));
+            self.head = Some((requests, None));
         }
     }
 

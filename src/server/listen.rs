@@ -7,8 +7,9 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread, time::Duration};
 
 use axum::Router;
-use futures_util::FutureExt;
-use hyper::service::service_fn;
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -258,17 +259,28 @@ impl Worker {
         let _open = Open::new(&self.dispatcher.metrics);
         let connection = Connection::new(peer);
         let io = TokioIo::new(Guarded::new(socket, Arc::clone(&connection), self.patience));
-        let service = service_fn(|request| {
+        let service = service_fn(|request: Request<Incoming>| {
             let (worker, connection) = (Arc::clone(&self), Arc::clone(&connection));
-            async move { Ok::<_, Infallible>(worker.dispatcher.handle(connection, request).await) }
+            // hyper moves the future that this returns, so its size counts. What
+            // a block captures is in it once; an argument of an `async fn` twice.
+            // Here and further in, futures are pinned where they are made:
+            // `.await` by itself moves one several times.
+            let (mut parts, body) = request.into_parts();
+            async move {
+                let answer = pin!(worker.dispatcher.handle(connection, &mut parts, body)).await;
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut served = pin!(self.builder.serve_connection(io, service));
+        // A token takes a lock each time it is polled; so it is only polled when
+        // it is what woke this task.
+        let mut stopping = FuturesUnordered::from_iter([self.stop.cancelled()]);
         // How a connection ends is seen request by request; an error here is a
         // client that left or was cut, which is no event.
         tokio::select! {
             biased;
             _ = served.as_mut() => return,
-            () = self.stop.cancelled() => served.as_mut().graceful_shutdown(),
+            _ = stopping.next() => served.as_mut().graceful_shutdown(),
         }
         tokio::select! {
             biased;

@@ -94,7 +94,11 @@ impl Recorder {
     /// Everything that has gathered; its room stays taken until
     /// [`Recorder::release`].
     pub(super) fn take(&self) -> Vec<Entry> {
-        std::mem::take(&mut *self.0.lock())
+        let mut buffer = self.0.lock();
+        // As much will probably gather again; growing step by step copies it all
+        // several times.
+        let next = Vec::with_capacity(buffer.len());
+        std::mem::replace(&mut *buffer, next)
     }
 
     pub(super) fn release(&self, written: usize) {
