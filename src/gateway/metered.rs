@@ -319,6 +319,7 @@ mod tests {
             let mut body = Metered::new(StreamBody::new(frames), meter, timer).until(Some(until));
             let mut taken = 0;
             let error = loop {
+                assert!(until.elapsed() < Duration::from_secs(2), "{name} goes on");
                 match body.frame().await.unwrap() {
                     Ok(frame) => taken += frame.into_data().unwrap().len() as u64,
                     Err(error) => break error,

@@ -322,6 +322,7 @@ mod tests {
             let until = Instant::now() + Duration::from_millis(40);
             body.end_at(Some(until));
             let fault = loop {
+                assert!(until.elapsed() < Duration::from_secs(2), "it goes on");
                 if let Err(fault) = body.frame().await.unwrap() {
                     break fault;
                 }

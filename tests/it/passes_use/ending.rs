@@ -123,7 +123,9 @@ async fn firehose(head: &'static str) -> String {
 /// Takes all there is; how much it was.
 async fn drain(mut socket: TcpStream) -> u64 {
     let (mut buffer, mut taken) = (vec![0; 1 << 20], 0);
+    let begin = Instant::now();
     loop {
+        assert!(begin.elapsed() < LEFT + LATE, "it goes on after {taken} bytes");
         let read = tokio::time::timeout(Duration::from_secs(20), socket.read(&mut buffer));
         match read.await.expect("the server sends nothing and does not close") {
             Ok(0) | Err(_) => return taken,
