@@ -76,7 +76,7 @@ error_codes! {
     /// `missing_minor` is what the wallet lacks.
     BalanceTooLow = "balance_too_low", PAYMENT_REQUIRED;
     Forbidden = "forbidden", FORBIDDEN;
-    /// An API key where a login is needed.
+    /// An API key or access token where a login is needed.
     LoginRequired = "login_required", FORBIDDEN;
     RoleRequired = "role_required", FORBIDDEN;
     ScopeMissing = "scope_missing", FORBIDDEN;

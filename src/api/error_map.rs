@@ -166,6 +166,7 @@ impl From<UploadFault> for ApiError {
             UploadFault::TooLarge => ErrorCode::BodyTooLarge,
             UploadFault::Stalled => ErrorCode::RequestTimeout,
             UploadFault::ClientGone => ErrorCode::InvalidRequest,
+            UploadFault::Expired => ErrorCode::InvalidCredential,
         };
         Self::new(code, fault.to_string())
     }
@@ -198,6 +199,9 @@ impl From<GatewayError> for ApiError {
             }
             GatewayError::Access(error) => error.into(),
             GatewayError::KeyRefused(refusal) => refusal.into(),
+            GatewayError::PassRefused => {
+                Self::new(ErrorCode::UpstreamNotAllowed, error.to_string())
+            }
             GatewayError::Limited(state) => LimitError::Exceeded(state).into(),
             GatewayError::Store(error) => error.into(),
             GatewayError::Starting => {

@@ -140,7 +140,7 @@ fn operations(with_metrics: bool) -> ApiRouter {
 
 /// Routes that need no credential and ignore any.
 fn public() -> ApiRouter {
-    auth::public().merge(tokens::open())
+    auth::public().merge(tokens::public())
 }
 
 /// Routes that need one.

@@ -50,6 +50,12 @@ impl Modify for Security {
             "The text of an API key, `tg_…`. Also as `Authorization: Bearer tg_…`.",
         );
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let token = ApiKeyValue::with_description(
+            "X-Access-Token",
+            "The text of an access token (a time pass), `tga_…`. Opens the upstream.",
+        );
+        let token = SecurityScheme::ApiKey(ApiKey::Header(token));
+        components.add_security_scheme("access_token", token);
     }
 }
 

@@ -282,7 +282,7 @@ impl AccountService {
         Ok(AccountExport { user, sessions, api_keys })
     }
 
-    /// Deletes the account with its keys and logins. Usage stays, under an id
+    /// Deletes the account with its keys, passes and logins. Usage stays, under an id
     /// that leads nowhere. The last admin cannot go.
     pub async fn delete(
         &self,
@@ -297,6 +297,7 @@ impl AccountService {
         let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
         let sessions = tx.login_sessions().end_all(id, None, now).await?;
         let keys = tx.api_keys().secrets_of_user(id).await?;
+        let passes = tx.passes().hashes_of_user(id).await?;
         let version = tx.users().delete(id).await?.ok_or(AccountError::NotFound)?;
         if user.roles.has(Role::Admin) && tx.users().count_admins().await? == 0 {
             return Err(AccountError::LastAdmin);
@@ -306,6 +307,9 @@ impl AccountService {
         self.cache.sessions_ended(&sessions).await;
         for (hash, version) in keys {
             self.cache.key_changed(&[hash], version + 1).await;
+        }
+        for (hash, version) in passes {
+            self.cache.pass_changed(&hash, version + 1).await;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Cached copies of what proves an identity, and how they become stale.
 //!
-//! Three things are cached, each by the key it is looked up with: an API key
-//! by the digest of its text, an account by its id, a login session by its
-//! `sid`. Whoever changes one calls the matching `*_changed` after the commit,
+//! Four things are cached, each by the key it is looked up with: an API key and
+//! a time pass by the digest of its text, an account by its id, a login session
+//! by its `sid`. Whoever changes one calls the matching `*_changed` after the commit,
 //! with the version the row has now; a copy read before the change loses
 //! against it (RELIABILITY G-85, G-86).
 
@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::pass_copy::CachedPass;
 use crate::{
     cache::{Cache, CacheHub, Cached, Peek},
     domain::{
@@ -32,13 +33,11 @@ const FRESH: Duration = Duration::from_secs(10);
 /// How long "there is no such credential" is remembered.
 const NEGATIVE: Duration = Duration::from_secs(5);
 
-/// The same for time passes: they are sold, so their end is seen sooner (4 s
-/// without Redis).
-const PASS_FRESH: Duration = Duration::from_secs(4);
-
 /// An API key as one of its texts opens it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CachedKey {
+    /// The key's, once more: a copy begins with it.
+    version: i64,
     pub key: Arc<ApiKey>,
     /// The end of this text's grace after a rotation.
     pub secret_expires_at: Option<DateTime<Utc>>,
@@ -47,31 +46,19 @@ pub struct CachedKey {
 /// What of a login session decides whether its JWTs work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CachedSession {
+    pub version: i64,
     pub id: SessionId,
     pub user_id: UserId,
     pub expires_at: DateTime<Utc>,
     pub ended: bool,
-    pub version: i64,
 }
 
 impl Cached for CachedKey {
     type Key = TokenHash;
-    const NAMESPACE: &'static str = "key:1";
+    const NAMESPACE: &'static str = "key:2";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;
-
-    fn version(&self) -> i64 {
-        self.key.version
-    }
-}
-
-impl Cached for Pass {
-    type Key = TokenHash;
-    const NAMESPACE: &'static str = "pass:1";
-    const FRESH: Duration = PASS_FRESH;
-    const SHARED: Duration = PASS_FRESH;
-    const NEGATIVE: Duration = PASS_FRESH;
 
     fn version(&self) -> i64 {
         self.version
@@ -80,7 +67,7 @@ impl Cached for Pass {
 
 impl Cached for Account {
     type Key = UserId;
-    const NAMESPACE: &'static str = "account:1";
+    const NAMESPACE: &'static str = "account:2";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;
@@ -92,7 +79,7 @@ impl Cached for Account {
 
 impl Cached for CachedSession {
     type Key = SessionId;
-    const NAMESPACE: &'static str = "session:1";
+    const NAMESPACE: &'static str = "session:2";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;
@@ -115,7 +102,7 @@ pub struct CredentialCache {
     db: Database,
     clock: SharedClock,
     keys: Cache<CachedKey>,
-    passes: Cache<Pass>,
+    passes: Cache<CachedPass>,
     accounts: Cache<Account>,
     sessions: Cache<CachedSession>,
 }
@@ -147,7 +134,7 @@ impl CredentialCache {
     /// The pass that this text opens, whatever state it is in.
     pub async fn pass(&self, hash: &TokenHash) -> StoreResult<Option<Arc<Pass>>> {
         match self.passes.peek(hash) {
-            Peek::Hit(pass) => Ok(Some(pass)),
+            Peek::Hit(copy) => Ok(Some(Arc::clone(&copy.pass))),
             Peek::Absent => Ok(None),
             Peek::Miss => Box::pin(self.load_pass(hash)).await,
         }
@@ -174,6 +161,7 @@ impl CredentialCache {
             let mut session = self.db.session().await?;
             let found = session.api_keys().find_by_hash(hash, self.clock.now()).await?;
             Ok(found.map(|(key, secret_expires_at)| CachedKey {
+                version: key.version,
                 key: Arc::new(key),
                 secret_expires_at,
             }))
@@ -182,8 +170,13 @@ impl CredentialCache {
     }
 
     async fn load_pass(&self, hash: &TokenHash) -> StoreResult<Option<Arc<Pass>>> {
-        let load = async || self.db.session().await?.passes().find_by_hash(hash).await;
-        self.passes.get_or_load(hash, load).await
+        let load = async || {
+            let checked_at = self.clock.now();
+            let found = self.db.session().await?.passes().find_by_hash(hash).await?;
+            Ok(found.map(|pass| CachedPass { pass: Arc::new(pass), checked_at }))
+        };
+        let copy: StoreResult<_> = self.passes.get_or_load(hash, load).await;
+        Ok(copy?.map(|copy: Arc<CachedPass>| Arc::clone(&copy.pass)))
     }
 
     async fn load_account(&self, id: UserId) -> StoreResult<Option<Arc<Account>>> {
@@ -210,6 +203,12 @@ impl CredentialCache {
     /// To be called after every committed change of a pass.
     pub async fn pass_changed(&self, hash: &TokenHash, version: i64) {
         self.passes.invalidate(hash, version).await;
+    }
+
+    /// A pass was met in the database as of `version`: an older copy here is not
+    /// used again.
+    pub fn pass_met(&self, hash: &TokenHash, version: i64) {
+        self.passes.outdate(hash, version);
     }
 
     pub async fn account_changed(&self, id: UserId, version: i64) {

@@ -17,6 +17,7 @@ pub mod login_throttle;
 pub mod logins;
 mod observe;
 pub mod once;
+mod pass_copy;
 pub mod passes;
 pub mod passwords;
 pub mod refresh;

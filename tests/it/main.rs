@@ -21,6 +21,7 @@ mod limits;
 mod logins;
 mod openapi;
 mod panics;
+mod passes_use;
 mod problems;
 mod process;
 mod redis_faults;

@@ -1,6 +1,7 @@
 //! `/tokens`: access tokens of the user who is logged in. Others' are under
 //! `/admin/tokens`.
 
+mod status;
 mod types;
 
 use axum::{Json as JsonBody, extract::State, http::StatusCode};
@@ -17,9 +18,9 @@ use super::{
 };
 use crate::{api::AppState, domain::id::PassId, services::passes::Holder};
 
-/// Routes that need no credential.
-pub(super) fn open() -> ApiRouter {
-    ApiRouter::new().routes(routes!(get_pricing))
+/// Routes that need no login.
+pub(super) fn public() -> ApiRouter {
+    ApiRouter::new().routes(routes!(get_pricing)).merge(status::router())
 }
 
 /// Routes for somebody who is logged in.

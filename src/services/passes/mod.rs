@@ -216,10 +216,17 @@ impl PassService {
         if let Some(pass) = tx.passes().activate(id, now).await? {
             tx.commit().await?;
             self.cache.pass_changed(hash, pass.version).await;
+            // So that others find it in Redis from its first use on. If that
+            // fails now, the next use does it.
+            let _ = self.cache.pass(hash).await;
             return Ok(Some(pass));
         }
-        let found = tx.passes().find(id, None).await?;
-        Ok(found.map(|(pass, _)| pass).filter(|pass| pass.status(now).is_usable()))
+        // Somebody else came first, or it was ended: our copy was out of date.
+        let found = tx.passes().find(id, None).await?.map(|(pass, _)| pass);
+        if let Some(pass) = &found {
+            self.cache.pass_met(hash, pass.version);
+        }
+        Ok(found.filter(|pass| pass.status(now).is_usable()))
     }
 
     /// Seals every text again that another key sealed. Stopping it half-way

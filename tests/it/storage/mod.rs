@@ -6,6 +6,7 @@ mod login_sessions;
 mod migrations;
 mod outage;
 mod passes;
+mod passes_in_use;
 mod refresh_tokens;
 mod settings;
 mod usage;
