@@ -57,7 +57,13 @@ pub(super) fn done_before<T: From<uuid::Uuid>>(
 
 /// Runs one transaction until its outcome is known. `attempt` must claim the
 /// same key every time.
-pub(super) async fn settle<T, E: Passing>(attempt: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
+// Not an `AsyncFn`: of its futures nobody could say that they are `Send`, and
+// handlers run this on a task of its own.
+pub(super) async fn settle<T, E, F>(attempt: impl Fn() -> F) -> Result<T, E>
+where
+    E: Passing,
+    F: Future<Output = Result<T, E>>,
+{
     let began = Instant::now();
     let mut tries = 0;
     loop {
@@ -70,8 +76,8 @@ pub(super) async fn settle<T, E: Passing>(attempt: impl AsyncFn() -> Result<T, E
             return result;
         }
         // Those that deadlocked with each other must not meet again.
-        let pause = PAUSE * 2u32.pow(tries);
-        sleep(pause.mul_f64(rand::rng().random_range(0.1..1.0))).await;
+        let jitter = rand::rng().random_range(0.1..1.0);
+        sleep((PAUSE * 2u32.pow(tries)).mul_f64(jitter)).await;
         tries += 1;
     }
 }

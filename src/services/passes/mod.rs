@@ -173,7 +173,7 @@ impl PassService {
     /// paid. Ending one that has ended changes nothing.
     pub async fn revoke(&self, holder: Holder, id: PassId) -> Result<OwnedPass, PassError> {
         for _ in 0..RETRIES {
-            match once::settle(async || self.try_revoke(holder, id).await).await {
+            match once::settle(|| self.try_revoke(holder, id)).await {
                 Err(PassError::Conflict) => {}
                 settled => return settled,
             }

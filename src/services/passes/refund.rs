@@ -29,7 +29,7 @@ impl PassService {
     ) -> Result<OwnedPass, PassError> {
         let claim = once::claim(user, key, RequestHash::of("refund", &[&id]));
         for _ in 0..RETRIES {
-            match once::settle(async || self.try_refund(&claim, id).await).await {
+            match once::settle(|| self.try_refund(&claim, id)).await {
                 // Begun or ended in between: what comes back may be another sum.
                 Err(PassError::Conflict) => {}
                 settled => return settled,

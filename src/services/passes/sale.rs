@@ -35,7 +35,7 @@ impl PassService {
         let price = self.price(order.duration_hours)?;
         self.check_upstream(order.upstream.as_deref())?;
         let draft = self.draft(user, order, Origin::Purchase, price, self.clock.now());
-        once::settle(async || self.try_purchase(&claim, &draft).await).await
+        once::settle(|| self.try_purchase(&claim, &draft)).await
     }
 
     async fn try_purchase(&self, claim: &Claim, draft: &Draft) -> Result<OwnedPass, PassError> {
@@ -83,7 +83,7 @@ impl PassService {
         let request = RequestHash::of("grant", &[&user, &order.duration_hours, &upstream]);
         let claim = once::claim(admin.unwrap_or(user), key, request);
         let draft = self.draft(user, order, Origin::Grant, 0, self.clock.now());
-        once::settle(async || self.try_grant(&claim, &draft).await).await
+        once::settle(|| self.try_grant(&claim, &draft)).await
     }
 
     async fn try_grant(&self, claim: &Claim, draft: &Draft) -> Result<OwnedPass, PassError> {

@@ -77,7 +77,7 @@ impl VoucherService {
     ) -> Result<Redeemed, VoucherError> {
         let claim = once::claim(user, key, RequestHash::of("redeem", &[hash]));
         let id = RedemptionId::new(self.clock.now());
-        once::settle(async || self.try_redeem(&claim, id, hash).await).await
+        once::settle(|| self.try_redeem(&claim, id, hash)).await
     }
 
     async fn try_redeem(

@@ -91,7 +91,7 @@ impl WalletService {
             actor_id: admin,
             at: now,
         };
-        once::settle(async || self.try_credit(&claim, &movement).await).await
+        once::settle(|| self.try_credit(&claim, &movement)).await
     }
 
     async fn try_credit(
