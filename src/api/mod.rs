@@ -6,6 +6,7 @@
 
 mod admin;
 mod auth;
+mod csv;
 mod docs;
 mod double_option;
 pub mod error;
@@ -28,6 +29,7 @@ mod state;
 mod usage;
 mod users;
 mod validate;
+mod wallet;
 
 use axum::{
     Router,
@@ -151,6 +153,7 @@ fn private() -> ApiRouter {
         .merge(keys::router())
         .merge(usage::router())
         .merge(requests::router())
+        .merge(wallet::router())
         .merge(admin::router())
 }
 

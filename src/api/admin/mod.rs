@@ -1,9 +1,11 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
 mod users;
+mod vouchers;
+mod wallets;
 
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router()
+    users::router().merge(wallets::router()).merge(vouchers::router())
 }
