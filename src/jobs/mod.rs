@@ -79,7 +79,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             return;
         }
         // A long ledger is not to hold up the end of the process.
-        let Some(done) = token.run_until_cancelled(reconcile(&services)).await else { return };
+        let work = Box::pin(reconcile(&services));
+        let Some(done) = token.run_until_cancelled(work).await else { return };
         if let Err(error) = done {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the ledger could not be verified");

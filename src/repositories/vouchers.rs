@@ -180,12 +180,12 @@ impl<'c> Vouchers<'c> {
         const SQL: &str =
             "SELECT COUNT(*) FROM voucher_redemptions WHERE voucher_id = $1 AND user_id = $2";
 
-        let uses: i64 = on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
+        let taken: i64 = on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
             .bind(id)
             .bind(user)
             .fetch_one(conn)
             .await)?;
-        Ok(row::count(uses))
+        Ok(row::count(taken))
     }
 
     pub async fn insert_redemption(&mut self, redemption: &Redemption) -> StoreResult<()> {

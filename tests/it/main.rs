@@ -32,3 +32,5 @@ mod tour;
 mod usage;
 mod usage_kept;
 mod verify;
+mod vouchers;
+mod wallet;

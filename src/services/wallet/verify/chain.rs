@@ -83,7 +83,6 @@ impl ChainCheck {
 
     /// What the purchases and refunds of a page point at.
     pub(super) fn references(
-        &self,
         page: &[Transaction],
         references: &[Reference],
         tell: Tell<'_>,

@@ -146,7 +146,7 @@ async fn verify_wallet(
         }
         if page.iter().any(|booked| matches!(booked.kind, Kind::Purchase | Kind::Refund)) {
             let references = snapshot.ledger().references(wallet.id, first, last).await?;
-            check.references(&page, &references, tell);
+            ChainCheck::references(&page, &references, tell);
         }
     }
     Ok(check.end(tell))
