@@ -16,6 +16,7 @@ mod reload;
 mod start;
 mod stop;
 mod upstream;
+mod wallet;
 
 use std::{
     collections::BTreeMap,
