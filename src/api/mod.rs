@@ -26,6 +26,7 @@ mod requests;
 mod secret;
 mod sessions;
 mod state;
+mod tokens;
 mod usage;
 mod users;
 mod validate;
@@ -141,7 +142,7 @@ fn operations(with_metrics: bool) -> ApiRouter {
 
 /// Routes that need no credential and ignore any.
 fn public() -> ApiRouter {
-    auth::public()
+    auth::public().merge(tokens::open())
 }
 
 /// Routes that need one.
@@ -151,6 +152,7 @@ fn private() -> ApiRouter {
         .merge(sessions::router())
         .merge(users::router())
         .merge(keys::router())
+        .merge(tokens::router())
         .merge(usage::router())
         .merge(requests::router())
         .merge(wallet::router())

@@ -15,8 +15,9 @@ use super::{
     keys::KeyResponse,
     secret::Secret,
     sessions::SessionResponse,
+    tokens::AccessTokenResponse,
     validate,
-    wallet::{TokenDetails, TransactionResponse, WalletResponse},
+    wallet::{TransactionResponse, WalletResponse},
 };
 use crate::{
     api::AppState,
@@ -97,7 +98,7 @@ pub struct ExportResponse {
     wallet: WalletResponse,
     transactions: Vec<TransactionResponse>,
     /// Access tokens, without their texts.
-    tokens: Vec<TokenDetails>,
+    tokens: Vec<AccessTokenResponse>,
 }
 
 impl ExportResponse {
@@ -118,7 +119,7 @@ impl ExportResponse {
             api_keys,
             wallet: WalletResponse::new(balance_minor, currency),
             transactions: transactions.into_iter().map(TransactionResponse::from).collect(),
-            tokens: passes.into_iter().map(|pass| TokenDetails::new(pass, now)).collect(),
+            tokens: passes.into_iter().map(|pass| AccessTokenResponse::new(pass, now)).collect(),
         }
     }
 }

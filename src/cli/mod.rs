@@ -12,7 +12,9 @@ mod migrate;
 mod offline;
 mod openapi;
 pub mod output;
+pub mod secrets;
 mod serve;
+pub mod tokens;
 mod users;
 pub mod vouchers;
 pub mod wallet;
@@ -29,6 +31,8 @@ use crate::{
 };
 use keys::KeysCommand;
 use output::Format;
+use secrets::SecretsCommand;
+use tokens::TokensCommand;
 use vouchers::VouchersCommand;
 use wallet::WalletCommand;
 
@@ -71,6 +75,12 @@ pub enum Command {
     /// Make codes that become money or access tokens.
     #[command(subcommand)]
     Vouchers(VouchersCommand),
+    /// Manage access tokens.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Change the key that access tokens are sealed with for their owners.
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running instance whether it is ready.
@@ -256,6 +266,8 @@ async fn with_config(
         Some(Command::Keys(command)) => keys::run(config, command, output).await,
         Some(Command::Wallet(command)) => wallet::run(config, command, output).await,
         Some(Command::Vouchers(command)) => vouchers::run(config, command, output).await,
+        Some(Command::Tokens(command)) => tokens::run(config, command, output).await,
+        Some(Command::Secrets(command)) => secrets::run(config, command, output).await,
         Some(Command::Config(_) | Command::Completions { .. } | Command::Openapi) => {
             unreachable!("these need no configuration")
         }
@@ -324,6 +336,10 @@ mod tests {
             "tollgate keys list --user a",
             "tollgate keys revoke 01890a5d-ac96-774b-bcce-b302099a8057",
             "tollgate keys verify",
+            "tollgate tokens grant --user a --hours 48 --upstream default",
+            "tollgate tokens list --user a --status unused",
+            "tollgate tokens revoke 01890a5d-ac96-774b-bcce-b302099a8057",
+            "tollgate secrets rotate",
             "tollgate openapi",
             "tollgate healthcheck --url http://127.0.0.1:8080",
             "tollgate completions bash",
@@ -342,6 +358,9 @@ mod tests {
             "tollgate users grant-role a king",
             "tollgate keys revoke 7",
             "tollgate keys create --user a --name b --expires-at tomorrow",
+            "tollgate tokens grant --user a --hours 0",
+            "tollgate tokens grant --user a --hours 87601",
+            "tollgate tokens list --status sold",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

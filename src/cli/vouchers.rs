@@ -49,7 +49,7 @@ pub struct CreateVouchersArgs {
     #[arg(long, value_name = "N")]
     pub hours: Option<u32>,
     /// The one upstream that the access token opens. Without: all.
-    #[arg(long, value_name = "NAME", requires = "hours")]
+    #[arg(long, value_name = "NAME")]
     pub upstream: Option<String>,
     /// From when on they cannot be redeemed, RFC 3339: 2030-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME")]

@@ -223,9 +223,9 @@ mod tests {
             |t| t.created_at += chrono::TimeDelta::microseconds(1),
         ];
         for (number, change) in changes.into_iter().enumerate() {
-            let mut changed = booked.clone();
-            change(&mut changed);
-            assert_ne!(changed.link(ChainHash::START), booked.hash, "{number}");
+            let mut other = booked.clone();
+            change(&mut other);
+            assert_ne!(other.link(ChainHash::START), booked.hash, "{number}");
         }
     }
 }

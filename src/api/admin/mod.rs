@@ -1,5 +1,6 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
+mod tokens;
 mod users;
 mod vouchers;
 mod wallets;
@@ -7,5 +8,5 @@ mod wallets;
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router().merge(wallets::router()).merge(vouchers::router())
+    users::router().merge(tokens::router()).merge(wallets::router()).merge(vouchers::router())
 }

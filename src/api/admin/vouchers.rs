@@ -42,9 +42,10 @@ pub struct CreateVouchersRequest {
     amount_minor: Option<i64>,
     /// The length of the access token that each gives. Either this or
     /// `amount_minor`.
-    #[schema(minimum = 1, maximum = 87600)]
+    #[schema(example = json!(null), minimum = 1, maximum = 87600)]
     duration_hours: Option<u32>,
     /// With `duration_hours`: the one upstream that the token opens. Default: all.
+    #[schema(example = json!(null))]
     upstream: Option<String>,
     /// From when on it cannot be redeemed. Default: never.
     #[schema(example = "2099-01-01T00:00:00Z")]

@@ -72,11 +72,7 @@ async fn get_user_wallet(
     path = "/admin/users/{id}/wallet/credit",
     tag = "admin",
     security(("jwt" = [])),
-    params(
-        ("id" = uuid::Uuid, Path),
-        ("Idempotency-Key" = String, Header,
-            description = "Asked again with the same key, the answer is the same and nothing is booked twice."),
-    ),
+    params(("id" = uuid::Uuid, Path), RequiredKey),
     request_body = CreditRequest,
     responses(
         (status = CREATED, body = BookedTransactionResponse),

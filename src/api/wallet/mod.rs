@@ -9,9 +9,7 @@ use chrono::{DateTime, Datelike as _, Utc};
 use futures_util::{StreamExt as _, stream};
 use utoipa_axum::routes;
 
-pub use self::types::{
-    BookedTransactionResponse, TokenDetails, TransactionResponse, WalletResponse,
-};
+pub use self::types::{BookedTransactionResponse, TransactionResponse, WalletResponse};
 use self::types::{RedeemRequest, RedeemedResponse, StatementQuery};
 use super::{
     ApiRouter, csv,
@@ -107,8 +105,7 @@ async fn get_statement(
     path = "/wallet/redeem",
     tag = "wallet",
     security(("jwt" = [])),
-    params(("Idempotency-Key" = Option<String>, Header,
-        description = "Asked again with the same key, the answer is the same and nothing is given twice.")),
+    params(OptionalKey),
     request_body = RedeemRequest,
     responses(
         (status = OK, body = RedeemedResponse),

@@ -6,13 +6,13 @@ use utoipa::{IntoParams, ToSchema};
 use validator::Validate;
 
 use crate::{
+    api::tokens::OwnTokenResponse,
     domain::{
         id::{PassId, TransactionId, UserId, VoucherId},
         ledger::{Kind, Transaction},
         money::Currency,
-        pass::{Pass, Status},
     },
-    services::{passes::OwnedPass, vouchers::Redeemed},
+    services::vouchers::Redeemed,
 };
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -159,7 +159,7 @@ pub struct RedeemedResponse {
     /// Only with `token`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
-    token: Option<RedeemedTokenResponse>,
+    token: Option<OwnTokenResponse>,
 }
 
 impl RedeemedResponse {
@@ -177,86 +177,8 @@ impl RedeemedResponse {
                 amount_minor: None,
                 balance_minor: None,
                 currency: None,
-                token: Some(RedeemedTokenResponse::new(given, now)),
+                token: Some(OwnTokenResponse::new(given, now)),
             },
-        }
-    }
-}
-
-/// The access token that a voucher became, with its text.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct RedeemedTokenResponse {
-    /// Null if the key that it was sealed with is gone.
-    #[schema(required = true)]
-    token: Option<String>,
-    #[serde(flatten)]
-    details: TokenDetails,
-}
-
-impl RedeemedTokenResponse {
-    fn new(owned: OwnedPass, now: DateTime<Utc>) -> Self {
-        let token = owned.token.map(|token| token.expose().to_owned());
-        Self { token, details: TokenDetails::new(owned.pass, now) }
-    }
-}
-
-/// An access token without its text.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TokenDetails {
-    #[schema(value_type = uuid::Uuid)]
-    token_id: PassId,
-    #[schema(example = "tga_Zk3x")]
-    token_prefix: String,
-    #[schema(example = 24, minimum = 1)]
-    duration_hours: u32,
-    #[schema(required = true)]
-    upstream: Option<String>,
-    #[schema(example = 500, minimum = 0)]
-    price_minor: i64,
-    #[schema(inline)]
-    status: TokenStatus,
-    /// Whether it opens the door: unused or active.
-    is_active: bool,
-    created_at: DateTime<Utc>,
-    #[schema(required = true)]
-    activated_at: Option<DateTime<Utc>>,
-    #[schema(required = true)]
-    expires_at: Option<DateTime<Utc>>,
-    #[schema(required = true)]
-    revoked_at: Option<DateTime<Utc>>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenStatus {
-    Unused,
-    Active,
-    Expired,
-    Revoked,
-    Refunded,
-}
-
-impl TokenDetails {
-    pub fn new(pass: Pass, now: DateTime<Utc>) -> Self {
-        let status = pass.status(now);
-        Self {
-            token_id: pass.id,
-            expires_at: pass.expires_at(),
-            token_prefix: pass.prefix,
-            duration_hours: pass.duration_hours,
-            upstream: pass.upstream,
-            price_minor: pass.price_minor,
-            status: match status {
-                Status::Unused => TokenStatus::Unused,
-                Status::Active => TokenStatus::Active,
-                Status::Expired => TokenStatus::Expired,
-                Status::Revoked => TokenStatus::Revoked,
-                Status::Refunded => TokenStatus::Refunded,
-            },
-            is_active: status.is_usable(),
-            created_at: pass.created_at,
-            activated_at: pass.activated_at,
-            revoked_at: pass.revoked_at,
         }
     }
 }

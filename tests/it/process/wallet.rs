@@ -80,7 +80,6 @@ async fn vouchers_are_made_listed_and_withdrawn() {
     for line in [
         "vouchers create",
         "vouchers create --amount 5 --hours 5",
-        "vouchers create --amount 5 --upstream default",
         "vouchers create --amount 0",
         "vouchers revoke 7",
     ] {
@@ -90,6 +89,7 @@ async fn vouchers_are_made_listed_and_withdrawn() {
     for (line, because) in [
         ("vouchers create --amount 5 --count 1001", "count"),
         ("vouchers create --hours 5 --upstream nowhere", "upstream"),
+        ("vouchers create --amount 5 --upstream default", "upstream"),
         ("vouchers create --amount 5 --expires-at 2020-01-01T00:00:00Z", "expires_at"),
         ("vouchers revoke 01890a5d-ac96-774b-bcce-b302099a8057", "no such"),
     ] {
@@ -110,7 +110,7 @@ async fn a_ledger_that_is_wrong_is_told_by_the_command_the_log_the_metrics_and_h
     assert_eq!(right, "1 wallets, 1 transactions and 0 tokens: 0 differences\n");
     process.stop(Duration::from_secs(3)).await;
 
-    let database = setup._database.as_ref().unwrap();
+    let database = setup.database.as_ref().unwrap();
     database.execute("UPDATE ledger_accounts SET balance_minor = 501 WHERE kind = 'wallet'").await;
     let wrong = setup.run(&["wallet", "verify"], "").await.expect(1).stdout;
     let lines: Vec<_> = wrong.lines().collect();

@@ -8,6 +8,7 @@ mod ledger_audit;
 mod login_sessions;
 mod migrations;
 mod outage;
+mod passes;
 mod refresh_tokens;
 mod settings;
 mod usage;

@@ -7,7 +7,13 @@ use tollgate::{
         ledger::{Account, Kind},
     },
     repositories::Repositories as _,
-    services::{passes::Order, wallet::Check},
+    services::{
+        passes::Order,
+        wallet::Check::{
+            self, Balance, BalanceAfter, Counter, Entries, Hash, Negative, Purchase, Refund, Seq,
+            Unreadable,
+        },
+    },
 };
 
 use super::books::Books;
@@ -23,126 +29,142 @@ enum At {
     Hour,
 }
 
+/// What is changed, what finds it first, where, and what else finds it. In the
+/// statements {1} to {4} are ada's transactions, the names the ids of others.
+const CASES: &[(&str, Check, At, &[Check])] = &[
+    (
+        "UPDATE ledger_transactions SET amount_minor = 999 WHERE id = {1}",
+        Hash,
+        At::Transaction(1),
+        &[BalanceAfter, Entries],
+    ),
+    (
+        "UPDATE ledger_transactions SET balance_after_minor = 701 WHERE id = {2}",
+        Hash,
+        At::Transaction(2),
+        &[BalanceAfter],
+    ),
+    (
+        "UPDATE ledger_transactions SET reason = 'other' WHERE id = {1}",
+        Hash,
+        At::Transaction(1),
+        &[],
+    ),
+    (
+        "UPDATE ledger_transactions SET pass_id = {day} WHERE id = {3}",
+        Hash,
+        At::Transaction(3),
+        &[Purchase],
+    ),
+    (
+        "UPDATE ledger_transactions SET actor_id = NULL WHERE id = {1}",
+        Hash,
+        At::Transaction(1),
+        &[],
+    ),
+    (
+        "UPDATE ledger_transactions SET kind = 'adjustment' WHERE id = {1}",
+        Hash,
+        At::Transaction(1),
+        &[],
+    ),
+    (
+        "UPDATE ledger_transactions SET wallet_id = {grace}, seq = 3 WHERE id = {4}",
+        Seq,
+        At::Wallet,
+        &[Balance, Refund, Hash],
+    ),
+    ("UPDATE ledger_transactions SET seq = 9 WHERE id = {4}", Seq, At::Transaction(4), &[Hash]),
+    (
+        "UPDATE ledger_transactions SET balance_after_minor = -1 WHERE id = {2}",
+        Hash,
+        At::Transaction(2),
+        &[Negative],
+    ),
+    ("UPDATE ledger_transactions SET kind = 'gift' WHERE id = {2}", Unreadable, At::Wallet, &[]),
+    ("DELETE FROM ledger_transactions WHERE id = {3}", Seq, At::Transaction(4), &[Check::Orphan]),
+    (
+        "DELETE FROM ledger_transactions WHERE id = {4}",
+        Seq,
+        At::Wallet,
+        &[Balance, Refund, Check::Orphan],
+    ),
+    (
+        "UPDATE ledger_entries SET amount_minor = 1001 WHERE transaction_id = {1} AND account_id = {ada}",
+        Entries,
+        At::Transaction(1),
+        &[Balance, Check::Total],
+    ),
+    (
+        "UPDATE ledger_entries SET amount_minor = 301 WHERE transaction_id = {2} AND account_id <> {ada}",
+        Entries,
+        At::Transaction(2),
+        &[Check::Total],
+    ),
+    (
+        "UPDATE ledger_entries SET account_id = {grace} WHERE transaction_id = {2} AND account_id = {ada}",
+        Entries,
+        At::Transaction(2),
+        &[Balance],
+    ),
+    (
+        "UPDATE ledger_entries SET account_id = {promotion} WHERE transaction_id = {2} AND account_id <> {ada}",
+        Counter,
+        At::Transaction(2),
+        &[],
+    ),
+    (
+        "DELETE FROM ledger_entries WHERE transaction_id = {3} AND account_id = {ada}",
+        Entries,
+        At::Transaction(3),
+        &[Balance, Check::Total],
+    ),
+    (
+        "DELETE FROM ledger_entries WHERE transaction_id = {3}",
+        Entries,
+        At::Transaction(3),
+        &[Balance],
+    ),
+    (
+        "INSERT INTO ledger_entries VALUES ({1}, {promotion}, 5)",
+        Entries,
+        At::Transaction(1),
+        &[Check::Total],
+    ),
+    ("UPDATE ledger_accounts SET balance_minor = 901 WHERE id = {ada}", Balance, At::Wallet, &[]),
+    (
+        "UPDATE ledger_accounts SET balance_minor = -1 WHERE id = {ada}",
+        Balance,
+        At::Wallet,
+        &[Negative],
+    ),
+    ("UPDATE ledger_accounts SET seq = 5 WHERE id = {ada}", Seq, At::Wallet, &[]),
+    ("UPDATE passes SET refunded_minor = 299 WHERE id = {day}", Refund, At::Day, &[]),
+    ("UPDATE passes SET refunded_minor = 301 WHERE id = {day}", Refund, At::Day, &[]),
+    ("UPDATE passes SET refunded_minor = NULL WHERE id = {day}", Refund, At::Day, &[]),
+    ("UPDATE passes SET revoked_at = NULL WHERE id = {day}", Refund, At::Day, &[]),
+    (
+        "UPDATE passes SET refunded_minor = 100, revoked_at = created_at WHERE id = {hour}",
+        Refund,
+        At::Hour,
+        &[],
+    ),
+    ("UPDATE passes SET price_minor = 99 WHERE id = {hour}", Purchase, At::Transaction(3), &[]),
+    ("UPDATE passes SET user_id = {grace} WHERE id = {hour}", Purchase, At::Transaction(3), &[]),
+    (
+        "UPDATE passes SET origin = 'grant', price_minor = 0 WHERE id = {hour}",
+        Purchase,
+        At::Transaction(3),
+        &[],
+    ),
+    ("DELETE FROM passes WHERE id = {hour}", Purchase, At::Transaction(3), &[]),
+];
+
 #[tokio::test]
 async fn a_row_that_was_changed_is_found_and_the_first_bad_one_is_named() {
-    use At::{Day, Hour, Transaction, Wallet};
-    use Check::{
-        Balance, BalanceAfter, Counter, Entries, Hash, Negative, Purchase, Refund, Seq, Unreadable,
-    };
-    // {n} is ada's transaction n, {ada}, {grace}, {day}, {hour} are ids.
-    let rows = "ledger_transactions SET";
-    let entries = "ledger_entries SET";
-    let cases: &[(&str, Check, At, &[Check])] = &[
-        (
-            "UPDATE {rows} amount_minor = 999 WHERE id = {1}",
-            Hash,
-            Transaction(1),
-            &[BalanceAfter, Entries],
-        ),
-        (
-            "UPDATE {rows} balance_after_minor = 701 WHERE id = {2}",
-            Hash,
-            Transaction(2),
-            &[BalanceAfter],
-        ),
-        ("UPDATE {rows} reason = 'other' WHERE id = {1}", Hash, Transaction(1), &[]),
-        ("UPDATE {rows} pass_id = {day} WHERE id = {3}", Hash, Transaction(3), &[Purchase]),
-        ("UPDATE {rows} actor_id = NULL WHERE id = {1}", Hash, Transaction(1), &[]),
-        ("UPDATE {rows} kind = 'adjustment' WHERE id = {1}", Hash, Transaction(1), &[]),
-        (
-            "UPDATE {rows} wallet_id = {grace}, seq = 3 WHERE id = {4}",
-            Seq,
-            Wallet,
-            &[Balance, Refund, Hash],
-        ),
-        ("UPDATE {rows} seq = 9 WHERE id = {4}", Seq, Transaction(4), &[Hash]),
-        (
-            "UPDATE {rows} balance_after_minor = -1 WHERE id = {2}",
-            Hash,
-            Transaction(2),
-            &[Negative],
-        ),
-        ("UPDATE {rows} kind = 'gift' WHERE id = {2}", Unreadable, Wallet, &[]),
-        ("DELETE FROM ledger_transactions WHERE id = {3}", Seq, Transaction(4), &[Check::Orphan]),
-        (
-            "DELETE FROM ledger_transactions WHERE id = {4}",
-            Seq,
-            Wallet,
-            &[Balance, Refund, Check::Orphan],
-        ),
-        (
-            "UPDATE {entries} amount_minor = 1001 WHERE transaction_id = {1} AND account_id = {ada}",
-            Entries,
-            Transaction(1),
-            &[Balance, Check::Total],
-        ),
-        (
-            "UPDATE {entries} amount_minor = 301 WHERE transaction_id = {2} AND account_id <> {ada}",
-            Entries,
-            Transaction(2),
-            &[Check::Total],
-        ),
-        (
-            "UPDATE {entries} account_id = {grace} WHERE transaction_id = {2} AND account_id = {ada}",
-            Entries,
-            Transaction(2),
-            &[Balance],
-        ),
-        (
-            "UPDATE {entries} account_id = {promotion} WHERE transaction_id = {2} AND account_id <> {ada}",
-            Counter,
-            Transaction(2),
-            &[],
-        ),
-        (
-            "DELETE FROM ledger_entries WHERE transaction_id = {3} AND account_id = {ada}",
-            Entries,
-            Transaction(3),
-            &[Balance, Check::Total],
-        ),
-        (
-            "DELETE FROM ledger_entries WHERE transaction_id = {3}",
-            Entries,
-            Transaction(3),
-            &[Balance],
-        ),
-        (
-            "INSERT INTO ledger_entries VALUES ({1}, {promotion}, 5)",
-            Entries,
-            Transaction(1),
-            &[Check::Total],
-        ),
-        ("UPDATE ledger_accounts SET balance_minor = 901 WHERE id = {ada}", Balance, Wallet, &[]),
-        (
-            "UPDATE ledger_accounts SET balance_minor = -1 WHERE id = {ada}",
-            Balance,
-            Wallet,
-            &[Negative],
-        ),
-        ("UPDATE ledger_accounts SET seq = 5 WHERE id = {ada}", Seq, Wallet, &[]),
-        ("UPDATE passes SET refunded_minor = 299 WHERE id = {day}", Refund, Day, &[]),
-        ("UPDATE passes SET refunded_minor = 301 WHERE id = {day}", Refund, Day, &[]),
-        ("UPDATE passes SET refunded_minor = NULL WHERE id = {day}", Refund, Day, &[]),
-        ("UPDATE passes SET revoked_at = NULL WHERE id = {day}", Refund, Day, &[]),
-        (
-            "UPDATE passes SET refunded_minor = 100, revoked_at = created_at WHERE id = {hour}",
-            Refund,
-            Hour,
-            &[],
-        ),
-        ("UPDATE passes SET price_minor = 99 WHERE id = {hour}", Purchase, Transaction(3), &[]),
-        ("UPDATE passes SET user_id = {grace} WHERE id = {hour}", Purchase, Transaction(3), &[]),
-        (
-            "UPDATE passes SET origin = 'grant', price_minor = 0 WHERE id = {hour}",
-            Purchase,
-            Transaction(3),
-            &[],
-        ),
-        ("DELETE FROM passes WHERE id = {hour}", Purchase, Transaction(3), &[]),
-    ];
-    for (change, check, at, others) in cases {
+    for (change, check, at, others) in CASES {
         let books = Books::kept().await;
-        let mut sql = change.replace("{rows}", rows).replace("{entries}", entries);
+        let mut sql = (*change).to_owned();
         let ids = books.chain.iter().map(|booked| booked.id.as_uuid()).enumerate();
         for (number, id) in ids {
             sql = sql.replace(&format!("{{{}}}", number + 1), &books.sql(id));
@@ -162,19 +184,19 @@ async fn a_row_that_was_changed_is_found_and_the_first_bad_one_is_named() {
         assert_eq!(first.check, *check, "{change}: {found:#?}");
         let wrong = format!("{change}: {first}");
         match at {
-            Transaction(number) => {
+            At::Transaction(number) => {
                 assert_eq!(first.transaction_id, Some(books.chain[number - 1].id), "{wrong}");
                 assert_eq!(first.wallet_id, Some(books.ada), "{wrong}");
             }
-            Wallet => {
+            At::Wallet => {
                 assert_eq!(
                     (first.wallet_id, first.transaction_id),
                     (Some(books.ada), None),
                     "{wrong}"
                 );
             }
-            Day => assert_eq!(first.token_id, Some(books.day), "{wrong}"),
-            Hour => assert_eq!(first.token_id, Some(books.hour), "{wrong}"),
+            At::Day => assert_eq!(first.token_id, Some(books.day), "{wrong}"),
+            At::Hour => assert_eq!(first.token_id, Some(books.hour), "{wrong}"),
         }
         for other in *others {
             assert!(
