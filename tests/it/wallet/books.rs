@@ -87,6 +87,7 @@ impl Books {
                     ("ledger_accounts", "balance_check"),
                     ("ledger_transactions", "balance_check"),
                     ("ledger_transactions", "kind_check"),
+                    ("ledger_transactions", "amount_check"),
                     ("ledger_transactions", "reverses_id_fkey"),
                     ("ledger_entries", "transaction_id_fkey"),
                     ("passes", "refunded_check"),
