@@ -52,22 +52,32 @@ impl<S: Send + Sync> FromRequestParts<S> for RequiredKey {
 
 impl IntoParams for OptionalKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let schema = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .min_length(Some(1))
-            .max_length(Some(MAX_KEY))
-            .pattern(Some("^[!-~]+$"));
-        let description = "A name of your own for this request: repeated with it, the request \
-            has no further effect and is answered as it was first.";
-        let field = ParameterBuilder::new()
-            .name("Idempotency-Key")
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False)
-            .description(Some(description))
-            .schema(Some(schema))
-            .example(Some("8e03978e-40d5-43dd-bc93-6894a57f9324".into()));
-        vec![field.build()]
+        vec![described(Required::False)]
     }
+}
+
+impl IntoParams for RequiredKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![described(Required::True)]
+    }
+}
+
+fn described(required: Required) -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(MAX_KEY))
+        .pattern(Some("^[!-~]+$"));
+    let description = "A name of your own for this request: repeated with it, the request \
+        has no further effect and is answered as it was first.";
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(required)
+        .description(Some(description))
+        .schema(Some(schema))
+        .example(Some("8e03978e-40d5-43dd-bc93-6894a57f9324".into()))
+        .build()
 }
 
 fn refused(detail: &str) -> ApiError {

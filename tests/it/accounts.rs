@@ -207,7 +207,10 @@ async fn an_export_holds_everything_of_mine_and_no_secret() {
     app.log_in("ada", PASSWORD).await;
 
     let export = ada.get("/api/v1/users/me/export").await.expect(200);
-    assert_eq!(keys(&export.json), ["api_keys", "sessions", "user"].into());
+    assert_eq!(
+        keys(&export.json),
+        ["api_keys", "sessions", "tokens", "transactions", "user", "wallet"].into()
+    );
     assert_eq!(export.json["user"], ada.get("/api/v1/users/me").await.json);
     assert_eq!(export.json["api_keys"].as_array().unwrap().len(), 1);
     assert_eq!(export.json["api_keys"][0]["id"], issued.json["id"]);

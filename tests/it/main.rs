@@ -34,3 +34,5 @@ mod tour;
 mod usage;
 mod usage_kept;
 mod verify;
+mod vouchers;
+mod wallet;

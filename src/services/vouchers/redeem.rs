@@ -100,8 +100,8 @@ impl VoucherService {
             let voucher = tx.vouchers().find(voucher.id).await?.unwrap_or(voucher);
             return Err(why_not(&voucher));
         }
-        let uses = tx.vouchers().uses_by(voucher.id, user).await?;
-        if uses >= u64::from(voucher.max_uses_per_user) {
+        let taken = tx.vouchers().uses_by(voucher.id, user).await?;
+        if taken >= u64::from(voucher.max_uses_per_user) {
             return Err(VoucherError::Redeemed);
         }
         failpoint::reach("redeem.taken").await;

@@ -17,7 +17,7 @@ type Row = (&'static str, [u16; 6]);
 const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin", "key"];
 
 /// A route that is new must be entered here.
-const TABLE: [Row; 41] = [
+const TABLE: [Row; 50] = [
     ("get_jwks", [200, 200, 200, 200, 200, 200]),
     ("get_health", [200, 200, 200, 200, 200, 200]),
     ("get_liveness", [200, 200, 200, 200, 200, 200]),
@@ -51,6 +51,15 @@ const TABLE: [Row; 41] = [
     ("list_users", [401, 403, 403, 200, 200, 403]),
     ("get_user", [401, 403, 403, 200, 200, 403]),
     ("update_user", [401, 403, 403, 403, 200, 403]),
+    ("get_wallet", [401, 200, 200, 200, 200, 403]),
+    ("list_transactions", [401, 200, 200, 200, 200, 403]),
+    ("get_statement", [401, 200, 200, 200, 200, 403]),
+    ("redeem_voucher", [401, 200, 200, 200, 200, 403]),
+    ("get_user_wallet", [401, 403, 403, 200, 200, 403]),
+    ("credit_wallet", [401, 403, 403, 403, 201, 403]),
+    ("create_vouchers", [401, 403, 403, 403, 201, 403]),
+    ("list_vouchers", [401, 403, 403, 200, 200, 403]),
+    ("revoke_voucher", [401, 403, 403, 403, 200, 403]),
     ("get_pricing", [200, 200, 200, 200, 200, 200]),
     ("purchase_token", [401, 201, 201, 201, 201, 403]),
     ("list_my_tokens", [401, 200, 200, 200, 200, 403]),
@@ -90,6 +99,8 @@ struct Cast {
     pair: Answer,
     key: Answer,
     token: Answer,
+    /// A voucher with its code.
+    voucher: Value,
     caller: Client,
 }
 
@@ -108,6 +119,9 @@ async fn cast(app: &TestApp, caller: &str) -> Cast {
     let pair = make(app, &owner, None).await;
     let client = app.anonymous().with_bearer(pair.text("access_token"));
     let key = client.post("/api/v1/keys", json!({ "name": "k" })).await.expect(201);
+    let gift = json!({ "amount_minor": 5 });
+    let made = app.admin().await.post("/api/v1/admin/vouchers", gift).await.expect(201);
+    let voucher = made.json["items"][0].clone();
     let day = json!({ "duration_hours": 24 });
     let token = client.post("/api/v1/tokens/purchase", day).await.expect(201);
     let bearer = |pair: &Answer| app.anonymous().with_bearer(pair.text("access_token"));
@@ -119,7 +133,8 @@ async fn cast(app: &TestApp, caller: &str) -> Cast {
         "admin" => bearer(&make(app, &unique("boss"), Some("admin")).await),
         _ => app.anonymous().with_key(key.text("key")),
     };
-    Cast { owner, pair, key, token, caller }
+    let caller = caller.with("idempotency-key", &unique("k"));
+    Cast { owner, pair, key, token, voucher, caller }
 }
 
 /// What to ask so that only the caller decides about the answer.
@@ -127,7 +142,10 @@ fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) {
     let session = crate::jwt::part(cast.pair.text("access_token"), 1)["sid"].clone();
     let id = match operation {
         "end_session" => session.as_str().map(str::to_owned),
-        "get_user" | "update_user" => Some(cast.pair.text("user_id").to_owned()),
+        "revoke_voucher" => cast.voucher["id"].as_str().map(str::to_owned),
+        "get_user" | "update_user" | "get_user_wallet" | "credit_wallet" => {
+            Some(cast.pair.text("user_id").to_owned())
+        }
         _ if operation.ends_with("_token") => Some(cast.token.text("token_id").to_owned()),
         _ => Some(cast.key.text("id").to_owned()),
     };
@@ -145,6 +163,9 @@ fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) {
         "delete_me" => json!({ "password": PASSWORD }),
         "create_key" | "update_key" => json!({ "name": "new" }),
         "update_user" => json!({ "is_active": true }),
+        "redeem_voucher" => json!({ "code": cast.voucher["code"] }),
+        "credit_wallet" => json!({ "amount_minor": 5, "reason": "r" }),
+        "create_vouchers" => json!({ "amount_minor": 5 }),
         "proxy_post" => json!({}),
         "purchase_token" => json!({ "duration_hours": 24 }),
         "grant_token" => json!({ "duration_hours": 24, "user_id": cast.pair.text("user_id") }),

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use tollgate::domain::token::PlainToken;
 
 use super::{HELLO, STATUS, give, id_of, pass_of};
 use crate::support::TestApp;
@@ -72,9 +73,9 @@ async fn asking_does_not_begin_the_time() {
 async fn what_is_no_token_of_ours_is_not_described() {
     let app = TestApp::configured([("RATE_LIMIT_PER_MINUTE", "0")]).await;
     let pass = pass_of(&app, "ada").await;
-    let unknown = format!("tga_{}", "A".repeat(64));
+    let unknown = PlainToken::pass(&mut rand::rng());
     let longer = format!("{}A", pass.text);
-    for text in ["", "tga_", &unknown, &longer, &pass.text[..67], "tg_x"] {
+    for text in ["", "tga_", unknown.expose(), &longer, &pass.text[..67], "tg_x"] {
         let client = app.anonymous().with("x-access-token", text);
         client.get(STATUS).await.expect_problem(401, "invalid_credential");
     }

@@ -2,6 +2,9 @@
 
 mod api_keys;
 mod database;
+mod idempotency;
+mod ledger;
+mod ledger_audit;
 mod login_sessions;
 mod migrations;
 mod outage;
@@ -11,6 +14,7 @@ mod refresh_tokens;
 mod settings;
 mod usage;
 mod users;
+mod vouchers;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tollgate::{
