@@ -25,6 +25,7 @@ mod requests;
 mod secret;
 mod sessions;
 mod state;
+mod tokens;
 mod usage;
 mod users;
 mod validate;
@@ -139,7 +140,7 @@ fn operations(with_metrics: bool) -> ApiRouter {
 
 /// Routes that need no credential and ignore any.
 fn public() -> ApiRouter {
-    auth::public()
+    auth::public().merge(tokens::open())
 }
 
 /// Routes that need one.
@@ -149,6 +150,7 @@ fn private() -> ApiRouter {
         .merge(sessions::router())
         .merge(users::router())
         .merge(keys::router())
+        .merge(tokens::router())
         .merge(usage::router())
         .merge(requests::router())
         .merge(admin::router())

@@ -25,6 +25,7 @@ use super::error::Problem;
         (name = "auth", description = "Accounts and logins"),
         (name = "users", description = "My account"),
         (name = "keys", description = "API keys"),
+        (name = "tokens", description = "Access tokens: time that is bought"),
         (name = "usage", description = "What was used"),
         (name = "admin", description = "For operators"),
         (name = "proxy", description = "The upstream behind the gateway"),

@@ -12,7 +12,9 @@ mod migrate;
 mod offline;
 mod openapi;
 pub mod output;
+pub mod secrets;
 mod serve;
+pub mod tokens;
 mod users;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
@@ -27,6 +29,8 @@ use crate::{
     repositories::{MigrateError, StoreError},
 };
 use output::Format;
+use secrets::SecretsCommand;
+use tokens::TokensCommand;
 
 /// A self-hosted access gateway: accounts, keys, limits and metering in front
 /// of any HTTP backend.
@@ -61,6 +65,12 @@ pub enum Command {
     /// Manage API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Manage access tokens.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Change the key that access tokens are sealed with for their owners.
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running instance whether it is ready.
@@ -281,6 +291,8 @@ async fn with_config(
         Some(Command::Migrate(command)) => migrate::run(config, command, output).await,
         Some(Command::Users(command)) => users::run(config, command, output).await,
         Some(Command::Keys(command)) => keys::run(config, command, output).await,
+        Some(Command::Tokens(command)) => tokens::run(config, command, output).await,
+        Some(Command::Secrets(command)) => secrets::run(config, command, output).await,
         Some(Command::Config(_) | Command::Completions { .. } | Command::Openapi) => {
             unreachable!("these need no configuration")
         }
@@ -349,6 +361,10 @@ mod tests {
             "tollgate keys list --user a",
             "tollgate keys revoke 01890a5d-ac96-774b-bcce-b302099a8057",
             "tollgate keys verify",
+            "tollgate tokens grant --user a --hours 48 --upstream default",
+            "tollgate tokens list --user a --status unused",
+            "tollgate tokens revoke 01890a5d-ac96-774b-bcce-b302099a8057",
+            "tollgate secrets rotate",
             "tollgate openapi",
             "tollgate healthcheck --url http://127.0.0.1:8080",
             "tollgate completions bash",
@@ -367,6 +383,9 @@ mod tests {
             "tollgate users grant-role a king",
             "tollgate keys revoke 7",
             "tollgate keys create --user a --name b --expires-at tomorrow",
+            "tollgate tokens grant --user a --hours 0",
+            "tollgate tokens grant --user a --hours 87601",
+            "tollgate tokens list --status sold",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -127,6 +127,10 @@ impl Status {
         }
     }
 
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
     /// Whether a pass in this state opens anything.
     pub fn is_usable(self) -> bool {
         matches!(self, Self::Unused | Self::Active)

@@ -31,6 +31,7 @@ mod refresh;
 mod storage;
 mod support;
 mod throttle;
+mod tokens;
 mod tour;
 mod usage;
 mod usage_kept;

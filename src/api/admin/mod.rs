@@ -1,9 +1,10 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
+mod tokens;
 mod users;
 
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router()
+    users::router().merge(tokens::router())
 }

@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use super::{
     CredentialCache,
     once::{self, KeyReused, Passing},
-    sealer::Sealer,
+    sealer::{CannotOpen, Sealer},
 };
 /// What passes can be listed by.
 pub use crate::repositories::PassFilter;
@@ -41,6 +41,15 @@ pub struct OwnedPass {
     pub pass: Pass,
     /// `None`: the key that sealed it is not configured any more.
     pub token: Option<PlainToken>,
+}
+
+/// What [`PassService::reseal`] did.
+#[derive(Debug, Default)]
+pub struct Resealed {
+    /// How many texts are sealed with the current key now that were not.
+    pub done: u64,
+    /// Those that no configured key opens. They stay as they are.
+    pub left: Vec<(PassId, CannotOpen)>,
 }
 
 /// What somebody wants to buy or give.
@@ -213,26 +222,30 @@ impl PassService {
         Ok(found.map(|(pass, _)| pass).filter(|pass| pass.status(now).is_usable()))
     }
 
-    /// Seals every text again that an older key sealed; how many. Stopping it
-    /// half-way loses nothing, and running it again does the rest.
-    pub async fn reseal(&self) -> Result<u64, PassError> {
+    /// Seals every text again that another key sealed. Stopping it half-way
+    /// loses nothing, and running it again does the rest, among it what an
+    /// instance that does not have the current key yet seals meanwhile.
+    pub async fn reseal(&self) -> Result<Resealed, PassError> {
         const BATCH: u32 = 200;
-        let (mut after, mut done) = (None, 0);
+        let (mut after, mut all) = (None, Resealed::default());
         loop {
             let mut tx = self.db.begin().await?;
             let batch = tx.passes().sealed_otherwise(self.sealer.key_id(), after, BATCH).await?;
-            let Some((last, _)) = batch.last() else { return Ok(done) };
+            let Some((last, _)) = batch.last() else { return Ok(all) };
             after = Some(*last);
+            let (mut done, mut left) = (0, vec![]);
             for (id, old) in &batch {
                 match self.sealer.open(id.as_uuid().as_bytes(), old) {
                     Ok(text) => {
                         let new = self.seal(*id, &PlainToken::from_text(text));
                         done += u64::from(tx.passes().reseal(*id, old, &new).await?);
                     }
-                    Err(error) => tracing::warn!(pass_id = %id, %error, "left as it is"),
+                    Err(error) => left.push((*id, error)),
                 }
             }
             tx.commit().await?;
+            all.done += done;
+            all.left.extend(left);
         }
     }
 

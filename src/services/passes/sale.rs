@@ -31,9 +31,13 @@ impl PassService {
             "purchase",
             &[duration_hours, &upstream.is_some(), &upstream.as_deref().unwrap_or_default()],
         );
+        let repeatable = key.is_some();
         let claim = once::claim(user, key, request);
-        let price = self.price(order.duration_hours)?;
-        self.check_upstream(order.upstream.as_deref())?;
+        let price = match self.offer(&order) {
+            Ok(price) => price,
+            Err(refused) if repeatable => return self.given_before(&claim, user, refused).await,
+            Err(refused) => return Err(refused),
+        };
         let draft = self.draft(user, order, Origin::Purchase, price, self.clock.now());
         once::settle(|| self.try_purchase(&claim, &draft)).await
     }
@@ -75,13 +79,21 @@ impl PassService {
         order: Order,
         key: Option<IdempotencyKey>,
     ) -> Result<OwnedPass, PassError> {
-        if !(1..=MAX_HOURS).contains(&order.duration_hours) {
-            return Err(PassError::NotOffered(order.duration_hours));
+        let Order { duration_hours, upstream } = &order;
+        if !(1..=MAX_HOURS).contains(duration_hours) {
+            return Err(PassError::NotOffered(*duration_hours));
         }
-        self.check_upstream(order.upstream.as_deref())?;
-        let upstream = order.upstream.clone().unwrap_or_default();
-        let request = RequestHash::of("grant", &[&user, &order.duration_hours, &upstream]);
+        let request = RequestHash::of(
+            "grant",
+            &[&user, duration_hours, &upstream.is_some(), &upstream.as_deref().unwrap_or_default()],
+        );
+        let repeatable = key.is_some();
         let claim = once::claim(admin.unwrap_or(user), key, request);
+        match self.check_upstream(upstream.as_deref()) {
+            Ok(()) => {}
+            Err(refused) if repeatable => return self.given_before(&claim, user, refused).await,
+            Err(refused) => return Err(refused),
+        }
         let draft = self.draft(user, order, Origin::Grant, 0, self.clock.now());
         once::settle(|| self.try_grant(&claim, &draft)).await
     }
@@ -99,9 +111,29 @@ impl PassService {
         Ok(self.with_text(pass.clone(), sealed))
     }
 
-    fn price(&self, hours: u32) -> Result<i64, PassError> {
+    /// Today's price of what is ordered.
+    fn offer(&self, order: &Order) -> Result<i64, PassError> {
+        let hours = order.duration_hours;
         let sold = self.config.prices.iter().find(|(sold, _)| *sold == hours);
-        sold.map(|(_, price)| *price).ok_or(PassError::NotOffered(hours))
+        let (_, price) = sold.ok_or(PassError::NotOffered(hours))?;
+        self.check_upstream(order.upstream.as_deref())?;
+        Ok(*price)
+    }
+
+    /// What the same request was given when it was not `refused` yet: prices and
+    /// upstreams change with a restart, and a client may ask again after it.
+    async fn given_before(
+        &self,
+        claim: &Claim,
+        user: UserId,
+        refused: PassError,
+    ) -> Result<OwnedPass, PassError> {
+        let outcome = self.db.session().await?.idempotency().find(claim).await?;
+        let Some(id) = outcome.map(once::done_before).transpose()?.flatten() else {
+            return Err(refused);
+        };
+        let tx = self.db.begin().await?;
+        self.as_given(tx, user, id).await?.ok_or(PassError::NotFound)
     }
 
     /// The pass as the first answer showed it: a repeated request gets the same.

@@ -15,6 +15,7 @@ mod outage;
 mod reload;
 mod start;
 mod stop;
+mod tokens;
 mod upstream;
 
 use std::{

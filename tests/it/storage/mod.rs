@@ -5,6 +5,7 @@ mod database;
 mod login_sessions;
 mod migrations;
 mod outage;
+mod passes;
 mod refresh_tokens;
 mod settings;
 mod usage;
