@@ -8,7 +8,8 @@ use crate::{
     server::Fault,
     services::{
         StoreError, access::AccessError, accounts::AccountError, api_keys::ApiKeyError,
-        limits::LimitError, logins::LoginError, passwords::PasswordError, usage::Saturated,
+        key_input::FieldError, limits::LimitError, logins::LoginError, passwords::PasswordError,
+        usage::Saturated,
     },
 };
 
@@ -95,6 +96,16 @@ impl ApiError {
             message: refusal.to_string(),
         }])
     }
+
+    /// Fields that a service refused.
+    pub fn refused_fields(fields: Vec<FieldError>) -> Self {
+        let problem = |FieldError { field, message }: FieldError| FieldProblem {
+            field: field.to_owned(),
+            code: "invalid".to_owned(),
+            message: message.to_owned(),
+        };
+        Self::invalid_fields(fields.into_iter().map(problem).collect())
+    }
 }
 
 impl From<AccountError> for ApiError {
@@ -139,14 +150,7 @@ impl From<ApiKeyError> for ApiError {
     fn from(error: ApiKeyError) -> Self {
         let code = match error {
             ApiKeyError::Store(store) => return store.into(),
-            ApiKeyError::Invalid(fields) => {
-                let problem = |field: crate::services::key_input::FieldError| FieldProblem {
-                    field: field.field.to_owned(),
-                    code: "invalid".to_owned(),
-                    message: field.message.to_owned(),
-                };
-                return Self::invalid_fields(fields.into_iter().map(problem).collect());
-            }
+            ApiKeyError::Invalid(fields) => return Self::refused_fields(fields),
             ApiKeyError::NotFound | ApiKeyError::NoSuchUser => ErrorCode::NotFound,
             ApiKeyError::Conflict => ErrorCode::Conflict,
         };

@@ -52,6 +52,8 @@ impl From<VoucherError> for ApiError {
                 let detail = VoucherError::Throttled(state).to_string();
                 return Self::limited(ErrorCode::RedeemThrottled, detail, state);
             }
+            VoucherError::Invalid(fields) => return Self::refused_fields(fields),
+            VoucherError::NotFound => ErrorCode::NotFound,
             VoucherError::Unknown => ErrorCode::VoucherUnknown,
             VoucherError::Expired => ErrorCode::VoucherExpired,
             VoucherError::Revoked => ErrorCode::VoucherRevoked,

@@ -6,6 +6,7 @@
 
 mod admin;
 mod auth;
+mod csv;
 mod docs;
 mod double_option;
 pub mod error;
@@ -29,6 +30,7 @@ mod tokens;
 mod usage;
 mod users;
 mod validate;
+mod wallet;
 
 use axum::{
     Router,
@@ -153,6 +155,7 @@ fn private() -> ApiRouter {
         .merge(tokens::router())
         .merge(usage::router())
         .merge(requests::router())
+        .merge(wallet::router())
         .merge(admin::router())
 }
 

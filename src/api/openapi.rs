@@ -26,6 +26,7 @@ use super::error::Problem;
         (name = "users", description = "My account"),
         (name = "keys", description = "API keys"),
         (name = "tokens", description = "Access tokens: time that is bought"),
+        (name = "wallet", description = "What I may spend"),
         (name = "usage", description = "What was used"),
         (name = "admin", description = "For operators"),
         (name = "proxy", description = "The upstream behind the gateway"),

@@ -16,11 +16,13 @@ use super::{
     secret::Secret,
     sessions::SessionResponse,
     validate,
+    wallet::{TokenDetails, TransactionResponse, WalletResponse},
 };
 use crate::{
     api::AppState,
     domain::{
         id::{SessionId, UserId},
+        money::Currency,
         user::{Role, User},
     },
     services::accounts::{AccountExport, ProfileChange},
@@ -92,15 +94,32 @@ pub struct ExportResponse {
     user: UserResponse,
     sessions: Vec<SessionResponse>,
     api_keys: Vec<KeyResponse>,
+    wallet: WalletResponse,
+    transactions: Vec<TransactionResponse>,
+    /// Access tokens, without their texts.
+    tokens: Vec<TokenDetails>,
 }
 
 impl ExportResponse {
-    fn new(export: AccountExport, current: SessionId) -> Self {
-        let AccountExport { user, sessions, api_keys } = export;
+    fn new(
+        export: AccountExport,
+        current: SessionId,
+        currency: Currency,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let AccountExport { user, sessions, api_keys, balance_minor, transactions, passes } =
+            export;
         let sessions =
             sessions.into_iter().map(|session| SessionResponse::new(session, current)).collect();
         let api_keys = api_keys.into_iter().map(KeyResponse::from).collect();
-        Self { user: user.into(), sessions, api_keys }
+        Self {
+            user: user.into(),
+            sessions,
+            api_keys,
+            wallet: WalletResponse::new(balance_minor, currency),
+            transactions: transactions.into_iter().map(TransactionResponse::from).collect(),
+            tokens: passes.into_iter().map(|pass| TokenDetails::new(pass, now)).collect(),
+        }
     }
 }
 
@@ -156,7 +175,8 @@ async fn export_me(
     user: LoginUser,
 ) -> ApiResult<JsonBody<ExportResponse>> {
     let export = state.services.accounts.export(user.id()).await?;
-    Ok(JsonBody(ExportResponse::new(export, user.session)))
+    let (currency, now) = (state.services.wallet.currency(), state.services.clock.now());
+    Ok(JsonBody(ExportResponse::new(export, user.session, currency, now)))
 }
 
 /// Delete my account with its keys and logins. Cannot be undone.

@@ -68,6 +68,13 @@ impl Kind {
     }
 }
 
+/// Whether the text can stand as the reason of a transaction: 1 to 500
+/// characters that show, on one line.
+pub fn is_reason(text: &str) -> bool {
+    let length = text.chars().count();
+    length <= 500 && !text.trim().is_empty() && !text.chars().any(char::is_control)
+}
+
 /// A movement that is to be booked.
 #[derive(Clone, Debug)]
 pub struct Movement {

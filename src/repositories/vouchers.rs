@@ -95,37 +95,48 @@ impl<'c> Vouchers<'c> {
     }
 
     pub async fn insert(&mut self, voucher: &Voucher, hash: &TokenHash) -> StoreResult<()> {
+        self.insert_all(&[(voucher, *hash)]).await
+    }
+
+    /// All or, in a transaction that is dropped after an error, none.
+    pub async fn insert_all(&mut self, vouchers: &[(&Voucher, TokenHash)]) -> StoreResult<()> {
         const SQL: &str = "
             INSERT INTO vouchers
                 (id, hash, prefix, batch_id, note, amount_minor, duration_hours, upstream,
-                 expires_at, max_uses, max_uses_per_user, uses, created_by, created_at, revoked_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+                 expires_at, max_uses, max_uses_per_user, uses, created_by, created_at, revoked_at) ";
+        /// Far below what either engine can bind.
+        const AT_ONCE: usize = 100;
 
-        let (amount, hours, upstream) = match &voucher.gift {
-            Gift::Balance(minor) => (Some(*minor), None, None),
-            Gift::Pass { duration_hours, upstream } => {
-                (None, Some(i64::from(*duration_hours)), upstream.as_deref())
-            }
-        };
-        on_conn!(self.conn, |conn| sqlx::query(SQL)
-            .bind(voucher.id)
-            .bind(hash.as_bytes())
-            .bind(&voucher.prefix)
-            .bind(voucher.batch_id)
-            .bind(&voucher.note)
-            .bind(amount)
-            .bind(hours)
-            .bind(upstream)
-            .bind(voucher.expires_at)
-            .bind(i64::from(voucher.max_uses))
-            .bind(i64::from(voucher.max_uses_per_user))
-            .bind(i64::from(voucher.uses))
-            .bind(voucher.created_by)
-            .bind(voucher.created_at)
-            .bind(voucher.revoked_at)
-            .execute(conn)
-            .await
-            .map(drop))
+        for some in vouchers.chunks(AT_ONCE) {
+            on_conn!(self.conn, |conn| {
+                let mut sql = QueryBuilder::new(SQL);
+                sql.push_values(some, |mut row, (voucher, hash)| {
+                    let (amount, hours, upstream) = match &voucher.gift {
+                        Gift::Balance(minor) => (Some(*minor), None, None),
+                        Gift::Pass { duration_hours, upstream } => {
+                            (None, Some(i64::from(*duration_hours)), upstream.as_deref())
+                        }
+                    };
+                    row.push_bind(voucher.id)
+                        .push_bind(hash.as_bytes())
+                        .push_bind(&voucher.prefix)
+                        .push_bind(voucher.batch_id)
+                        .push_bind(&voucher.note)
+                        .push_bind(amount)
+                        .push_bind(hours)
+                        .push_bind(upstream)
+                        .push_bind(voucher.expires_at)
+                        .push_bind(i64::from(voucher.max_uses))
+                        .push_bind(i64::from(voucher.max_uses_per_user))
+                        .push_bind(i64::from(voucher.uses))
+                        .push_bind(voucher.created_by)
+                        .push_bind(voucher.created_at)
+                        .push_bind(voucher.revoked_at);
+                });
+                sql.build().execute(conn).await.map(drop)
+            })?;
+        }
+        Ok(())
     }
 
     pub async fn find(&mut self, id: VoucherId) -> StoreResult<Option<Voucher>> {

@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod api_keys;
 pub mod bootstrap;
 pub mod credentials;
+pub mod gifts;
 pub mod health;
 pub mod key_input;
 pub mod keyring;
@@ -21,19 +22,20 @@ pub mod passes;
 pub mod passwords;
 pub mod refresh;
 pub mod sealer;
+pub mod sheet;
 pub mod usage;
 pub mod vouchers;
 pub mod wallet;
 
 use std::sync::Arc;
 
-use self::login_throttle::LoginThrottle;
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
     logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
     usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
+use self::{gifts::Gifts, login_throttle::LoginThrottle};
 /// Every service error wraps this one, so callers may name it without reaching
 /// past the services.
 pub use crate::repositories::StoreError;
@@ -85,14 +87,6 @@ impl Services {
             db.clone(),
             clock.clone(),
         ));
-        let accounts = Arc::new(AccountService::new(
-            db.clone(),
-            clock.clone(),
-            cache.clone(),
-            passwords.clone(),
-            LoginThrottle::new(limiter.clone()),
-            &config.auth,
-        ));
         let passes = Arc::new(PassService::new(passes::Parts {
             db: db.clone(),
             clock: clock.clone(),
@@ -102,6 +96,15 @@ impl Services {
             wallet: &config.wallet,
             upstreams: vec![config.upstream.name().to_owned()],
         }));
+        let accounts = Arc::new(AccountService::new(
+            db.clone(),
+            clock.clone(),
+            cache.clone(),
+            passwords.clone(),
+            LoginThrottle::new(limiter.clone()),
+            Gifts::new(passes.clone(), config),
+            &config.auth,
+        ));
         let vouchers =
             VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
         Self {

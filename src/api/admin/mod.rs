@@ -2,9 +2,11 @@
 
 mod tokens;
 mod users;
+mod vouchers;
+mod wallets;
 
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router().merge(tokens::router())
+    users::router().merge(tokens::router()).merge(wallets::router()).merge(vouchers::router())
 }

@@ -1,12 +1,19 @@
 //! Vouchers: codes that become money or passes.
 
+mod make;
 mod redeem;
+mod table;
 
 use std::sync::Arc;
 
-pub use self::redeem::Redeemed;
+pub use self::{
+    make::{Batch, NewVouchers, VoucherFilter},
+    redeem::Redeemed,
+    table::codes_as_csv,
+};
 use super::{
     PassService,
+    key_input::FieldError,
     once::{KeyReused, Passing},
 };
 use crate::{
@@ -20,6 +27,9 @@ pub enum VoucherError {
     /// Also for what cannot be a code.
     #[error("there is no such voucher")]
     Unknown,
+    /// No voucher has this id.
+    #[error("no such voucher")]
+    NotFound,
     #[error("the voucher has expired")]
     Expired,
     #[error("the voucher was withdrawn")]
@@ -29,6 +39,9 @@ pub enum VoucherError {
     /// By this user, as often as one user may.
     #[error("you have redeemed this voucher")]
     Redeemed,
+    /// What was to be made cannot be.
+    #[error("some fields are not valid")]
+    Invalid(Vec<FieldError>),
     #[error("a wallet holds no more than that")]
     WalletFull,
     #[error("too many codes were tried")]

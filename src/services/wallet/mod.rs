@@ -1,5 +1,17 @@
 //! Wallets: what somebody may spend, and how it came to be.
 
+mod currency;
+mod reconcile;
+mod statement;
+mod verify;
+
+use chrono::TimeDelta;
+
+pub use self::{
+    currency::CurrencyError,
+    statement::Statement,
+    verify::{Check, Difference, Verification},
+};
 use super::once::{self, KeyReused, Passing};
 use crate::{
     config::WalletConfig,
@@ -36,6 +48,9 @@ impl Passing for WalletError {
     }
 }
 
+/// How long a request's key is known (RELIABILITY, defaults).
+const KEYS_KEPT: TimeDelta = TimeDelta::days(7);
+
 pub struct WalletService {
     db: Database,
     clock: SharedClock,
@@ -63,6 +78,38 @@ impl WalletService {
         page: PageRequest,
     ) -> Result<Page<Transaction>, WalletError> {
         Ok(self.db.session().await?.ledger().list(user, page).await?)
+    }
+
+    /// A wallet for an operator: what it holds, and the last things that happened.
+    /// It outlives its user.
+    pub async fn of_user(
+        &self,
+        user: UserId,
+        most: u32,
+    ) -> Result<(i64, Vec<Transaction>), WalletError> {
+        let mut session = self.db.session().await?;
+        let Some(balance) = session.ledger().balance(user).await? else {
+            session.users().find(user).await?.ok_or(WalletError::NoSuchUser)?;
+            return Ok((0, vec![]));
+        };
+        let page = PageRequest { limit: most, after: None };
+        Ok((balance, session.ledger().list(user, page).await?.items))
+    }
+
+    /// Forgets what requests asked for under their keys a week ago and before.
+    /// Safe to run on every instance.
+    pub async fn prune_keys(&self) -> Result<(), StoreError> {
+        const AT_ONCE: u32 = 5000;
+
+        let before = self.clock.now() - KEYS_KEPT;
+        loop {
+            let mut tx = self.db.begin().await?;
+            let dropped = tx.idempotency().prune(before, AT_ONCE).await?;
+            tx.commit().await?;
+            if dropped == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Puts money into a wallet on an admin's word (`None`: the command line's).

@@ -1,11 +1,16 @@
 //! Storage of the ledger. Rows are added, never changed; the database refuses
 //! anything else. A wallet's balance is the one thing that changes, in one
 //! conditional statement.
+//!
+//! What reads the ledger as a whole is in [`audit`].
+
+mod audit;
 
 use chrono::{DateTime, Utc};
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
+pub use self::audit::{EntrySum, LedgerEntry, PassAccount, Reference, WalletRow};
 use super::{DbConn, StoreError, StoreResult, connection::on_conn, row};
 use crate::domain::{
     id::{PassId, TransactionId, UserId, VoucherId},
@@ -24,22 +29,6 @@ pub struct Balance {
     pub minor: i64,
     /// The number of the transaction that is to be booked for it.
     pub seq: i64,
-}
-
-/// A wallet as it is stored, for reconciliation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct WalletRow {
-    pub id: UserId,
-    pub balance_minor: i64,
-    pub seq: i64,
-}
-
-/// One side of a transaction, for reconciliation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct LedgerEntry {
-    pub transaction_id: TransactionId,
-    pub account_id: Uuid,
-    pub amount_minor: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -256,63 +245,6 @@ impl<'c> Ledger<'c> {
         let items =
             page.items.into_iter().map(Transaction::try_from).collect::<StoreResult<_>>()?;
         Ok(Page { items, next: page.next })
-    }
-
-    /// A wallet's transactions behind number `seq`, oldest first, at most `most`.
-    pub async fn chain(
-        &mut self,
-        user: UserId,
-        seq: i64,
-        most: u32,
-    ) -> StoreResult<Vec<Transaction>> {
-        let rows: Vec<TransactionRow> = on_conn!(self.conn, |conn| {
-            let mut sql = QueryBuilder::new(COLUMNS);
-            sql.push("WHERE wallet_id = ").push_bind(user);
-            sql.push(" AND seq > ").push_bind(seq);
-            sql.push(" ORDER BY seq LIMIT ").push_bind(i64::from(most));
-            sql.build_query_as().fetch_all(conn).await
-        })?;
-        rows.into_iter().map(Transaction::try_from).collect()
-    }
-
-    /// Wallets by id behind `after`, at most `most`.
-    pub async fn wallets(
-        &mut self,
-        after: Option<UserId>,
-        most: u32,
-    ) -> StoreResult<Vec<WalletRow>> {
-        const SQL: &str = "
-            SELECT id, balance_minor, seq FROM ledger_accounts
-            WHERE kind = 'wallet' AND id > $1
-            ORDER BY id LIMIT $2";
-
-        on_conn!(self.conn, |conn| sqlx::query_as(SQL)
-            .bind(after.unwrap_or(UserId::NIL))
-            .bind(i64::from(most))
-            .fetch_all(conn)
-            .await)
-    }
-
-    /// The entries of a wallet's transactions numbered `first..=last`.
-    pub async fn entries(
-        &mut self,
-        user: UserId,
-        first: i64,
-        last: i64,
-    ) -> StoreResult<Vec<LedgerEntry>> {
-        const SQL: &str = "
-            SELECT entry.transaction_id, entry.account_id, entry.amount_minor
-            FROM ledger_entries entry
-            JOIN ledger_transactions booked ON booked.id = entry.transaction_id
-            WHERE booked.wallet_id = $1 AND booked.seq BETWEEN $2 AND $3
-            ORDER BY booked.seq, entry.account_id";
-
-        on_conn!(self.conn, |conn| sqlx::query_as(SQL)
-            .bind(user)
-            .bind(first)
-            .bind(last)
-            .fetch_all(conn)
-            .await)
     }
 }
 
