@@ -6,9 +6,16 @@ use axum::{
 };
 use tokio::task;
 use tracing::Instrument as _;
+use utoipa::{
+    IntoParams,
+    openapi::{
+        ObjectBuilder, Required, Type,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+    },
+};
 
 use super::error::{ApiError, ApiResult, ErrorCode};
-use crate::domain::idempotency::IdempotencyKey;
+use crate::domain::idempotency::{IdempotencyKey, MAX_KEY};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -40,6 +47,26 @@ impl<S: Send + Sync> FromRequestParts<S> for RequiredKey {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let OptionalKey(key) = OptionalKey::from_request_parts(parts, state).await?;
         key.map(Self).ok_or_else(|| refused("this needs the field Idempotency-Key"))
+    }
+}
+
+impl IntoParams for OptionalKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let schema = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(MAX_KEY))
+            .pattern(Some("^[!-~]+$"));
+        let description = "A name of your own for this request: repeated with it, the request \
+            has no further effect and is answered as it was first.";
+        let field = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(schema))
+            .example(Some("8e03978e-40d5-43dd-bc93-6894a57f9324".into()));
+        vec![field.build()]
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! To change it: put the new one into `SECRETS_KEY` and the old one into
 //! `SECRETS_PREVIOUS_KEYS`, restart every instance, rotate, and then drop the
-//! old one. Nothing need be stopped meanwhile.
+//! old one. Nothing need be stopped meanwhile: an instance that lacks a key
+//! shows no text for what is sealed with it, and everything works still.
 
 use clap::Subcommand;
 use serde::Serialize;

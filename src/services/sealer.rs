@@ -107,18 +107,18 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_for_its_row_and_no_other() {
-        let sealer = Sealer::new(&NEW.into(), &[]);
-        let sealed = sealer.seal(b"row 1", "tga_text");
-        assert_eq!(sealer.open(b"row 1", &sealed).unwrap().expose_secret(), "tga_text");
-        assert!(sealer.open(b"row 2", &sealed).is_err());
+        let keys = Sealer::new(&NEW.into(), &[]);
+        let sealed = keys.seal(b"row 1", "tga_text");
+        assert_eq!(keys.open(b"row 1", &sealed).unwrap().expose_secret(), "tga_text");
+        assert!(keys.open(b"row 2", &sealed).is_err());
         assert!(!sealed.bytes.windows(4).any(|window| window == b"tga_"));
         for at in 0..sealed.bytes.len() {
             let mut changed = sealed.clone();
             changed.bytes[at] ^= 1;
-            assert!(sealer.open(b"row 1", &changed).is_err(), "byte {at}");
+            assert!(keys.open(b"row 1", &changed).is_err(), "byte {at}");
         }
         let short = Sealed { bytes: vec![0; 3], ..sealed };
-        assert!(sealer.open(b"row 1", &short).is_err());
+        assert!(keys.open(b"row 1", &short).is_err());
     }
 
     #[test]

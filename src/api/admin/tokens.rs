@@ -115,15 +115,13 @@ async fn list_tokens(
 /// Give somebody an access token for nothing. Needs the role admin.
 ///
 /// Repeated with the same `Idempotency-Key` it gives nothing more and answers
-/// what it answered first.
+/// the token as it was then.
 #[utoipa::path(
     post,
     path = "/admin/tokens",
     tag = "admin",
     security(("jwt" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        pattern = "^[!-~]+$", example = "8e03978e-40d5-43dd-bc93-6894a57f9324",
-        description = "A name of your own for this request, for trying it again safely.")),
+    params(OptionalKey),
     request_body = GrantTokenRequest,
     responses(
         (status = CREATED, body = GrantedTokenResponse),

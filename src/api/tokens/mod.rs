@@ -46,15 +46,13 @@ async fn get_pricing(State(state): State<AppState>) -> JsonBody<PricingResponse>
 /// Buy an access token from my wallet. Its time begins with its first use.
 ///
 /// Repeated with the same `Idempotency-Key` it buys nothing more and answers
-/// what it answered first.
+/// the token as it was then.
 #[utoipa::path(
     post,
     path = "/tokens/purchase",
     tag = "tokens",
     security(("jwt" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        pattern = "^[!-~]+$", example = "8e03978e-40d5-43dd-bc93-6894a57f9324",
-        description = "A name of your own for this request, for trying it again safely.")),
+    params(OptionalKey),
     request_body = PurchaseTokenRequest,
     responses(
         (status = CREATED, body = OwnTokenResponse),
@@ -133,12 +131,7 @@ async fn revoke_token(
     path = "/tokens/{id}/refund",
     tag = "tokens",
     security(("jwt" = [])),
-    params(
-        ("id" = uuid::Uuid, Path),
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-            pattern = "^[!-~]+$", example = "8e03978e-40d5-43dd-bc93-6894a57f9324",
-            description = "A name of your own for this request, for trying it again safely."),
-    ),
+    params(("id" = uuid::Uuid, Path), OptionalKey),
     responses(
         (status = OK, body = OwnTokenResponse),
         (status = BAD_REQUEST, body = Problem, description = "`invalid_idempotency_key`"),

@@ -75,6 +75,7 @@ async fn what_is_written_is_what_is_read_and_only_by_its_owner() {
 
 #[tokio::test]
 async fn lists_are_filtered_by_owner_and_state_and_paged_newest_first() {
+    use Status::{Active, Expired, Refunded, Revoked, Unused};
     let store = Store::fresh().await;
     let (alice, bob) = (store.user("alice").await, store.user("bob").await);
     let mut tx = store.begin().await;
@@ -100,7 +101,6 @@ async fn lists_are_filtered_by_owner_and_state_and_paged_newest_first() {
         insert(&mut tx, &pass).await;
         ids.push((pass.id, pass.status(now)));
     }
-    use Status::{Active, Expired, Refunded, Revoked, Unused};
     for (user, status, expected) in [
         (None, vec![], &[5, 4, 3, 2, 1, 0][..]),
         (Some(alice.id), vec![], &[4, 3, 2, 1, 0]),

@@ -30,7 +30,7 @@ async fn a_token_is_given_for_nothing_and_is_its_owners() {
     }
     let mut seen = ada.tokens().await;
     seen[0]["user_id"] = json!(ada.id);
-    assert_eq!(seen, [given.json.clone()]);
+    assert_eq!(seen, std::slice::from_ref(&given.json));
     assert_eq!(ada.ledger(&app).await, []);
     assert!(activate(&app, &given.json).await.is_some());
     // Twice without a key is twice.
