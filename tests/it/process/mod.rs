@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod logs;
 mod metrics;
+mod money_crash;
 mod order;
 mod outage;
 mod reload;
@@ -57,15 +58,15 @@ async fn alone() -> MutexGuard<'static, ()> {
 struct Setup {
     folder: Arc<TempDir>,
     environment: BTreeMap<String, String>,
-    /// Kept while it is used.
-    _database: Option<Arc<TestDatabase>>,
+    /// Kept while it is used; `None` where the file in the folder is.
+    database: Option<Arc<TestDatabase>>,
 }
 
 impl Setup {
     /// Nothing configured but the port.
     fn bare() -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let setup = Self { folder, environment: BTreeMap::new(), _database: None };
+        let setup = Self { folder, environment: BTreeMap::new(), database: None };
         setup.set("SERVER_PORT", "0")
     }
 
@@ -85,7 +86,7 @@ impl Setup {
         if let Some(redis) = crate::support::redis::shared_url() {
             setup = setup.set("REDIS_URL", &redis);
         }
-        Self { _database: Some(Arc::new(database)), ..setup }
+        Self { database: Some(Arc::new(database)), ..setup }
     }
 
     fn set(mut self, name: &str, value: &str) -> Self {
