@@ -162,7 +162,7 @@ impl Model {
             Act::Buy { .. } | Act::Refund { .. } | Act::Redeem { .. } => Asker::User(user),
         };
         if let Act::Refund { pass } = act
-            && !self.passes.get(pass).is_some_and(|pass| pass.owner == user)
+            && self.passes.get(pass).is_none_or(|pass| pass.owner != user)
         {
             return Answer::NotFound;
         }
@@ -232,17 +232,17 @@ impl Model {
 
     fn redeem(&mut self, user: usize, number: usize) -> Answer {
         let voucher = VOUCHERS[number];
-        let used = &mut self.redeemed[number];
+        let takers = &mut self.redeemed[number];
         if voucher.revoked {
             return Answer::VoucherRevoked;
-        } else if used.len() >= voucher.uses as usize {
+        } else if takers.len() >= voucher.uses as usize {
             return Answer::VoucherUsedUp;
         } else if voucher.expires.is_some_and(|end| end <= self.now) {
             return Answer::VoucherExpired;
-        } else if used.iter().filter(|by| **by == user).count() >= voucher.per_user as usize {
+        } else if takers.iter().filter(|by| **by == user).count() >= voucher.per_user as usize {
             return Answer::VoucherRedeemed;
         }
-        used.push(user);
+        takers.push(user);
         match voucher.money {
             Some(minor) => Answer::Booked(self.book(user, Kind::Credit, minor)),
             None => Answer::Pass(self.make(user, voucher.hours, 0)),

@@ -69,7 +69,7 @@ async fn refunds_at_once_are_one_refund() {
 /// Whatever comes first, nobody uses a pass that was given back in full (G-72).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pass_is_used_or_given_back_in_full() {
-    let (mut used, mut unused) = (0, 0);
+    let (mut in_use, mut untouched) = (0, 0);
     for policy in ["unused", "pro_rata"] {
         let rig = Rig::start(policy).await;
         for round in 0..rounds(ROUNDS).div_ceil(2) {
@@ -115,12 +115,12 @@ async fn a_pass_is_used_or_given_back_in_full() {
             // Nobody opens anything with what was given back, also not later.
             let later = rig.services().passes.activate(&hash, id).await.unwrap();
             assert_eq!(later.is_some(), back.is_empty());
-            *(if began { &mut used } else { &mut unused }) += 1;
+            *(if began { &mut in_use } else { &mut untouched }) += 1;
         }
         rig.books().await.check().await;
     }
-    println!("{used} were used first, {unused} given back first");
-    assert!(used > 0 && unused > 0, "both must have won: {used}, {unused}");
+    println!("{in_use} were used first, {untouched} given back first");
+    assert!(in_use > 0 && untouched > 0, "both must have won: {in_use}, {untouched}");
 }
 
 /// What was revoked gives nothing back, what was given back counts as that

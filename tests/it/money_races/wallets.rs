@@ -20,7 +20,8 @@ async fn credits_with_one_key_are_one_credit() {
         let user = rig.user(0).await;
         let key = some_key();
         // Every other round somebody misuses the key for another amount.
-        let amount = |number: usize| if round % 2 == 1 && number % 3 == 0 { 7 } else { 500 };
+        let amount =
+            |number: usize| if round % 2 == 1 && number.is_multiple_of(3) { 7 } else { 500 };
         let answers = rig
             .race(CALLERS, |number, services| {
                 let (key, minor) = (key.clone(), amount(number));
@@ -60,15 +61,15 @@ async fn a_voucher_is_used_as_often_as_it_may() {
         };
         // Uses in all, by one user, and how many users want it, several times
         // each: fewer than the wrong codes that one may try a minute.
-        let (uses, per_user, users) = [(1, 1, 9), (9, 1, 3), (4, 1, 9), (5, 2, 3)][round / 2 % 4];
-        let code = rig.voucher(gift, uses, per_user).await;
+        let (most, per_user, people) = [(1, 1, 9), (9, 1, 3), (4, 1, 9), (5, 2, 3)][round / 2 % 4];
+        let code = rig.voucher(gift, most, per_user).await;
         let mut holders: Vec<UserId> = vec![];
-        for _ in 0..users {
+        for _ in 0..people {
             holders.push(rig.user(0).await);
         }
         let answers = rig
             .race(CALLERS, |number, services| {
-                let (code, user) = (code.clone(), holders[number % users]);
+                let (code, user) = (code.clone(), holders[number % people]);
                 let key = (number % 2 == 0).then(some_key);
                 async move { services.vouchers.redeem(user, somewhere(), &code, key).await }
             })
@@ -89,8 +90,8 @@ async fn a_voucher_is_used_as_often_as_it_may() {
                 Err(other) => panic!("{other:?}"),
             }
         }
-        let wanted = usize::try_from(uses).unwrap();
-        let may = wanted.min(users * usize::try_from(per_user).unwrap());
+        let wanted = usize::try_from(most).unwrap();
+        let may = wanted.min(people * usize::try_from(per_user).unwrap());
         assert_eq!(good, may, "round {round}");
         let (mut passes, mut booked) = (0, 0);
         for user in holders {
