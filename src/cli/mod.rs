@@ -69,18 +69,18 @@ pub enum Command {
     /// Manage API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Put money into wallets, show and verify the ledger.
-    #[command(subcommand)]
-    Wallet(WalletCommand),
-    /// Make codes that become money or access tokens.
-    #[command(subcommand)]
-    Vouchers(VouchersCommand),
     /// Manage access tokens.
     #[command(subcommand)]
     Tokens(TokensCommand),
     /// Change the key that access tokens are sealed with for their owners.
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Put money into wallets, show and verify the ledger.
+    #[command(subcommand)]
+    Wallet(WalletCommand),
+    /// Make codes that become money or access tokens.
+    #[command(subcommand)]
+    Vouchers(VouchersCommand),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running instance whether it is ready.
@@ -264,10 +264,10 @@ async fn with_config(
         Some(Command::Migrate(command)) => migrate::run(config, command, output).await,
         Some(Command::Users(command)) => users::run(config, command, output).await,
         Some(Command::Keys(command)) => keys::run(config, command, output).await,
-        Some(Command::Wallet(command)) => wallet::run(config, command, output).await,
-        Some(Command::Vouchers(command)) => vouchers::run(config, command, output).await,
         Some(Command::Tokens(command)) => tokens::run(config, command, output).await,
         Some(Command::Secrets(command)) => secrets::run(config, command, output).await,
+        Some(Command::Wallet(command)) => wallet::run(config, command, output).await,
+        Some(Command::Vouchers(command)) => vouchers::run(config, command, output).await,
         Some(Command::Config(_) | Command::Completions { .. } | Command::Openapi) => {
             unreachable!("these need no configuration")
         }

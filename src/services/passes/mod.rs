@@ -203,6 +203,8 @@ impl PassService {
             self.cache.pass_changed(&hash, ended.version).await;
             return Ok(self.with_text(ended, &sealed));
         }
+        // Others may want the connection while a slow Redis is told.
+        drop(tx);
         // Whoever ended it may not have come to tell the caches.
         self.cache.pass_changed(&hash, pass.version).await;
         Ok(self.with_text(pass, &sealed))

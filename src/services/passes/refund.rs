@@ -47,6 +47,8 @@ impl PassService {
         let (pass, sealed) = found.ok_or(PassError::NotFound)?;
         let hash = tx.passes().hash(id).await?.ok_or(PassError::NotFound)?;
         if once::done_before::<PassId>(outcome)?.is_some() {
+            // Others may want the connection while a slow Redis is told.
+            drop(tx);
             // Whoever did it may not have come to tell the caches.
             self.cache.pass_changed(&hash, pass.version).await;
             return Ok(self.with_text(pass, &sealed));

@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod logs;
 mod metrics;
+mod money_crash;
 mod order;
 mod outage;
 mod reload;
@@ -58,7 +59,7 @@ async fn alone() -> MutexGuard<'static, ()> {
 struct Setup {
     folder: Arc<TempDir>,
     environment: BTreeMap<String, String>,
-    /// Kept while it is used.
+    /// Kept while it is used; `None` where the file in the folder is.
     database: Option<Arc<TestDatabase>>,
 }
 
