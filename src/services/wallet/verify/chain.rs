@@ -82,11 +82,7 @@ impl ChainCheck {
     }
 
     /// What the purchases and refunds of a page point at.
-    pub(super) fn references(
-        page: &[Transaction],
-        references: &[Reference],
-        tell: Tell<'_>,
-    ) {
+    pub(super) fn references(page: &[Transaction], references: &[Reference], tell: Tell<'_>) {
         let mut rows = page.iter();
         // Both are in the order of the chain.
         for reference in references {
