@@ -22,7 +22,7 @@ test: ## the whole check: format, lints, the suite on SQLite and on Postgres + R
 check: ## format, lints and documentation, without the tests
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
 races: ## money at length: races, a model, kills, on both engines; half an hour
 	tests/races.sh

@@ -198,7 +198,7 @@ pub struct FieldProblem {
 ///
 /// As an axum response it is only a status and itself as an extension: the
 /// request's path and id are added by the layer that knows them
-/// ([`super::middleware::render_problems`]).
+/// ([`crate::server`]).
 #[derive(Clone, Debug)]
 pub struct ApiError(std::sync::Arc<Inner>);
 
