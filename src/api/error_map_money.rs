@@ -25,6 +25,7 @@ impl From<PassError> for ApiError {
             PassError::NotOffered(_) => ErrorCode::DurationNotOffered,
             PassError::NotFound | PassError::NoSuchUser => ErrorCode::NotFound,
             PassError::NotRefundable(_) => ErrorCode::NotRefundable,
+            PassError::WalletFull => ErrorCode::WalletFull,
             PassError::Conflict => ErrorCode::Conflict,
         };
         Self::new(code, detail)

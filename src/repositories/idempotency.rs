@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{DbConn, StoreResult, connection::on_conn};
+use super::{DbConn, StoreError, StoreResult, connection::on_conn};
 use crate::domain::idempotency::Claim;
 
 pub struct Idempotency<'c> {
@@ -39,21 +39,25 @@ impl<'c> Idempotency<'c> {
             VALUES ($1, $2, $3, $4, $5)
             ON CONFLICT (user_id, key) DO NOTHING";
 
-        let won = on_conn!(self.conn, |conn| sqlx::query(SQL)
-            .bind(claim.user_id)
-            .bind(claim.key.as_str())
-            .bind(claim.request.as_bytes())
-            .bind(result)
-            .bind(at)
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected() == 1))?;
-        if won {
-            return Ok(ClaimOutcome::Won);
+        // Twice, should it be pruned between being in the way and being read.
+        for _ in 0..2 {
+            let won = on_conn!(self.conn, |conn| sqlx::query(SQL)
+                .bind(claim.user_id)
+                .bind(claim.key.as_str())
+                .bind(claim.request.as_bytes())
+                .bind(result)
+                .bind(at)
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected() == 1))?;
+            if won {
+                return Ok(ClaimOutcome::Won);
+            }
+            if let Some(before) = self.find(claim).await? {
+                return Ok(before);
+            }
         }
-        // Gone again only if it was pruned in between: then it is as if it had
-        // never been, and the next attempt wins it.
-        Ok(self.find(claim).await?.unwrap_or(ClaimOutcome::Mismatch))
+        Err(StoreError::inconsistent("an idempotency key is in the way but not there"))
     }
 
     /// What came of this request; `None` if it is not known.

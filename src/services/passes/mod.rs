@@ -74,6 +74,8 @@ pub enum PassError {
     NoSuchUser,
     #[error(transparent)]
     NotRefundable(#[from] NotRefundable),
+    #[error("a wallet holds no more than that")]
+    WalletFull,
     #[error("the token is being changed by somebody else")]
     Conflict,
     #[error(transparent)]

@@ -20,7 +20,7 @@ impl PassService {
     /// # Errors
     /// [`PassError::NotFound`] also for another user's pass,
     /// [`PassError::NotRefundable`], [`PassError::KeyReused`],
-    /// [`PassError::Conflict`].
+    /// [`PassError::WalletFull`], [`PassError::Conflict`].
     pub async fn refund(
         &self,
         user: UserId,
@@ -61,7 +61,7 @@ impl PassService {
         if back > 0 {
             let purchase = tx.ledger().purchase_of(id).await?.ok_or_else(missing_purchase)?;
             let balance = tx.ledger().change_balance(user, back).await?;
-            let balance = balance.ok_or(PassError::Conflict)?;
+            let balance = balance.ok_or(PassError::WalletFull)?;
             failpoint::reach("refund.credited").await;
             let movement = Movement {
                 id: TransactionId::new(now),
