@@ -12,6 +12,7 @@ use super::{
     double_option::{self, DoubleOption},
     error::{ApiResult, Problem},
     extract::{Caller, Client, Json, LoginUser},
+    idempotency::to_the_end,
     keys::KeyResponse,
     secret::Secret,
     sessions::SessionResponse,
@@ -199,6 +200,9 @@ async fn delete_me(
     Client(client): Client,
     Json(request): Json<DeleteMeRequest>,
 ) -> ApiResult<StatusCode> {
-    state.services.accounts.delete(user.id(), client.address, &request.password.0).await?;
+    let (accounts, id) = (state.services.accounts.clone(), user.id());
+    // Who leaves at once must not keep what they had from ending.
+    to_the_end(async move { accounts.delete(id, client.address, &request.password.0).await })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,6 @@
 //! Values that all instances share and that one of them makes once.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{DbConn, StoreResult, connection::on_conn};
 
@@ -13,6 +13,13 @@ pub struct Settings<'c> {
 pub struct Turn {
     pub taken_at: DateTime<Utc>,
     pub value: String,
+}
+
+impl Turn {
+    /// Whether [`Settings::take_turn`] would give the next one.
+    pub fn is_over(&self, pause: TimeDelta, at: DateTime<Utc>) -> bool {
+        (at - self.taken_at).abs() >= pause
+    }
 }
 
 impl<'c> Settings<'c> {
@@ -52,23 +59,25 @@ impl<'c> Settings<'c> {
     }
 
     /// Takes the turn at what is to be done by one instance now and then: `true`
-    /// for one caller, unless somebody took it after `before`. What is noted
-    /// under the name stays.
+    /// for one caller, unless somebody took it less than `pause` before or after
+    /// `at`. One that was taken later was taken by a clock that was wrong, and
+    /// must not be waited for. What is noted under the name stays.
     pub async fn take_turn(
         &mut self,
         name: &str,
-        before: DateTime<Utc>,
+        pause: TimeDelta,
         at: DateTime<Utc>,
     ) -> StoreResult<bool> {
         const SQL: &str = "
             INSERT INTO settings (name, value, created_at) VALUES ($1, '', $2)
             ON CONFLICT (name) DO UPDATE SET created_at = excluded.created_at
-            WHERE settings.created_at <= $3";
+            WHERE settings.created_at <= $3 OR settings.created_at >= $4";
 
         on_conn!(self.conn, |conn| sqlx::query(SQL)
             .bind(name)
             .bind(at)
-            .bind(before)
+            .bind(at - pause)
+            .bind(at + pause)
             .execute(conn)
             .await
             .map(|done| done.rows_affected() == 1))

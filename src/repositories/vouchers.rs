@@ -175,6 +175,13 @@ impl<'c> Vouchers<'c> {
             .map(|done| done.rows_affected() == 1))
     }
 
+    /// Whether any was ever made that gives money.
+    pub async fn any_balance(&mut self) -> StoreResult<bool> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM vouchers WHERE amount_minor IS NOT NULL)";
+
+        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL).fetch_one(conn).await)
+    }
+
     /// How often the user has redeemed it.
     pub async fn uses_by(&mut self, id: VoucherId, user: UserId) -> StoreResult<u64> {
         const SQL: &str =

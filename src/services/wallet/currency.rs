@@ -41,7 +41,8 @@ impl WalletService {
         }
         match tx.settings().get(NOTE).await? {
             noted if is_ours(&noted) => Ok(()),
-            Some(noted) if tx.ledger().any().await? => {
+            // What is promised is an amount as well as what is booked.
+            Some(noted) if tx.ledger().any().await? || tx.vouchers().any_balance().await? => {
                 Err(CurrencyError::Fixed { configured, noted })
             }
             _ => {

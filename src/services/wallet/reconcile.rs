@@ -19,11 +19,10 @@ impl WalletService {
     /// does; what the last verification said, whoever made it.
     pub async fn reconcile(&self) -> Result<Option<Verification>, StoreError> {
         let now = self.clock.now();
-        let before = now - PAUSE;
         let turn = self.db.session().await?.settings().turn(TURN).await?;
-        if turn.as_ref().is_none_or(|turn| turn.taken_at <= before) {
+        if turn.as_ref().is_none_or(|turn| turn.is_over(PAUSE, now)) {
             let mut tx = self.db.begin().await?;
-            let ours = tx.settings().take_turn(TURN, before, now).await?;
+            let ours = tx.settings().take_turn(TURN, PAUSE, now).await?;
             tx.commit().await?;
             if ours {
                 return self.verify_and_log().await.map(Some);

@@ -13,7 +13,10 @@ use tollgate::{
 };
 
 use super::{PRICED, balance, buy, credit, differences, id_of};
-use crate::support::{Options, PASSWORD, TestApp, UNLIMITED};
+use crate::{
+    support::{Options, PASSWORD, TestApp, UNLIMITED},
+    vouchers::one,
+};
 
 const GIFTS: [(&str, &str); 4] =
     [UNLIMITED[0], UNLIMITED[1], ("WALLET_STARTING_BALANCE", "500"), ("TOKEN_TRIAL_HOURS", "12")];
@@ -95,19 +98,36 @@ async fn an_export_has_the_wallet_and_the_tokens_but_not_their_texts() {
     assert!(!String::from_utf8_lossy(&export.body).contains(text.expose()));
 }
 
+/// Another instance on the same database, with this currency.
+async fn start_with(first: &TestApp, currency: &str) -> TestApp {
+    let options = Options {
+        database: Some(first.database.clone()),
+        settings: vec![("WALLET_CURRENCY", currency.to_owned())],
+        ..Options::default()
+    };
+    TestApp::with(options).await
+}
+
+/// 500 cents must not become 500 dollars when somebody redeems them.
+#[tokio::test]
+async fn the_currency_is_fixed_once_a_voucher_promises_money() {
+    let first = TestApp::unlimited().await;
+    first.app.services.wallet.settle_currency().await.unwrap();
+    let admin = first.admin().await;
+    one(&admin, json!({ "duration_hours": 5 })).await;
+    let second = start_with(&first, "USD").await;
+    second.app.services.wallet.settle_currency().await.unwrap();
+    first.app.services.wallet.settle_currency().await.unwrap();
+    one(&admin, json!({ "amount_minor": 500 })).await;
+    let refused = second.app.services.wallet.settle_currency().await.unwrap_err();
+    assert!(matches!(refused, CurrencyError::Fixed { .. }), "{refused}");
+}
+
 #[tokio::test]
 async fn the_currency_is_fixed_once_there_is_money() {
     let first = TestApp::unlimited().await;
-    let start = async |currency: &str| {
-        let options = Options {
-            database: Some(first.database.clone()),
-            settings: vec![("WALLET_CURRENCY", currency.to_owned())],
-            ..Options::default()
-        };
-        TestApp::with(options).await
-    };
     // No money yet: it may change.
-    let second = start("USD").await;
+    let second = start_with(&first, "USD").await;
     assert!(matches!(first.app.services.wallet.settle_currency().await, Ok(()),));
     let second_wallet = &second.app.services.wallet;
     second_wallet.settle_currency().await.unwrap();
