@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest first pause.
 const PAUSE: Duration = Duration::from_millis(30);
 
+/// Whose keys those of the command line are: nobody's account, so that no user
+/// can take one before the operator does.
+pub(super) const COMMAND_LINE: UserId = UserId::NIL;
+
 /// An error that may mean that nothing is wrong with the request.
 pub(super) trait Passing {
     fn store(&self) -> Option<&StoreError>;

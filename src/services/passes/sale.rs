@@ -88,7 +88,7 @@ impl PassService {
             &[&user, duration_hours, &upstream.is_some(), &upstream.as_deref().unwrap_or_default()],
         );
         let repeatable = key.is_some();
-        let claim = once::claim(admin.unwrap_or(user), key, request);
+        let claim = once::claim(admin.unwrap_or(once::COMMAND_LINE), key, request);
         match self.check_upstream(upstream.as_deref()) {
             Ok(()) => {}
             Err(refused) if repeatable => return self.given_before(&claim, user, refused).await,

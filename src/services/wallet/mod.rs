@@ -123,7 +123,7 @@ impl WalletService {
         key: Option<IdempotencyKey>,
     ) -> Result<Transaction, WalletError> {
         let request = RequestHash::of("credit", &[&user, &amount, &reason]);
-        let claim = once::claim(admin.unwrap_or(user), key, request);
+        let claim = once::claim(admin.unwrap_or(once::COMMAND_LINE), key, request);
         let now = self.clock.now();
         let movement = Movement {
             id: TransactionId::new(now),

@@ -159,3 +159,17 @@ async fn a_token_is_ended_once_and_asking_again_changes_nothing() {
     assert_eq!(ada.balance(&app).await, 5000 - DAY, "a revoked one stays paid");
     assert_eq!(ada.tokens().await, [refunded.json, revoked.json].map(Value::from));
 }
+
+#[tokio::test]
+async fn a_refund_that_does_not_fit_into_the_wallet_ends_nothing() {
+    let (app, _clock) = shop(&[]).await;
+    let ada = Customer::with(&app, DAY).await;
+    let client = app.log_in(&ada.name, PASSWORD).await;
+    let bought = client.post("/api/v1/tokens/purchase", json!({ "duration_hours": 24 })).await;
+    let refund = path(&bought.expect(201).json, "refund");
+    let fill = "UPDATE ledger_accounts SET balance_minor = 1000000000000000 WHERE kind = 'wallet'";
+    app.database.execute(fill).await;
+    client.post_empty(&refund).await.expect_problem(409, "wallet_full");
+    let listed = client.get("/api/v1/tokens/my-tokens").await.expect(200);
+    assert_eq!(listed.json["items"][0]["status"], "unused");
+}
