@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fmt openapi schemathesis bench
+.PHONY: help run dev test check races fmt openapi schemathesis bench
 
 # `make run ARGS="--help"`: further arguments of the program.
 ARGS ?=
@@ -22,7 +22,10 @@ test: ## the whole check: format, lints, the suite on SQLite and on Postgres + R
 check: ## format, lints and documentation, without the tests
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+
+races: ## money at length: races, a model, kills, on both engines; half an hour
+	tests/races.sh
 
 fmt: ## format the sources
 	cargo fmt

@@ -9,12 +9,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::{
     api::{self, AppState, MetricsState},
     cache::{CacheHub, Limiter, RedisStore},
-    config::{Algorithm, AuthConfig, Config, secrets},
+    config::{Algorithm, AuthConfig, Config, SecretsConfig, secrets},
     domain::clock::{SharedClock, SystemClock},
     repositories::Database,
     server,
     services::{
-        self, Keyring, Services, bootstrap::generate_password, keyring::generate_ed25519_pem,
+        self, Keyring, Sealer, Services, bootstrap::generate_password,
+        keyring::generate_ed25519_pem,
     },
     telemetry::metrics_handle,
 };
@@ -69,6 +70,7 @@ impl AppBuilder {
         };
         let material = signing_material(&config.auth, &config.data_dir)?;
         let keyring = Arc::new(Keyring::new(&config.auth, &material)?);
+        let sealer = Arc::new(sealer(&config.secrets, &config.data_dir)?);
         let services = Services::new(services::Parts {
             config: &config,
             db: db.clone(),
@@ -76,6 +78,7 @@ impl AppBuilder {
             hub: &hub,
             limiter: limiter.clone(),
             keyring,
+            sealer,
             clock,
         });
         let allowed_origins = config
@@ -116,22 +119,36 @@ impl App {
     }
 }
 
+/// What seals texts: as configured, or with a key that was made at the first
+/// start and is kept in the data directory.
+fn sealer(config: &SecretsConfig, dir: &Path) -> anyhow::Result<Sealer> {
+    let key = match &config.key {
+        Some(key) => key.clone(),
+        None => kept(dir, "sealing", long_secret)?,
+    };
+    Ok(Sealer::new(&key, &config.previous))
+}
+
+/// The secret of this name in the data directory, made if there is none.
+fn kept(dir: &Path, name: &str, make: fn() -> String) -> anyhow::Result<SecretString> {
+    secrets::load_or_create(dir, name, make)
+        .with_context(|| format!("the secret {name} in {}", dir.display()))
+}
+
+/// 274 random bits.
+fn long_secret() -> String {
+    let parts = [generate_password(), generate_password()];
+    parts.iter().map(SecretString::expose_secret).collect()
+}
+
 /// What JWTs are signed with: as configured, or what was made at the first
 /// start and is kept in the data directory.
 fn signing_material(config: &AuthConfig, dir: &Path) -> anyhow::Result<SecretString> {
     let AuthConfig { algorithm, secret_key, private_key, .. } = config;
-    let kept = |name, make: fn() -> String| {
-        secrets::load_or_create(dir, name, make)
-            .with_context(|| format!("the secret {name} in {}", dir.display()))
-    };
     Ok(match (algorithm, secret_key, private_key) {
         (Algorithm::Hs256, Some(secret), _) => secret.clone(),
-        (Algorithm::Hs256, None, _) => kept("jwt-hs256", || {
-            // Two of them: 274 bits.
-            let parts = [generate_password(), generate_password()];
-            parts.iter().map(SecretString::expose_secret).collect()
-        })?,
+        (Algorithm::Hs256, None, _) => kept(dir, "jwt-hs256", long_secret)?,
         (_, _, Some(pem)) => pem.clone(),
-        (_, _, None) => kept("jwt-ed25519.pem", || generate_ed25519_pem(rand::random()))?,
+        (_, _, None) => kept(dir, "jwt-ed25519.pem", || generate_ed25519_pem(rand::random()))?,
     })
 }

@@ -18,6 +18,7 @@
 //! | [`server`] | sockets, and which of the two a request goes to |
 //! | [`jobs`] | background work |
 //! | [`config`] | settings, checked before anything starts |
+//! | [`failpoint`] | where tests stop the process |
 //! | [`app`] | wires all of it together |
 
 pub mod api;
@@ -26,6 +27,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod failpoint;
 pub mod gateway;
 pub mod jobs;
 pub mod repositories;

@@ -39,6 +39,8 @@ export INSTA_UPDATE=${INSTA_UPDATE:-no}
 
 phase 'format' cargo fmt --check
 phase 'lints' cargo clippy --all-targets --locked -- -D warnings
+phase 'documentation' env RUSTDOCFLAGS='-D warnings' \
+  cargo doc --no-deps --document-private-items --locked
 phase 'tests on SQLite and memory' \
   env -u TEST_DATABASE_URL -u TEST_REDIS_URL -u TEST_POSTGRES_BIN -u TEST_REDIS_SERVER cargo test --locked
 phase 'tests on Postgres and Redis' cargo test --locked

@@ -11,6 +11,7 @@ use super::{
     ApiRouter,
     error::{ApiError, ApiResult, Problem},
     extract::{Client, Json, JsonOrForm, LoginUser},
+    idempotency::to_the_end,
     secret::Secret,
     users::UserResponse,
     validate,
@@ -218,7 +219,8 @@ async fn refresh_tokens(
     responses((status = NO_CONTENT)),
 )]
 async fn logout(State(state): State<AppState>, user: LoginUser) -> ApiResult<StatusCode> {
-    state.services.logins.log_out(user.id(), user.session).await?;
+    let logins = state.services.logins;
+    to_the_end(async move { logins.log_out(user.id(), user.session).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -231,7 +233,8 @@ async fn logout(State(state): State<AppState>, user: LoginUser) -> ApiResult<Sta
     responses((status = NO_CONTENT)),
 )]
 async fn logout_all(State(state): State<AppState>, user: LoginUser) -> ApiResult<StatusCode> {
-    state.services.logins.end_all(user.id()).await?;
+    let logins = state.services.logins;
+    to_the_end(async move { logins.end_all(user.id()).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -255,14 +258,16 @@ async fn change_password(
 ) -> ApiResult<StatusCode> {
     let ChangePasswordRequest { current_password: Secret(current), new_password: Secret(new) } =
         request;
-    state
-        .services
-        .accounts
-        .change_password(user.id(), user.session, client.address, &current, &new)
-        .await
-        .map_err(|error| match error {
-            AccountError::Password(refusal) => ApiError::password("new_password", refusal),
-            error => error.into(),
-        })?;
+    let accounts = state.services.accounts;
+    to_the_end(async move {
+        let (id, session, address) = (user.id(), user.session, client.address);
+        accounts.change_password(id, session, address, &current, &new).await.map_err(|error| {
+            match error {
+                AccountError::Password(refusal) => ApiError::password("new_password", refusal),
+                error => error.into(),
+            }
+        })
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }

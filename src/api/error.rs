@@ -60,6 +60,11 @@ error_codes! {
     DuplicateCredential = "duplicate_credential", BAD_REQUEST;
     /// A key or token in the query, where logs and histories keep it.
     CredentialInUrl = "credential_in_url", BAD_REQUEST;
+    /// This length of access token is not sold.
+    DurationNotOffered = "duration_not_offered", BAD_REQUEST;
+    /// `Idempotency-Key` is missing where it must be, given twice, or not 1 to
+    /// 255 visible characters.
+    InvalidIdempotencyKey = "invalid_idempotency_key", BAD_REQUEST;
     /// No credential at all.
     Unauthenticated = "unauthenticated", UNAUTHORIZED;
     /// Unknown, expired, revoked or malformed.
@@ -68,8 +73,10 @@ error_codes! {
     InvalidLogin = "invalid_login", UNAUTHORIZED;
     /// Unknown, expired or already used.
     InvalidRefreshToken = "invalid_refresh_token", UNAUTHORIZED;
+    /// `missing_minor` is what the wallet lacks.
+    BalanceTooLow = "balance_too_low", PAYMENT_REQUIRED;
     Forbidden = "forbidden", FORBIDDEN;
-    /// An API key where a login is needed.
+    /// An API key or access token where a login is needed.
     LoginRequired = "login_required", FORBIDDEN;
     RoleRequired = "role_required", FORBIDDEN;
     ScopeMissing = "scope_missing", FORBIDDEN;
@@ -81,12 +88,24 @@ error_codes! {
     WrongPassword = "wrong_password", FORBIDDEN;
     /// Unknown, or not yours.
     NotFound = "not_found", NOT_FOUND;
+    /// No voucher has this code.
+    VoucherUnknown = "voucher_unknown", NOT_FOUND;
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
     UsernameTaken = "username_taken", CONFLICT;
     EmailTaken = "email_taken", CONFLICT;
     /// Somebody else changes the same thing; try again.
     Conflict = "conflict", CONFLICT;
     LastAdmin = "last_admin", CONFLICT;
+    /// Refunded before, used up, revoked, or by the policy not refundable.
+    NotRefundable = "not_refundable", CONFLICT;
+    VoucherExpired = "voucher_expired", CONFLICT;
+    VoucherRevoked = "voucher_revoked", CONFLICT;
+    /// As often as it may be redeemed in all.
+    VoucherUsedUp = "voucher_used_up", CONFLICT;
+    /// By you, as often as one user may.
+    VoucherRedeemed = "voucher_redeemed", CONFLICT;
+    /// The wallet would hold more than it can.
+    WalletFull = "wallet_full", CONFLICT;
     /// The request did not arrive in time.
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT;
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
@@ -94,9 +113,13 @@ error_codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
     /// `errors` names every field.
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY;
+    /// The same `Idempotency-Key` came before with another request.
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY;
     RateLimited = "rate_limited", TOO_MANY_REQUESTS;
     QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS;
     LoginThrottled = "login_throttled", TOO_MANY_REQUESTS;
+    /// Too many codes of vouchers were tried.
+    RedeemThrottled = "redeem_throttled", TOO_MANY_REQUESTS;
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
     Internal = "internal", INTERNAL_SERVER_ERROR;
     /// The upstream refused the connection, broke off or answered nonsense.
@@ -150,6 +173,14 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<FieldProblem>,
+    /// What the wallet lacks, in minor units; only with `balance_too_low`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, minimum = 1)]
+    pub missing_minor: Option<i64>,
+    /// What the wallet holds, in minor units; only with `balance_too_low`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, minimum = 0)]
+    pub balance_minor: Option<i64>,
 }
 
 /// One field that cannot be taken as it was given.
@@ -167,7 +198,7 @@ pub struct FieldProblem {
 ///
 /// As an axum response it is only a status and itself as an extension: the
 /// request's path and id are added by the layer that knows them
-/// ([`super::middleware::render_problems`]).
+/// ([`crate::server`]).
 #[derive(Clone, Debug)]
 pub struct ApiError(std::sync::Arc<Inner>);
 
@@ -178,6 +209,14 @@ struct Inner {
     errors: Vec<FieldProblem>,
     limit: Option<TierState>,
     retry_after_seconds: Option<u64>,
+    shortfall: Option<Shortfall>,
+}
+
+/// How far a balance is from a price, in minor units.
+#[derive(Clone, Copy, Debug)]
+struct Shortfall {
+    balance: i64,
+    missing: i64,
 }
 
 impl ApiError {
@@ -188,6 +227,7 @@ impl ApiError {
             errors: vec![],
             limit: None,
             retry_after_seconds: None,
+            shortfall: None,
         }))
     }
 
@@ -206,6 +246,12 @@ impl ApiError {
     /// A refusal by a limit, with the headers that tell when to come back.
     pub fn limited(code: ErrorCode, detail: impl Into<String>, state: TierState) -> Self {
         Self::new(code, detail).with(|inner| inner.limit = Some(state))
+    }
+
+    /// A purchase that the wallet cannot pay; both in minor units.
+    pub fn balance_too_low(detail: impl Into<String>, balance: i64, missing: i64) -> Self {
+        Self::new(ErrorCode::BalanceTooLow, detail)
+            .with(|inner| inner.shortfall = Some(Shortfall { balance, missing }))
     }
 
     #[must_use]
@@ -231,7 +277,7 @@ impl ApiError {
         instance: &str,
         now: DateTime<Utc>,
     ) {
-        let Inner { code, detail, errors, limit, retry_after_seconds } = &*self.0;
+        let Inner { code, detail, errors, limit, retry_after_seconds, shortfall } = &*self.0;
         let status = code.status();
         let problem = Problem {
             kind: format!("https://tollgate.example/problems/{}", code.as_str().replace('_', "-")),
@@ -242,6 +288,8 @@ impl ApiError {
             instance: instance.to_owned(),
             request_id: request_id.to_owned(),
             errors: errors.clone(),
+            missing_minor: shortfall.map(|shortfall| shortfall.missing),
+            balance_minor: shortfall.map(|shortfall| shortfall.balance),
         };
         let body = serde_json::to_vec(&problem).expect("strings and numbers serialize");
         *response.body_mut() = Bytes::from(body).into();

@@ -8,7 +8,8 @@ use crate::{
     server::Fault,
     services::{
         StoreError, access::AccessError, accounts::AccountError, api_keys::ApiKeyError,
-        limits::LimitError, logins::LoginError, passwords::PasswordError, usage::Saturated,
+        key_input::FieldError, limits::LimitError, logins::LoginError, passwords::PasswordError,
+        usage::Saturated,
     },
 };
 
@@ -95,6 +96,16 @@ impl ApiError {
             message: refusal.to_string(),
         }])
     }
+
+    /// Fields that a service refused.
+    pub fn refused_fields(fields: Vec<FieldError>) -> Self {
+        let problem = |FieldError { field, message }: FieldError| FieldProblem {
+            field: field.to_owned(),
+            code: "invalid".to_owned(),
+            message: message.to_owned(),
+        };
+        Self::invalid_fields(fields.into_iter().map(problem).collect())
+    }
 }
 
 impl From<AccountError> for ApiError {
@@ -139,14 +150,7 @@ impl From<ApiKeyError> for ApiError {
     fn from(error: ApiKeyError) -> Self {
         let code = match error {
             ApiKeyError::Store(store) => return store.into(),
-            ApiKeyError::Invalid(fields) => {
-                let problem = |field: crate::services::key_input::FieldError| FieldProblem {
-                    field: field.field.to_owned(),
-                    code: "invalid".to_owned(),
-                    message: field.message.to_owned(),
-                };
-                return Self::invalid_fields(fields.into_iter().map(problem).collect());
-            }
+            ApiKeyError::Invalid(fields) => return Self::refused_fields(fields),
             ApiKeyError::NotFound | ApiKeyError::NoSuchUser => ErrorCode::NotFound,
             ApiKeyError::Conflict => ErrorCode::Conflict,
         };
@@ -166,6 +170,7 @@ impl From<UploadFault> for ApiError {
             UploadFault::TooLarge => ErrorCode::BodyTooLarge,
             UploadFault::Stalled => ErrorCode::RequestTimeout,
             UploadFault::ClientGone => ErrorCode::InvalidRequest,
+            UploadFault::Expired => ErrorCode::InvalidCredential,
         };
         Self::new(code, fault.to_string())
     }
@@ -198,6 +203,9 @@ impl From<GatewayError> for ApiError {
             }
             GatewayError::Access(error) => error.into(),
             GatewayError::KeyRefused(refusal) => refusal.into(),
+            GatewayError::PassRefused => {
+                Self::new(ErrorCode::UpstreamNotAllowed, error.to_string())
+            }
             GatewayError::Limited(state) => LimitError::Exceeded(state).into(),
             GatewayError::Store(error) => error.into(),
             GatewayError::Starting => {

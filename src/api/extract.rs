@@ -1,7 +1,7 @@
 //! Extractors. Each fails with [`ApiError`], so handlers never see a rejection.
 //!
 //! Who may call a route is written in its signature: [`Caller`] is any valid
-//! credential, [`LoginUser`] a login, [`Moderator`] and [`Admin`] a login with
+//! credential but an access token, [`LoginUser`] a login, [`Moderator`] and [`Admin`] a login with
 //! that role. A handler that forgot the check lacks the user it needs.
 
 use std::time::Duration;
@@ -52,7 +52,8 @@ pub struct Query<T>(pub T);
 /// Path parameters. One that cannot be parsed names nothing that exists: 404.
 pub struct Path<T>(pub T);
 
-/// Any valid credential.
+/// A login or an API key. An access token opens the upstream: what it tells
+/// about itself is `GET /tokens/status`, and nothing else here is its business.
 pub struct Caller(pub Principal);
 
 /// A person, proven by a login; API keys are refused, so that a leaked key
@@ -158,6 +159,9 @@ impl FromRequestParts<AppState> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
         let identity = parts.extensions.get::<Identity>();
         match identity.and_then(|Identity(principal)| principal.clone()) {
+            Some(Principal { credential: Credential::Pass(_), .. }) => {
+                Err(login_required("an access token opens the upstream and nothing here"))
+            }
             Some(principal) => Ok(Self(principal)),
             None => Err(ApiError::new(ErrorCode::Unauthenticated, "a credential is needed")),
         }
@@ -171,12 +175,15 @@ impl FromRequestParts<AppState> for LoginUser {
         let Caller(principal) = Caller::from_request_parts(parts, state).await?;
         match principal.credential {
             Credential::Login(session) => Ok(Self { principal, session }),
-            Credential::ApiKey(_) => Err(ApiError::new(
-                ErrorCode::LoginRequired,
-                "this needs a login; an API key may not do it",
-            )),
+            Credential::ApiKey(_) | Credential::Pass(_) => {
+                Err(login_required("this needs a login; an API key may not do it"))
+            }
         }
     }
+}
+
+fn login_required(detail: &str) -> ApiError {
+    ApiError::new(ErrorCode::LoginRequired, detail)
 }
 
 impl FromRequestParts<AppState> for Admin {

@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 use super::ApiRouter;
 use crate::{
     api::AppState,
-    services::health::{Condition, Phase, Report},
+    services::health::{Condition, LedgerCondition, Phase, Report},
 };
 
 pub(super) fn router() -> ApiRouter {
@@ -26,6 +26,15 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
+/// What the last verification of the ledger said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LedgerHealth {
+    Unverified,
+    Verified,
+    Differences,
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ServicesHealth {
     #[schema(inline)]
@@ -34,6 +43,9 @@ pub struct ServicesHealth {
     cache: HealthStatus,
     #[schema(inline)]
     upstreams: HealthStatus,
+    /// With `differences` an operator has to look: `tollgate wallet verify`.
+    #[schema(inline)]
+    ledger: LedgerHealth,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,19 +74,31 @@ impl From<Condition> for HealthStatus {
     }
 }
 
+impl From<LedgerCondition> for LedgerHealth {
+    fn from(condition: LedgerCondition) -> Self {
+        match condition {
+            LedgerCondition::Unverified => Self::Unverified,
+            LedgerCondition::Verified => Self::Verified,
+            LedgerCondition::Differences => Self::Differences,
+        }
+    }
+}
+
 impl From<Report> for HealthResponse {
     fn from(report: Report) -> Self {
-        let Report { phase, uptime_seconds, database, cache, upstreams } = report;
+        let Report { phase, uptime_seconds, database, cache, upstreams, ledger } = report;
         let services = ServicesHealth {
             database: database.into(),
             cache: cache.into(),
             upstreams: upstreams.into(),
+            ledger: ledger.into(),
         };
         let status = match (phase, database) {
             (Phase::Serving, Condition::Up) => {
                 let fine = [services.cache, services.upstreams]
                     .iter()
-                    .all(|status| *status == HealthStatus::Healthy);
+                    .all(|status| *status == HealthStatus::Healthy)
+                    && services.ledger != LedgerHealth::Differences;
                 if fine { HealthStatus::Healthy } else { HealthStatus::Degraded }
             }
             _ => HealthStatus::Unhealthy,
@@ -116,7 +140,8 @@ async fn get_liveness() -> JsonBody<ProbeResponse> {
 }
 
 /// Whether to send requests here: not while starting, draining or without the
-/// database.
+/// database. `degraded` is ready: the ledger is not as it must be, and a person
+/// has to look.
 #[utoipa::path(
     get,
     path = "/health/ready",
@@ -128,10 +153,11 @@ async fn get_liveness() -> JsonBody<ProbeResponse> {
     ),
 )]
 async fn get_readiness(State(state): State<AppState>) -> (StatusCode, JsonBody<ProbeResponse>) {
-    let (code, status) = if state.services.health.is_ready().await {
-        (StatusCode::OK, HealthStatus::Healthy)
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unhealthy)
+    let health = &state.services.health;
+    let (code, status) = match (health.is_ready().await, health.ledger_condition()) {
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unhealthy),
+        (true, LedgerCondition::Differences) => (StatusCode::OK, HealthStatus::Degraded),
+        (true, _) => (StatusCode::OK, HealthStatus::Healthy),
     };
     (code, JsonBody(ProbeResponse { status }))
 }

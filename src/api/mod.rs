@@ -6,12 +6,15 @@
 
 mod admin;
 mod auth;
+mod csv;
 mod docs;
 mod double_option;
 pub mod error;
 mod error_map;
+mod error_map_money;
 mod extract;
 mod health;
+mod idempotency;
 mod jwks;
 mod keys;
 mod metrics;
@@ -23,9 +26,11 @@ mod requests;
 mod secret;
 mod sessions;
 mod state;
+mod tokens;
 mod usage;
 mod users;
 mod validate;
+mod wallet;
 
 use axum::{
     Router,
@@ -137,7 +142,7 @@ fn operations(with_metrics: bool) -> ApiRouter {
 
 /// Routes that need no credential and ignore any.
 fn public() -> ApiRouter {
-    auth::public()
+    auth::public().merge(tokens::public())
 }
 
 /// Routes that need one.
@@ -147,8 +152,10 @@ fn private() -> ApiRouter {
         .merge(sessions::router())
         .merge(users::router())
         .merge(keys::router())
+        .merge(tokens::router())
         .merge(usage::router())
         .merge(requests::router())
+        .merge(wallet::router())
         .merge(admin::router())
 }
 

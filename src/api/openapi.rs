@@ -25,6 +25,8 @@ use super::error::Problem;
         (name = "auth", description = "Accounts and logins"),
         (name = "users", description = "My account"),
         (name = "keys", description = "API keys"),
+        (name = "tokens", description = "Access tokens: time that is bought"),
+        (name = "wallet", description = "What I may spend"),
         (name = "usage", description = "What was used"),
         (name = "admin", description = "For operators"),
         (name = "proxy", description = "The upstream behind the gateway"),
@@ -49,6 +51,12 @@ impl Modify for Security {
             "The text of an API key, `tg_…`. Also as `Authorization: Bearer tg_…`.",
         );
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let token = ApiKeyValue::with_description(
+            "X-Access-Token",
+            "The text of an access token (a time pass), `tga_…`. Opens the upstream.",
+        );
+        let token = SecurityScheme::ApiKey(ApiKey::Header(token));
+        components.add_security_scheme("access_token", token);
     }
 }
 

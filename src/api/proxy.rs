@@ -24,7 +24,7 @@ pub(super) fn describe(document: &mut utoipa::openapi::OpenApi) {
     get,
     path = "/api/v1/proxy/{path}",
     tag = "proxy",
-    security(("api_key" = []), ("jwt" = [])),
+    security(("access_token" = []), ("api_key" = []), ("jwt" = [])),
     params(("path" = String, Path, description = "The path at the upstream", example = "hello")),
     responses(
         (status = "default", description = "Whatever the upstream answers"),
@@ -40,7 +40,7 @@ fn proxy_get() {}
     post,
     path = "/api/v1/proxy/{path}",
     tag = "proxy",
-    security(("api_key" = []), ("jwt" = [])),
+    security(("access_token" = []), ("api_key" = []), ("jwt" = [])),
     params(("path" = String, Path, description = "The path at the upstream", example = "hello")),
     request_body(content = Option<String>, content_type = "*/*"),
     responses(

@@ -10,6 +10,7 @@ use super::{
     ApiRouter,
     error::{ApiResult, Problem},
     extract::{LoginUser, Path},
+    idempotency::to_the_end,
     page::PageResponse,
 };
 use crate::{
@@ -79,6 +80,7 @@ async fn end_session(
     user: LoginUser,
     Path(id): Path<SessionId>,
 ) -> ApiResult<StatusCode> {
-    state.services.logins.end(user.id(), id).await?;
+    let logins = state.services.logins;
+    to_the_end(async move { logins.end(user.id(), id).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

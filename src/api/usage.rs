@@ -289,10 +289,10 @@ async fn get_usage_of_all(
     Ok(JsonBody(report.into()))
 }
 
-/// Whose usage a caller sees: the calling key's, or with a login all of mine.
+/// Whose usage a caller sees: the calling key's, or otherwise all of mine.
 pub(super) fn own(principal: &Principal) -> (Option<UserId>, Option<ApiKeyId>) {
     match &principal.credential {
-        Credential::Login(_) => (Some(principal.user_id()), None),
+        Credential::Login(_) | Credential::Pass(_) => (Some(principal.user_id()), None),
         Credential::ApiKey(key) => (None, Some(key.id)),
     }
 }

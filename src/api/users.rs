@@ -12,15 +12,19 @@ use super::{
     double_option::{self, DoubleOption},
     error::{ApiResult, Problem},
     extract::{Caller, Client, Json, LoginUser},
+    idempotency::to_the_end,
     keys::KeyResponse,
     secret::Secret,
     sessions::SessionResponse,
+    tokens::AccessTokenResponse,
     validate,
+    wallet::{TransactionResponse, WalletResponse},
 };
 use crate::{
     api::AppState,
     domain::{
         id::{SessionId, UserId},
+        money::Currency,
         user::{Role, User},
     },
     services::accounts::{AccountExport, ProfileChange},
@@ -92,15 +96,32 @@ pub struct ExportResponse {
     user: UserResponse,
     sessions: Vec<SessionResponse>,
     api_keys: Vec<KeyResponse>,
+    wallet: WalletResponse,
+    transactions: Vec<TransactionResponse>,
+    /// Access tokens, without their texts.
+    tokens: Vec<AccessTokenResponse>,
 }
 
 impl ExportResponse {
-    fn new(export: AccountExport, current: SessionId) -> Self {
-        let AccountExport { user, sessions, api_keys } = export;
+    fn new(
+        export: AccountExport,
+        current: SessionId,
+        currency: Currency,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let AccountExport { user, sessions, api_keys, balance_minor, transactions, passes } =
+            export;
         let sessions =
             sessions.into_iter().map(|session| SessionResponse::new(session, current)).collect();
         let api_keys = api_keys.into_iter().map(KeyResponse::from).collect();
-        Self { user: user.into(), sessions, api_keys }
+        Self {
+            user: user.into(),
+            sessions,
+            api_keys,
+            wallet: WalletResponse::new(balance_minor, currency),
+            transactions: transactions.into_iter().map(TransactionResponse::from).collect(),
+            tokens: passes.into_iter().map(|pass| AccessTokenResponse::new(pass, now)).collect(),
+        }
     }
 }
 
@@ -156,7 +177,8 @@ async fn export_me(
     user: LoginUser,
 ) -> ApiResult<JsonBody<ExportResponse>> {
     let export = state.services.accounts.export(user.id()).await?;
-    Ok(JsonBody(ExportResponse::new(export, user.session)))
+    let (currency, now) = (state.services.wallet.currency(), state.services.clock.now());
+    Ok(JsonBody(ExportResponse::new(export, user.session, currency, now)))
 }
 
 /// Delete my account with its keys and logins. Cannot be undone.
@@ -178,6 +200,9 @@ async fn delete_me(
     Client(client): Client,
     Json(request): Json<DeleteMeRequest>,
 ) -> ApiResult<StatusCode> {
-    state.services.accounts.delete(user.id(), client.address, &request.password.0).await?;
+    let (accounts, id) = (state.services.accounts.clone(), user.id());
+    // Who leaves at once must not keep what they had from ending.
+    to_the_end(async move { accounts.delete(id, client.address, &request.password.0).await })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

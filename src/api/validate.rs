@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use validator::{ValidateEmail as _, ValidationError};
 
 use super::{double_option::DoubleOption, secret::Secret};
-use crate::domain::{password, user::is_username};
+use crate::domain::{ledger::is_reason, password, user::is_username};
 
 fn rule(holds: bool, code: &'static str, message: &'static str) -> Result<(), ValidationError> {
     if holds {
@@ -30,6 +30,13 @@ pub(super) fn username(text: &str) -> Result<(), ValidationError> {
 pub(super) fn person_name(text: &str) -> Result<(), ValidationError> {
     let holds = text.chars().count() <= 200 && !text.chars().any(char::is_control);
     rule(holds, "length", "must have at most 200 characters, none of them control characters")
+}
+
+/// Why something was done, in the ledger for good.
+pub(super) fn reason(text: &str) -> Result<(), ValidationError> {
+    let holds = is_reason(text);
+    let message = "must have 1 to 500 characters, none of them control characters";
+    rule(holds, "length", message)
 }
 
 /// Text that something is looked up by. Postgres has no NUL in texts, and would

@@ -43,18 +43,22 @@ pub(super) struct Change {
     namespace: String,
     key: String,
     version: i64,
+    /// Of the copy in Redis.
+    #[serde(skip)]
+    name: String,
     #[serde(skip)]
     life: Duration,
 }
 
 impl Change {
     pub(super) fn new<T: Cached>(key: &T::Key, version: i64) -> Self {
-        let namespace = T::NAMESPACE.to_owned();
-        Self { namespace, key: key.to_string(), version, life: T::SHARED }
-    }
-
-    fn name(&self) -> String {
-        shared::name(&self.namespace, &self.key)
+        Self {
+            namespace: T::NAMESPACE.to_owned(),
+            key: key.to_string(),
+            version,
+            name: T::shared_name(key),
+            life: T::SHARED,
+        }
     }
 }
 
@@ -164,12 +168,12 @@ impl HubInner {
         if self.redis.is_none() {
             return;
         }
-        let (mut outbox, name) = (lock(&self.outbox), change.name());
-        if outbox.get(&name).is_some_and(|(waiting, _)| waiting.version > change.version) {
+        let mut outbox = lock(&self.outbox);
+        if outbox.get(&change.name).is_some_and(|(waiting, _)| waiting.version > change.version) {
             return;
         }
         if outbox.len() < OUTBOX {
-            outbox.insert(name, (change.clone(), Instant::now()));
+            outbox.insert(change.name.clone(), (change.clone(), Instant::now()));
         } else {
             tracing::warn!("too many invalidations wait for redis, copies there may be outdated");
         }
@@ -177,11 +181,12 @@ impl HubInner {
 
     pub(super) async fn deliver(&self, change: &Change) {
         let Some(redis) = &self.redis else { return };
-        let (name, message) = (change.name(), self.message(Some(change.clone())));
-        if shared::bury(redis, &name, change.version, change.life, &message).await {
+        let Change { name, version, life, .. } = change;
+        let message = self.message(Some(change.clone()));
+        if shared::bury(redis, name, *version, *life, Some(&message)).await {
             let mut outbox = lock(&self.outbox);
-            if outbox.get(&name).is_some_and(|(waiting, _)| waiting.version <= change.version) {
-                outbox.remove(&name);
+            if outbox.get(name).is_some_and(|(waiting, _)| waiting.version <= *version) {
+                outbox.remove(name);
             }
         }
     }

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -37,6 +38,9 @@ const LOADS: usize = 4;
 
 /// Ties a value to its key and lifetimes, so that neither can be mixed up at a
 /// call site.
+///
+/// In Redis a value is a JSON object that begins with the member `version`, so
+/// that is the first field of what is serialised.
 pub trait Cached: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// `FromStr` must be the inverse of `Display`: a key travels between
     /// instances as text.
@@ -46,14 +50,32 @@ pub trait Cached: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// How long an entry is used from memory: also the longest that a missed
     /// invalidation may matter.
     const FRESH: Duration;
-    /// How long an entry is kept in Redis. An invalidation that could not be
-    /// delivered is repeated for this long.
+    /// How long an entry is kept in Redis, unless it says otherwise itself. That
+    /// it changed is remembered there for this long, and an invalidation that
+    /// could not be delivered is repeated for as long.
     const SHARED: Duration;
     /// How long "there is no such thing" is remembered, in memory only.
     const NEGATIVE: Duration;
 
     /// Grows with every change of the row.
     fn version(&self) -> i64;
+
+    /// The name of a copy in Redis.
+    fn shared_name(key: &Self::Key) -> String {
+        format!("tollgate:cache:{}:{key}", Self::NAMESPACE)
+    }
+
+    /// How long this very value may stay in Redis. `None`: in memory only.
+    fn shared_for(&self, _now: DateTime<Utc>) -> Option<Duration> {
+        Some(Self::SHARED)
+    }
+
+    /// How long ago it was read from the truth, for values that say so: the
+    /// time spent in Redis then counts towards [`Cached::FRESH`]. `None`: at an
+    /// instant that is still to come, so it cannot be told.
+    fn age(&self, _now: DateTime<Utc>) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
 }
 
 /// What memory knows.
@@ -68,13 +90,14 @@ pub enum Peek<T> {
 
 struct Slot<T> {
     value: Option<Arc<T>>,
-    filled_us: u64,
+    /// Not used from this instant on.
+    until_us: u64,
 }
 
 // Derived, it would demand `T: Clone`.
 impl<T> Clone for Slot<T> {
     fn clone(&self) -> Self {
-        Self { value: self.value.clone(), filled_us: self.filled_us }
+        Self { value: self.value.clone(), until_us: self.until_us }
     }
 }
 
@@ -105,6 +128,15 @@ pub(super) struct CacheInner<T: Cached> {
     ticks: AtomicU64,
     cleared: AtomicU64,
     clock: SharedClock,
+}
+
+/// What Redis has.
+enum Shared<T> {
+    /// Good, and in memory now.
+    Good(Arc<T>),
+    /// A copy of this version that is not to be used.
+    Useless(i64),
+    Nothing,
 }
 
 /// Copies of one kind of value. Cheap to clone.
@@ -151,10 +183,12 @@ impl<T: Cached> Cache<T> {
             Peek::Absent => return Ok(None),
             Peek::Miss => {}
         }
-        if let Some(found) = self.read_shared(key).await {
-            return Ok(Some(found));
-        }
-        self.load(key, load).await.inspect_err(|_| ticket.fail())
+        let useless = match self.read_shared(key).await {
+            Shared::Good(found) => return Ok(Some(found)),
+            Shared::Useless(version) => Some(version),
+            Shared::Nothing => None,
+        };
+        self.load(key, useless, load).await.inspect_err(|_| ticket.fail())
     }
 
     /// To be called after the commit that changed the row to `version`; for a
@@ -176,7 +210,20 @@ impl<T: Cached> Cache<T> {
         async move { hub.deliver(&change).await }
     }
 
-    async fn load<E, F, Fut>(&self, key: &T::Key, load: F) -> Result<Option<Arc<T>>, E>
+    /// Something of at least this version was seen elsewhere: an older copy of
+    /// this instance goes. Nobody else is told.
+    pub fn outdate(&self, key: &T::Key, version: i64) {
+        if matches!(self.peek(key), Peek::Hit(value) if value.version() < version) {
+            self.inner.evict(key, version);
+        }
+    }
+
+    async fn load<E, F, Fut>(
+        &self,
+        key: &T::Key,
+        useless: Option<i64>,
+        load: F,
+    ) -> Result<Option<Arc<T>>, E>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Option<T>, E>>,
@@ -187,7 +234,7 @@ impl<T: Cached> Cache<T> {
             loaded = load().await?.map(Arc::new);
             match self.inner.fill(key, loaded.clone(), started) {
                 Fill::Kept => {
-                    self.write_shared(key, loaded.as_deref()).await;
+                    self.write_shared(key, loaded.as_deref(), useless).await;
                     break;
                 }
                 Fill::Outdated => break,
@@ -197,23 +244,41 @@ impl<T: Cached> Cache<T> {
         Ok(loaded)
     }
 
-    async fn read_shared(&self, key: &T::Key) -> Option<Arc<T>> {
-        let redis = self.hub.redis()?;
+    async fn read_shared(&self, key: &T::Key) -> Shared<T> {
+        let Some(redis) = self.hub.redis() else { return Shared::Nothing };
         let started = self.inner.tick();
-        let name = shared::name(T::NAMESPACE, &key.to_string());
-        let (version, body) = shared::get(&redis, &name).await?;
-        let value: Arc<T> = Arc::new(serde_json::from_str(&body).ok()?);
-        let sound = value.version() == version;
-        (sound && self.inner.fill(key, Some(Arc::clone(&value)), started) == Fill::Kept)
-            .then_some(value)
+        let Some((version, body)) = shared::get(&redis, &T::shared_name(key)).await else {
+            return Shared::Nothing;
+        };
+        let value = serde_json::from_str(&body).ok().filter(|value| self.is_good(value));
+        let Some(value) = value.map(Arc::new) else { return Shared::Useless(version) };
+        match self.inner.fill(key, Some(Arc::clone(&value)), started) {
+            Fill::Kept => Shared::Good(value),
+            Fill::Overtaken | Fill::Outdated => Shared::Useless(version),
+        }
     }
 
-    async fn write_shared(&self, key: &T::Key, value: Option<&T>) {
+    fn is_good(&self, value: &T) -> bool {
+        value.age(self.inner.clock.now()).is_some_and(|age| age < T::FRESH)
+    }
+
+    /// Writes a value that was loaded, or takes away what is there in its place.
+    async fn write_shared(&self, key: &T::Key, value: Option<&T>, useless: Option<i64>) {
         let Some(redis) = self.hub.redis() else { return };
-        let Some(value) = value else { return };
-        let Ok(body) = serde_json::to_string(value) else { return };
-        let name = shared::name(T::NAMESPACE, &key.to_string());
-        shared::put(&redis, &name, value.version(), &body, T::SHARED).await;
+        let name = T::shared_name(key);
+        let life = value.and_then(|value| Some((value, value.shared_for(self.inner.clock.now())?)));
+        match (life, useless) {
+            (Some((value, life)), _) => {
+                let Ok(body) = serde_json::to_string(value) else { return };
+                debug_assert!(shared::is_copy(value.version(), &body), "version first: {name}");
+                shared::put(&redis, &name, value.version(), &body, life).await;
+            }
+            // Whoever changed it could not reach Redis in time.
+            (None, Some(version)) => {
+                shared::bury(&redis, &name, version, T::SHARED, None).await;
+            }
+            (None, None) => {}
+        }
     }
 }
 
@@ -233,8 +298,7 @@ impl<T: Cached> CacheInner<T> {
 
     fn peek(&self, key: &T::Key) -> Peek<T> {
         let Some(slot) = self.memory.get(key) else { return Peek::Miss };
-        let life = if slot.value.is_some() { T::FRESH } else { T::NEGATIVE };
-        if self.age(slot.filled_us) >= life {
+        if slot.until_us <= self.clock.monotonic_us() {
             return Peek::Miss;
         }
         slot.value.map_or(Peek::Absent, Peek::Hit)
@@ -270,7 +334,16 @@ impl<T: Cached> CacheInner<T> {
                 return Fill::Outdated;
             }
         }
-        self.memory.insert(key.clone(), Slot { value, filled_us: self.clock.monotonic_us() });
+        let life = match &value {
+            Some(value) => {
+                let age = value.age(self.clock.now()).unwrap_or_default();
+                T::FRESH.saturating_sub(age)
+            }
+            None => T::NEGATIVE,
+        };
+        let life_us = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
+        let until_us = self.clock.monotonic_us().saturating_add(life_us);
+        self.memory.insert(key.clone(), Slot { value, until_us });
         Fill::Kept
     }
 

@@ -8,7 +8,10 @@ use serde::Deserialize;
 use tokio::sync::Barrier;
 
 use super::*;
-use crate::{cache::CacheHub, domain::clock::FakeClock};
+use crate::{
+    cache::CacheHub,
+    domain::clock::{Clock as _, FakeClock},
+};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Row {
@@ -50,6 +53,68 @@ async fn entries_live_as_long_as_their_kind_says() {
     clock.advance(TimeDelta::seconds(5));
     assert!(matches!(cache.peek(&1), Peek::Miss));
     assert_eq!(get(&cache, 1, Some(3)).await, Some(3));
+}
+
+/// Says when it was read.
+#[derive(Debug, Serialize, Deserialize)]
+struct Dated {
+    version: i64,
+    read_at: DateTime<Utc>,
+}
+
+impl Cached for Dated {
+    type Key = u64;
+    const NAMESPACE: &'static str = "dated:1";
+    const FRESH: Duration = Duration::from_secs(10);
+    const SHARED: Duration = Duration::from_mins(1);
+    const NEGATIVE: Duration = Duration::from_secs(5);
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn age(&self, now: DateTime<Utc>) -> Option<Duration> {
+        (now - self.read_at).to_std().ok()
+    }
+}
+
+/// What it took to come here counts, also where the process is younger than
+/// that.
+#[tokio::test]
+async fn a_value_that_was_read_long_ago_is_kept_for_the_rest() {
+    let clock = FakeClock::starting_at(DateTime::from_timestamp(1, 0).unwrap());
+    let cache: Cache<Dated> = CacheHub::new(clock.clone(), None).cache();
+    let keep = async |key, seconds| {
+        let read_at = clock.now() - TimeDelta::seconds(seconds);
+        let load = || async { Ok::<_, Infallible>(Some(Dated { version: 1, read_at })) };
+        cache.get_or_load(&key, load).await.unwrap().unwrap();
+    };
+    keep(1, 7).await;
+    keep(2, 10).await;
+    // Read in the future: not older than a new one.
+    keep(3, -1).await;
+    assert!(matches!(cache.peek(&2), Peek::Miss));
+    clock.advance(TimeDelta::milliseconds(2_999));
+    assert!(matches!(cache.peek(&1), Peek::Hit(_)));
+    clock.advance(TimeDelta::milliseconds(1));
+    assert!(matches!(cache.peek(&1), Peek::Miss));
+    clock.advance(TimeDelta::milliseconds(6_999));
+    assert!(matches!(cache.peek(&3), Peek::Hit(_)));
+    clock.advance(TimeDelta::milliseconds(1));
+    assert!(matches!(cache.peek(&3), Peek::Miss));
+}
+
+#[tokio::test]
+async fn only_a_copy_that_is_older_than_what_was_seen_goes() {
+    let (_, cache) = cache();
+    get(&cache, 1, Some(2)).await;
+    cache.outdate(&1, 2);
+    assert!(matches!(cache.peek(&1), Peek::Hit(_)));
+    cache.outdate(&1, 3);
+    assert!(matches!(cache.peek(&1), Peek::Miss));
+    // A load that read the old row does not bring it back.
+    get(&cache, 1, Some(2)).await;
+    assert!(matches!(cache.peek(&1), Peek::Miss));
 }
 
 #[tokio::test]

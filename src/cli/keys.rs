@@ -1,11 +1,12 @@
 //! `tollgate keys`: API keys.
 
 use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::{
-    CreateKeyArgs, Exit, KeysCommand,
+    Exit,
     offline::{Offline, secret_from_stdin},
     output::{self, Format, Table},
 };
@@ -22,6 +23,43 @@ use crate::{
         key_input::{FieldError, KeyChange},
     },
 };
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key; its text is printed once.
+    Create(CreateKeyArgs),
+    /// List keys.
+    List {
+        /// Only this account's.
+        #[arg(long, value_name = "USERNAME")]
+        user: Option<String>,
+    },
+    /// Delete a key; it stops working at once.
+    Revoke { id: ApiKeyId },
+    /// Tell whether the key on standard input is good; exit code 1 if not.
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateKeyArgs {
+    /// Whose key it is.
+    #[arg(long, value_name = "USERNAME")]
+    pub user: String,
+    #[arg(long)]
+    pub name: String,
+    /// May be repeated. Without: every scope.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+    /// Requests per hour.
+    #[arg(long, value_name = "N")]
+    pub rate_limit: Option<u32>,
+    /// Requests per minute.
+    #[arg(long, value_name = "N")]
+    pub rate_limit_per_minute: Option<u32>,
+    /// RFC 3339, 2030-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub expires_at: Option<DateTime<Utc>>,
+}
 
 #[derive(Serialize)]
 struct Row {

@@ -7,26 +7,34 @@
 
 pub mod config;
 mod healthcheck;
-mod keys;
+pub mod keys;
 mod migrate;
 mod offline;
 mod openapi;
 pub mod output;
+pub mod secrets;
 mod serve;
+pub mod tokens;
 mod users;
+pub mod vouchers;
+pub mod wallet;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
-use chrono::{DateTime, Utc};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 use crate::{
     config::{Config, Sources},
-    domain::{id::ApiKeyId, user::Role},
+    domain::user::Role,
     repositories::{MigrateError, StoreError},
 };
+use keys::KeysCommand;
 use output::Format;
+use secrets::SecretsCommand;
+use tokens::TokensCommand;
+use vouchers::VouchersCommand;
+use wallet::WalletCommand;
 
 /// A self-hosted access gateway: accounts, keys, limits and metering in front
 /// of any HTTP backend.
@@ -61,6 +69,18 @@ pub enum Command {
     /// Manage API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Manage access tokens.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Change the key that access tokens are sealed with for their owners.
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+    /// Put money into wallets, show and verify the ledger.
+    #[command(subcommand)]
+    Wallet(WalletCommand),
+    /// Make codes that become money or access tokens.
+    #[command(subcommand)]
+    Vouchers(VouchersCommand),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running instance whether it is ready.
@@ -140,43 +160,6 @@ pub struct PasswordArgs {
     /// printed.
     #[arg(long)]
     pub password_stdin: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeysCommand {
-    /// Make a key; its text is printed once.
-    Create(CreateKeyArgs),
-    /// List keys.
-    List {
-        /// Only this account's.
-        #[arg(long, value_name = "USERNAME")]
-        user: Option<String>,
-    },
-    /// Delete a key; it stops working at once.
-    Revoke { id: ApiKeyId },
-    /// Tell whether the key on standard input is good; exit code 1 if not.
-    Verify,
-}
-
-#[derive(Debug, Args)]
-pub struct CreateKeyArgs {
-    /// Whose key it is.
-    #[arg(long, value_name = "USERNAME")]
-    pub user: String,
-    #[arg(long)]
-    pub name: String,
-    /// May be repeated. Without: every scope.
-    #[arg(long = "scope", value_name = "SCOPE")]
-    pub scopes: Vec<String>,
-    /// Requests per hour.
-    #[arg(long, value_name = "N")]
-    pub rate_limit: Option<u32>,
-    /// Requests per minute.
-    #[arg(long, value_name = "N")]
-    pub rate_limit_per_minute: Option<u32>,
-    /// RFC 3339, 2030-01-31T12:00:00Z.
-    #[arg(long, value_name = "TIME")]
-    pub expires_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Args)]
@@ -281,6 +264,10 @@ async fn with_config(
         Some(Command::Migrate(command)) => migrate::run(config, command, output).await,
         Some(Command::Users(command)) => users::run(config, command, output).await,
         Some(Command::Keys(command)) => keys::run(config, command, output).await,
+        Some(Command::Tokens(command)) => tokens::run(config, command, output).await,
+        Some(Command::Secrets(command)) => secrets::run(config, command, output).await,
+        Some(Command::Wallet(command)) => wallet::run(config, command, output).await,
+        Some(Command::Vouchers(command)) => vouchers::run(config, command, output).await,
         Some(Command::Config(_) | Command::Completions { .. } | Command::Openapi) => {
             unreachable!("these need no configuration")
         }
@@ -349,6 +336,10 @@ mod tests {
             "tollgate keys list --user a",
             "tollgate keys revoke 01890a5d-ac96-774b-bcce-b302099a8057",
             "tollgate keys verify",
+            "tollgate tokens grant --user a --hours 48 --upstream default",
+            "tollgate tokens list --user a --status unused",
+            "tollgate tokens revoke 01890a5d-ac96-774b-bcce-b302099a8057",
+            "tollgate secrets rotate",
             "tollgate openapi",
             "tollgate healthcheck --url http://127.0.0.1:8080",
             "tollgate completions bash",
@@ -367,6 +358,9 @@ mod tests {
             "tollgate users grant-role a king",
             "tollgate keys revoke 7",
             "tollgate keys create --user a --name b --expires-at tomorrow",
+            "tollgate tokens grant --user a --hours 0",
+            "tollgate tokens grant --user a --hours 87601",
+            "tollgate tokens list --status sold",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

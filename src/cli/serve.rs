@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
+use secrecy::ExposeSecret as _;
 use tokio::{
     signal::unix::Signal,
     time::{Instant, sleep, sleep_until, timeout},
@@ -11,7 +12,7 @@ use super::Exit;
 use crate::{
     api,
     app::{App, AppBuilder},
-    config::{Config, Sources},
+    config::{AuthConfig, Config, Sources},
     jobs,
     repositories::InstanceLock,
     server::{self, Stopped},
@@ -129,16 +130,37 @@ async fn reload(app: Arc<App>, mut hangups: Signal, read: impl Fn() -> Sources) 
     }
 }
 
+/// Secrets that were made here are known here only, and others may run on the
+/// same database.
+fn warn_of_own_secrets(config: &Config) {
+    if config.database.url.expose_secret().starts_with("sqlite:") {
+        return;
+    }
+    let AuthConfig { secret_key, private_key, .. } = &config.auth;
+    let own = [
+        ("AUTH_SECRET_KEY", secret_key.is_none() && private_key.is_none()),
+        ("SECRETS_KEY", config.secrets.key.is_none()),
+    ];
+    for (name, _) in own.iter().filter(|(_, own)| *own) {
+        tracing::warn!(
+            setting = name,
+            "not set: another instance on this database will not understand what this one signs \
+             or seals"
+        );
+    }
+}
+
 /// For the person who has just started it: on standard error, since standard
 /// output is the log.
 fn welcome(app: &App, server: &server::Running, metrics: Option<&server::Side>) {
     let address = server.address();
     let url = app.config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    warn_of_own_secrets(&app.config);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %address,
         metrics = metrics.map(|side| tracing::field::display(side.address())),
-        upstream = app.config.upstream.url.as_deref().map_or("echo", |_| "default"),
+        upstream = app.config.upstream.name(),
         "listening"
     );
     // Nobody may be there to read it.

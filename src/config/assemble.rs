@@ -5,11 +5,17 @@ use std::{path::Path, thread};
 
 use super::{
     AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig,
-    MetricsConfig, RedisConfig, ServerConfig, UpstreamAuth, UpstreamConfig, UsageConfig, addresses,
+    MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UpstreamAuth,
+    UpstreamConfig, UsageConfig, WalletConfig, addresses,
     reader::{Parsed, Reader},
     strength, values,
     values::{list, number, seconds, truth},
 };
+use crate::domain::{
+    money::{Amount, MAX_AMOUNT},
+    pass::MAX_HOURS,
+};
+use secrecy::SecretString;
 
 /// Longest time a request may take, seconds.
 const DAY: f64 = 86_400.0;
@@ -24,6 +30,17 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         admin: admin(reader),
         upstream: upstream(reader),
         limits: limits(reader),
+        passes: passes(reader),
+        wallet: WalletConfig {
+            currency: reader.required("WALLET_CURRENCY", values::currency),
+            starting_balance: Amount::new(
+                reader.required("WALLET_STARTING_BALANCE", number(0..=MAX_AMOUNT)),
+            ),
+        },
+        secrets: SecretsConfig {
+            key: reader.secret("SECRETS_KEY", strength::signing_secret),
+            previous: previous_secrets(reader, "SECRETS_PREVIOUS_KEYS"),
+        },
         usage: UsageConfig {
             retention_days: reader.required("USAGE_RETENTION_DAYS", number(1..=3650)),
             request_log_max: reader.required("USAGE_REQUEST_LOG_MAX", number(0..=10_000_000)),
@@ -91,12 +108,7 @@ fn auth(reader: &mut Reader) -> AuthConfig {
         algorithm,
         secret_key: reader.secret("AUTH_SECRET_KEY", strength::signing_secret),
         private_key,
-        previous_secret_keys: reader
-            .optional(
-                "AUTH_PREVIOUS_SECRET_KEYS",
-                list(|text| strength::signing_secret(text).map(|()| text.into())),
-            )
-            .unwrap_or_default(),
+        previous_secret_keys: previous_secrets(reader, "AUTH_PREVIOUS_SECRET_KEYS"),
         previous_public_keys: reader
             .optional("AUTH_PREVIOUS_PUBLIC_KEYS", strength::public_keys)
             .unwrap_or_default(),
@@ -109,6 +121,12 @@ fn auth(reader: &mut Reader) -> AuthConfig {
         argon2_passes,
         argon2_lanes,
     }
+}
+
+/// Secrets that were in force before.
+fn previous_secrets(reader: &mut Reader, env: &str) -> Vec<SecretString> {
+    let one = |text: &str| strength::signing_secret(text).map(|()| text.into());
+    reader.optional(env, list(one)).unwrap_or_default()
 }
 
 /// The equally strong pairs of OWASP's Password Storage Cheat Sheet are the
@@ -193,7 +211,26 @@ fn limits(reader: &mut Reader) -> LimitsConfig {
         user_per_hour: reader.required("RATE_LIMIT_USER_PER_HOUR", number(0..=most)),
         key_per_minute: reader.required("RATE_LIMIT_KEY_PER_MINUTE", number(0..=most)),
         key_per_hour: reader.required("RATE_LIMIT_KEY_PER_HOUR", number(0..=most)),
+        pass_per_minute: reader.required("RATE_LIMIT_TOKEN_PER_MINUTE", number(0..=most)),
+        pass_per_hour: reader.required("RATE_LIMIT_TOKEN_PER_HOUR", number(0..=most)),
         on_store_loss: reader.required("RATE_LIMIT_ON_STORE_LOSS", values::on_store_loss),
+    }
+}
+
+fn passes(reader: &mut Reader) -> PassesConfig {
+    const SOLD: [(u32, &str); 5] = [
+        (1, "TOKEN_PRICE_1H"),
+        (12, "TOKEN_PRICE_12H"),
+        (24, "TOKEN_PRICE_24H"),
+        (168, "TOKEN_PRICE_168H"),
+        (720, "TOKEN_PRICE_720H"),
+    ];
+    let price = |(hours, env)| reader.required(env, values::price).map(|price| (hours, price));
+    let prices = SOLD.into_iter().filter_map(price).collect();
+    PassesConfig {
+        prices,
+        refund: reader.required("TOKEN_REFUND", values::refund_policy),
+        trial_hours: reader.required("TOKEN_TRIAL_HOURS", number(0..=MAX_HOURS)),
     }
 }
 

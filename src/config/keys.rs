@@ -8,7 +8,7 @@
 use super::table::KEYS;
 
 /// The sections of the file, in the order of `.env.example`.
-pub const SECTIONS: [&str; 12] = [
+pub const SECTIONS: [&str; 15] = [
     "server",
     "data",
     "database",
@@ -17,6 +17,9 @@ pub const SECTIONS: [&str; 12] = [
     "admin",
     "upstream",
     "rate_limit",
+    "token",
+    "wallet",
+    "secrets",
     "usage",
     "log",
     "metrics",
@@ -25,7 +28,7 @@ pub const SECTIONS: [&str; 12] = [
 
 /// Sections whose prefix is too common a word to claim every environment
 /// variable that begins with it.
-const SHARED_PREFIXES: [&str; 2] = ["data", "allowed"];
+const SHARED_PREFIXES: [&str; 4] = ["data", "allowed", "token", "secrets"];
 
 /// One setting.
 #[derive(Debug)]

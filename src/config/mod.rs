@@ -35,6 +35,10 @@ mod text;
 mod unsupported;
 mod values;
 
+use crate::domain::{
+    money::{Amount, Currency},
+    pass::RefundPolicy,
+};
 pub use problem::{ConfigError, Problem};
 pub use reader::Effective;
 pub use settings::Origin;
@@ -51,6 +55,9 @@ pub struct Config {
     pub admin: AdminConfig,
     pub upstream: UpstreamConfig,
     pub limits: LimitsConfig,
+    pub passes: PassesConfig,
+    pub wallet: WalletConfig,
+    pub secrets: SecretsConfig,
     pub usage: UsageConfig,
     pub log: LogConfig,
     pub metrics: MetricsConfig,
@@ -211,7 +218,35 @@ pub struct LimitsConfig {
     /// For keys that set none of their own.
     pub key_per_minute: u64,
     pub key_per_hour: u64,
+    pub pass_per_minute: u64,
+    pub pass_per_hour: u64,
     pub on_store_loss: OnStoreLoss,
+}
+
+/// What time passes cost and what comes back of them.
+#[derive(Clone, Debug)]
+pub struct PassesConfig {
+    /// Hours and price in minor units of what is sold, by length.
+    pub prices: Vec<(u32, i64)>,
+    pub refund: RefundPolicy,
+    /// Hours of the pass that a new account begins with; 0: none.
+    pub trial_hours: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct WalletConfig {
+    pub currency: Currency,
+    /// What a new account begins with. `None`: nothing.
+    pub starting_balance: Option<Amount>,
+}
+
+/// What seals texts that must be readable again.
+#[derive(Clone, Debug)]
+pub struct SecretsConfig {
+    /// At least 32 bytes. `None`: made once and kept in the data directory.
+    pub key: Option<SecretString>,
+    /// No longer seal, but still open.
+    pub previous: Vec<SecretString>,
 }
 
 #[derive(Clone, Debug)]
@@ -235,6 +270,13 @@ pub struct MetricsConfig {
     pub port: Option<u16>,
     /// Demanded as a bearer token where set.
     pub token: Option<SecretString>,
+}
+
+impl UpstreamConfig {
+    /// The name that keys, passes, records and metrics know it by.
+    pub fn name(&self) -> &'static str {
+        if self.url.is_some() { "default" } else { "echo" }
+    }
 }
 
 impl Config {

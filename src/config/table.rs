@@ -96,11 +96,42 @@ pub static KEYS: &[Key] = &[
     key("RATE_LIMIT_USER_PER_HOUR", "0", "Requests per user. 0: no limit."),
     key("RATE_LIMIT_KEY_PER_MINUTE", "0", "Requests per key that sets no limit. 0: no limit."),
     key("RATE_LIMIT_KEY_PER_HOUR", "0", "Requests per key that sets no limit. 0: no limit."),
+    key("RATE_LIMIT_TOKEN_PER_MINUTE", "0", "Requests per access token. 0: no limit."),
+    key("RATE_LIMIT_TOKEN_PER_HOUR", "0", "Requests per access token. 0: no limit."),
     key(
         "RATE_LIMIT_ON_STORE_LOSS",
         "share",
         "Without Redis: share (limit / instances last seen), deny or allow.",
     ),
+    key(
+        "TOKEN_PRICE_1H",
+        "0",
+        "An access token for an hour, in minor units (cents); off: not sold.",
+    ),
+    key("TOKEN_PRICE_12H", "0", "For 12 hours."),
+    key("TOKEN_PRICE_24H", "0", "For a day."),
+    key("TOKEN_PRICE_168H", "0", "For a week."),
+    key("TOKEN_PRICE_720H", "0", "For 30 days."),
+    key(
+        "TOKEN_REFUND",
+        "unused",
+        "never; unused: in full until first used; pro_rata: also whole unused hours.",
+    ),
+    key("TOKEN_TRIAL_HOURS", "0", "A free access token for who registers, hours. 0: none."),
+    key("WALLET_CURRENCY", "EUR", "Three letters. Fixed once there is money in the ledger."),
+    key("WALLET_STARTING_BALANCE", "0", "For who registers, in minor units. 0: none."),
+    key(
+        "SECRETS_KEY",
+        "",
+        "Seals access tokens for their owners; 32 random bytes or more. Default: made once.",
+    )
+    .of(Kind::Secret),
+    key(
+        "SECRETS_PREVIOUS_KEYS",
+        "",
+        "Comma-separated; still open what they sealed. See tollgate secrets rotate.",
+    )
+    .of(Kind::Secret),
     key("USAGE_RETENTION_DAYS", "400", "How long hourly usage is kept."),
     key("USAGE_REQUEST_LOG_MAX", "10000", "How many of the latest requests are kept one by one."),
     key("LOG_LEVEL", "INFO", "ERROR, WARN, INFO, DEBUG, TRACE, or directives: info,tollgate=debug"),

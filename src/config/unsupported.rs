@@ -3,7 +3,7 @@
 
 /// Settings that the product has but this version does not offer. Whole names,
 /// not prefixes: desktops set `SESSION_MANAGER`, CI systems set `CHAT_…`.
-const LATER: [&str; 19] = [
+const LATER: [&str; 18] = [
     "AUTH_PUBLIC_PATHS",
     "CHAT_API_KEY",
     "CHAT_WEBHOOK_URL",
@@ -22,15 +22,13 @@ const LATER: [&str; 19] = [
     "TIERS",
     "UPSTREAMS",
     "UPSTREAM_REWRITE",
-    "WALLET_CURRENCY",
 ];
 
 /// Whether this environment name is a setting of another version, including
 /// the `_FILE` form of its secrets.
 pub fn is_later(name: &str) -> bool {
     let name = name.strip_suffix("_FILE").filter(|name| LATER.contains(name)).unwrap_or(name);
-    let price = || name.strip_prefix("TOKEN_PRICE_").and_then(|rest| rest.strip_suffix('H'));
-    LATER.contains(&name) || price().is_some_and(|hours| hours.bytes().all(|b| b.is_ascii_digit()))
+    LATER.contains(&name)
 }
 
 /// Whether a platform puts this variable there for a service that happens to
@@ -58,10 +56,10 @@ mod tests {
 
     #[test]
     fn names_of_other_versions_are_whole_names() {
-        for name in ["PRESET", "TOKEN_PRICE_24H", "CHAT_API_KEY_FILE", "LOG_FILE"] {
+        for name in ["PRESET", "CHAT_API_KEY_FILE", "LOG_FILE"] {
             assert!(is_later(name), "{name}");
         }
-        for name in ["SESSION_MANAGER", "TOKEN_PRICE_LIST", "TOKEN_PRICE_xH", "LOG_LEVEL"] {
+        for name in ["SESSION_MANAGER", "TOKEN_PRICE_24H", "LOG_LEVEL"] {
             assert!(!is_later(name), "{name}");
         }
     }

@@ -4,6 +4,10 @@
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{Algorithm, OnStoreLoss, Registration, UpstreamAuth, reader::Parsed};
+use crate::domain::{
+    money::{Currency, MAX_AMOUNT, NoCurrency},
+    pass::RefundPolicy,
+};
 
 /// A whole number within a range.
 pub(super) fn number<T: FromStr + PartialOrd + Display>(
@@ -132,6 +136,30 @@ pub(super) fn on_store_loss(text: &str) -> Parsed<OnStoreLoss> {
         "deny" => Ok(OnStoreLoss::Deny),
         "allow" => Ok(OnStoreLoss::Allow),
         _ => Err("expected share, deny or allow".to_owned()),
+    }
+}
+
+/// Minor units; `None` for what is not sold.
+pub(super) fn price(text: &str) -> Parsed<Option<i64>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let price = text.parse().ok().filter(|price| (0..=MAX_AMOUNT).contains(price));
+    price.map(Some).ok_or_else(|| {
+        format!("expected whole minor units from 0 to {MAX_AMOUNT} (12.50 is 1250), or off")
+    })
+}
+
+pub(super) fn currency(text: &str) -> Parsed<Currency> {
+    text.parse().map_err(|error: NoCurrency| error.to_string())
+}
+
+pub(super) fn refund_policy(text: &str) -> Parsed<RefundPolicy> {
+    match text {
+        "never" | "none" => Ok(RefundPolicy::Never),
+        "unused" => Ok(RefundPolicy::Unused),
+        "pro_rata" => Ok(RefundPolicy::ProRata),
+        _ => Err("expected never, unused or pro_rata".to_owned()),
     }
 }
 

@@ -87,3 +87,23 @@ id_type!(
     /// One recorded request.
     RecordId
 );
+id_type!(
+    /// A time pass.
+    PassId
+);
+id_type!(
+    /// One movement of money, as its wallet sees it.
+    TransactionId
+);
+id_type!(
+    /// A code that grants something.
+    VoucherId
+);
+id_type!(
+    /// Vouchers that were made together.
+    BatchId
+);
+id_type!(
+    /// One use of a voucher.
+    RedemptionId
+);

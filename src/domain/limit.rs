@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Datelike, TimeZone, Utc};
 
-use super::id::{ApiKeyId, UserId};
+use super::id::{ApiKeyId, PassId, UserId};
 
 /// Up to this limit a window is an exact log of instants.
 pub const EXACT_UP_TO: u64 = 200;
@@ -26,6 +26,10 @@ pub enum Subject {
         id: ApiKeyId,
         owner: UserId,
     },
+    Pass {
+        id: PassId,
+        owner: UserId,
+    },
     /// Failed or pending logins of one account name from one network; the
     /// account is a digest, so that no name is kept.
     LoginPair {
@@ -34,6 +38,9 @@ pub enum Subject {
     },
     LoginAddress(IpAddr),
     LoginAccount(u64),
+    /// Codes of vouchers that were tried.
+    Redeem(UserId),
+    RedeemAddress(IpAddr),
 }
 
 impl Subject {
@@ -43,9 +50,12 @@ impl Subject {
             Self::Address(_) => "address",
             Self::User(_) => "user",
             Self::Key { .. } => "key",
+            Self::Pass { .. } => "token",
             Self::LoginPair { .. } => "login",
             Self::LoginAddress(_) => "login_address",
             Self::LoginAccount(_) => "login_account",
+            Self::Redeem(_) => "redeem",
+            Self::RedeemAddress(_) => "redeem_address",
         }
     }
 }

@@ -21,6 +21,11 @@ impl PageRequest {
 
     /// The largest page from the beginning.
     pub const FIRST: Self = Self { limit: Self::MAX_LIMIT, after: None };
+
+    /// The request for the page behind this one, if one follows.
+    pub fn followed_by(self, next: Option<Cursor>) -> Option<Self> {
+        next.map(|cursor| Self { after: Some(cursor), ..self })
+    }
 }
 
 /// The id of the last item seen; opaque to clients.

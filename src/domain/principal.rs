@@ -6,18 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     api_key::ApiKey,
-    id::{ApiKeyId, SessionId, UserId},
+    id::{ApiKeyId, PassId, SessionId, UserId},
+    pass::Pass,
     user::{Role, Roles},
 };
 
 /// What of an account every request needs; cached by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
+    /// First, as the copies in Redis have it.
+    pub version: i64,
     pub id: UserId,
     pub username: String,
     pub roles: Roles,
     pub is_active: bool,
-    pub version: i64,
 }
 
 /// A proven identity. Exists only after every check on the credential passed.
@@ -33,6 +35,8 @@ pub enum Credential {
     /// A login's JWT.
     Login(SessionId),
     ApiKey(Arc<ApiKey>),
+    /// A time pass, unused or active.
+    Pass(Arc<Pass>),
 }
 
 impl Principal {
@@ -43,12 +47,23 @@ impl Principal {
     pub fn key(&self) -> Option<&Arc<ApiKey>> {
         match &self.credential {
             Credential::ApiKey(key) => Some(key),
-            Credential::Login(_) => None,
+            Credential::Login(_) | Credential::Pass(_) => None,
         }
     }
 
     pub fn key_id(&self) -> Option<ApiKeyId> {
         self.key().map(|key| key.id)
+    }
+
+    pub fn pass(&self) -> Option<&Arc<Pass>> {
+        match &self.credential {
+            Credential::Pass(pass) => Some(pass),
+            Credential::Login(_) | Credential::ApiKey(_) => None,
+        }
+    }
+
+    pub fn pass_id(&self) -> Option<PassId> {
+        self.pass().map(|pass| pass.id)
     }
 
     pub fn has(&self, role: Role) -> bool {

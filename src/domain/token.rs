@@ -4,9 +4,13 @@
 //! characters of CRC-32 over everything before them. The checksum is not a
 //! secret: it lets a typing error, a truncated copy or a leaked-key scanner be
 //! answered without a look-up (the form GitHub's tokens introduced).
+//!
+//! The text of a time pass is `tga_` and 64 characters of URL-safe base64: 44
+//! random bytes and 4 of CRC-32 over them, for the same reason.
 
 use std::{fmt, str::FromStr};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -14,6 +18,12 @@ use sha2::{Digest, Sha256};
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const API_KEY_PREFIX: &str = "tg_";
 const REFRESH_PREFIX: &str = "tgr_";
+const PASS_PREFIX: &str = "tga_";
+/// In base64.
+const PASS_SECRET_LEN: usize = 64;
+const PASS_BYTES: usize = 48;
+/// Of them random: 352 bits.
+const PASS_RANDOM: usize = 44;
 /// 62^43 > 2^256.
 const SECRET_LEN: usize = 43;
 /// 62^6 > 2^32.
@@ -37,6 +47,20 @@ impl PlainToken {
     /// A new refresh token, `tgr_…`, of the same strength.
     pub fn refresh(rng: &mut impl Rng) -> Self {
         Self::generate(REFRESH_PREFIX, rng)
+    }
+
+    /// A new time pass, `tga_…`.
+    pub fn pass(rng: &mut impl Rng) -> Self {
+        let mut bits = [0u8; PASS_BYTES];
+        let (random, check) = bits.split_at_mut(PASS_RANDOM);
+        rng.fill_bytes(random);
+        check.copy_from_slice(&crc32fast::hash(random).to_be_bytes());
+        Self(format!("{PASS_PREFIX}{}", URL_SAFE_NO_PAD.encode(bits)).into())
+    }
+
+    /// A text that was a token before: unsealed, or of a form of its own.
+    pub(crate) fn from_text(text: impl Into<SecretString>) -> Self {
+        Self(text.into())
     }
 
     fn generate(prefix: &str, rng: &mut impl Rng) -> Self {
@@ -86,6 +110,24 @@ impl TokenHash {
     /// The digest of a well-formed refresh token; `None` for anything else.
     pub fn of_refresh(presented: &str) -> Option<Self> {
         Self::of(REFRESH_PREFIX, presented)
+    }
+
+    /// The digest of a well-formed time pass; `None` for anything else.
+    pub fn of_pass(presented: &str) -> Option<Self> {
+        let secret = presented.strip_prefix(PASS_PREFIX)?;
+        if secret.len() != PASS_SECRET_LEN {
+            return None;
+        }
+        let mut bits = [0u8; PASS_BYTES];
+        URL_SAFE_NO_PAD.decode_slice(secret, &mut bits).ok()?;
+        let (random, check) = bits.split_at(PASS_RANDOM);
+        (crc32fast::hash(random).to_be_bytes() == check).then(|| Self::digest(presented))
+    }
+
+    /// The digest of a voucher's code in its one spelling; see
+    /// [`super::voucher::hash_code`].
+    pub(super) fn of_voucher(code: &str) -> Self {
+        Self::digest(code)
     }
 
     fn of(prefix: &str, presented: &str) -> Option<Self> {
@@ -210,6 +252,30 @@ mod tests {
             let mut text = token.expose().as_bytes().to_vec();
             text[at] = if text[at] == b'x' { b'y' } else { b'x' };
             assert_eq!(TokenHash::of_api_key(std::str::from_utf8(&text).unwrap()), None);
+        }
+    }
+
+    #[test]
+    fn a_pass_is_64_characters_of_a_url_and_a_wrong_one_costs_no_look_up() {
+        let token = PlainToken::pass(&mut rand::rng());
+        assert_eq!(token.expose().len(), 4 + 64);
+        assert_eq!(TokenHash::of_pass(token.expose()), Some(token.hash()));
+        for text in [
+            "",
+            "tga_",
+            &token.expose()[..67],
+            &format!("{}A", token.expose()),
+            &token.expose().replacen("tga_", "tgb_", 1),
+            &format!("tga_{}", "+".repeat(64)),
+            &format!("tga_{}", "x".repeat(64)),
+            fresh().expose(),
+        ] {
+            assert_eq!(TokenHash::of_pass(text), None, "{text}");
+        }
+        for at in 4..68 {
+            let mut text = token.expose().as_bytes().to_vec();
+            text[at] = if text[at] == b'x' { b'y' } else { b'x' };
+            assert_eq!(TokenHash::of_pass(std::str::from_utf8(&text).unwrap()), None);
         }
     }
 

@@ -24,6 +24,9 @@ pub enum GatewayError {
     /// The key is good but not for this place or upstream.
     #[error("the API key may not be used here")]
     KeyRefused(KeyRefusal),
+    /// The pass is good but bound to another upstream.
+    #[error("the access token does not open this upstream")]
+    PassRefused,
     #[error("too many requests")]
     Limited(TierState),
     #[error(transparent)]

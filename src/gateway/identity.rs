@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::memo::Memo;
 use crate::domain::{
-    id::ApiKeyId,
+    id::{ApiKeyId, PassId},
     principal::{Account, Principal},
     user::Roles,
 };
@@ -16,6 +16,7 @@ pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 pub const X_USERNAME: HeaderName = HeaderName::from_static("x-username");
 pub const X_ROLES: HeaderName = HeaderName::from_static("x-roles");
 pub const X_KEY_ID: HeaderName = HeaderName::from_static("x-key-id");
+pub const X_TOKEN_ID: HeaderName = HeaderName::from_static("x-token-id");
 
 /// An account's fields.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ thread_local! {
     static ACCOUNTS: RefCell<Memo<Arc<Account>, AccountFields>> =
         const { RefCell::new(Memo::new()) };
     static KEYS: RefCell<Memo<ApiKeyId, HeaderValue>> = const { RefCell::new(Memo::new()) };
+    static PASSES: RefCell<Memo<PassId, HeaderValue>> = const { RefCell::new(Memo::new()) };
     static ADDRESSES: RefCell<Memo<IpAddr, HeaderValue>> = const { RefCell::new(Memo::new()) };
 }
 
@@ -50,6 +52,13 @@ pub fn set(headers: &mut HeaderMap, principal: &Principal) {
             memo.get(place_of(key.as_uuid()), |held| *held == key, make)
         });
         headers.insert(X_KEY_ID, value);
+    }
+    if let Some(pass) = principal.pass_id() {
+        let value = PASSES.with_borrow_mut(|memo| {
+            let make = || (pass, uuid_value(pass.as_uuid()));
+            memo.get(place_of(pass.as_uuid()), |held| *held == pass, make)
+        });
+        headers.insert(X_TOKEN_ID, value);
     }
 }
 

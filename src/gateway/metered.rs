@@ -94,6 +94,9 @@ pub enum AnswerBroken<E> {
     Idle,
     #[error("the exchange took too long")]
     Deadline,
+    /// It was open for longer than the credential that opened it.
+    #[error("the credential's time is over")]
+    Expired,
 }
 
 /// An answer's body, counted and watched. Trailers are dropped, as `Trailer`
@@ -103,6 +106,9 @@ pub struct Metered<B, S: Sink> {
     inner: B,
     meter: Meter<S>,
     timer: StallTimer,
+    /// Nothing is handed on from this instant. Where streams are to be ended
+    /// early as well, because what opened them is revoked, it is here.
+    until: Option<Instant>,
 }
 
 impl<B: Body, S: Sink> Metered<B, S> {
@@ -110,7 +116,19 @@ impl<B: Body, S: Sink> Metered<B, S> {
         if inner.is_end_stream() {
             meter.finish(Outcome::Completed);
         }
-        Self { inner, meter, timer }
+        Self { inner, meter, timer, until: None }
+    }
+
+    /// Ends it at this instant, also while its bytes are always ready. The timer
+    /// must know the instant too: only that wakes one that waits.
+    #[must_use]
+    pub fn until(mut self, until: Option<Instant>) -> Self {
+        self.until = until;
+        self
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
     }
 }
 
@@ -128,6 +146,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         loop {
+            if this.is_over() {
+                this.meter.finish(Outcome::Failed);
+                return Poll::Ready(Some(Err(AnswerBroken::Expired)));
+            }
             let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(error))) => {
@@ -140,8 +162,11 @@ where
                 }
                 Poll::Pending if this.timer.poll(cx).is_ready() => {
                     this.meter.finish(Outcome::Failed);
-                    let late = this.timer.is_past_deadline();
-                    let error = if late { AnswerBroken::Deadline } else { AnswerBroken::Idle };
+                    let error = match this.timer.is_past_deadline() {
+                        _ if this.is_over() => AnswerBroken::Expired,
+                        true => AnswerBroken::Deadline,
+                        false => AnswerBroken::Idle,
+                    };
                     return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -279,6 +304,32 @@ mod tests {
         assert!(matches!(error, AnswerBroken::Deadline), "{error:?}");
         assert!(Instant::now() >= deadline);
         assert_eq!(seen(&receiver)[0].0, Outcome::Failed);
+    }
+
+    /// Whether its bytes are always ready or never come.
+    #[tokio::test]
+    async fn nothing_is_handed_on_once_the_credentials_time_is_over() {
+        let chunk = || Ok::<_, ()>(Frame::data(Bytes::from_static(b"abc")));
+        let ready = stream::repeat(()).map(move |()| chunk()).boxed();
+        let silent = stream::iter([chunk()]).chain(stream::pending()).boxed();
+        for (name, frames) in [("ready", ready), ("silent", silent)] {
+            let (meter, receiver) = self::meter();
+            let until = Instant::now() + Duration::from_millis(40);
+            let timer = StallTimer::new(Duration::from_mins(1), Some(until));
+            let mut body = Metered::new(StreamBody::new(frames), meter, timer).until(Some(until));
+            let mut taken = 0;
+            let error = loop {
+                assert!(until.elapsed() < Duration::from_secs(2), "{name} goes on");
+                match body.frame().await.unwrap() {
+                    Ok(frame) => taken += frame.into_data().unwrap().len() as u64,
+                    Err(error) => break error,
+                }
+            };
+            let late = Instant::now().saturating_duration_since(until);
+            assert!(matches!(error, AnswerBroken::Expired), "{name}: {error:?}");
+            assert!(Instant::now() >= until && late < Duration::from_secs(2), "{name}: {late:?}");
+            assert_eq!(seen(&receiver), [(Outcome::Failed, taken)], "{name}");
+        }
     }
 
     #[test]

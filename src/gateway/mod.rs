@@ -53,12 +53,14 @@ use crate::{
     domain::{
         id::RecordId,
         limit::TierState,
+        pass::Pass,
         principal::Principal,
         text,
+        token::TokenHash,
         usage::{Outcome, UsageRecord},
     },
     server::client::{ClientInfo, new_uuid},
-    services::{Services, health::Phase, limits::LimitError, usage::Slot},
+    services::{Services, access::AccessError, health::Phase, limits::LimitError, usage::Slot},
 };
 
 /// An answer of known length above this counts as a stream: it has no total
@@ -94,6 +96,14 @@ pub struct Arrival<'a> {
     pub started: Instant,
 }
 
+/// What an answer needs to know of who asked.
+#[derive(Clone, Copy)]
+struct Known {
+    authenticated: bool,
+    /// When the time of the pass that opened the door is over.
+    ends: Option<Instant>,
+}
+
 /// What is known about a request however it ended.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -116,7 +126,7 @@ impl Gateway {
 
     /// The upstream's name in keys, records and logs.
     pub fn upstream_name(&self) -> &'static str {
-        self.upstream.name()
+        self.config.name()
     }
 
     /// Answers, or says why not; `seen` is filled in on the way. Much of `parts`
@@ -138,11 +148,15 @@ impl Gateway {
         seen.principal = pin!(self.prove(&parts.headers)).await?;
         let principal = seen.principal.as_ref();
         self.check_policy(principal, arrival.client, &parts.headers)?;
-        let (body, upload) = upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
+        let (mut body, upload) =
+            upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
         // The record's place first: a full recorder refuses work instead of
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.recorder().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
+        // Only now: what is refused must not begin the time that was paid for.
+        let ends = pin!(self.begin(principal, &parts.headers)).await?;
+        body.end_at(ends);
         let record = self.record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
@@ -174,7 +188,8 @@ impl Gateway {
                 return Err(error.into());
             }
         };
-        Ok(self.pass_on(answer, meter, arrival, principal.is_some(), upload.as_deref()))
+        let known = Known { authenticated: principal.is_some(), ends };
+        Ok(self.pass_on(answer, meter, arrival, known, upload.as_deref()))
     }
 
     /// Who is asking. Everything that is presented must be good, also where
@@ -191,17 +206,49 @@ impl Gateway {
         Ok(principal)
     }
 
-    /// Whether a good key may be used from here and for this upstream.
+    /// When the time of the pass that opens the door is over. It begins now
+    /// unless it has before.
+    async fn begin(
+        &self,
+        principal: Option<&Principal>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Instant>, GatewayError> {
+        let Some(pass) = principal.and_then(Principal::pass) else { return Ok(None) };
+        let end = match pass.expires_at() {
+            Some(end) => end,
+            // Boxed, since it happens once.
+            None => Box::pin(self.activate(pass, headers)).await?,
+        };
+        Ok(Some(self.instant_of(end)))
+    }
+
+    /// Begins the time of a pass; when it will be over.
+    async fn activate(
+        &self,
+        pass: &Pass,
+        headers: &HeaderMap,
+    ) -> Result<DateTime<Utc>, GatewayError> {
+        let text = credentials::read(headers)?.access_token;
+        let hash = text.and_then(TokenHash::of_pass).ok_or(AccessError::Invalid)?;
+        let begun = self.services.passes.activate(&hash, pass.id).await?;
+        // `None`: it was ended since we looked.
+        Ok(begun.and_then(|pass| pass.expires_at()).ok_or(AccessError::Invalid)?)
+    }
+
+    /// Whether a good key or pass may be used from here and for this upstream.
     fn check_policy(
         &self,
         principal: Option<&Principal>,
         client: &ClientInfo,
         headers: &HeaderMap,
     ) -> Result<(), GatewayError> {
+        if principal.and_then(Principal::pass).is_some_and(|pass| !pass.opens(self.config.name())) {
+            return Err(GatewayError::PassRefused);
+        }
         let Some(key) = principal.and_then(Principal::key) else { return Ok(()) };
         let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         key.check_place(client.address, origin)
-            .and_then(|()| key.check_upstream(self.upstream.name()))
+            .and_then(|()| key.check_upstream(self.config.name()))
             .map_err(GatewayError::KeyRefused)
     }
 
@@ -248,7 +295,7 @@ impl Gateway {
             bytes_out: 0,
             user_id: principal.map(Principal::user_id),
             key_id: principal.and_then(Principal::key_id),
-            upstream: Cow::Borrowed(self.upstream.name()),
+            upstream: Cow::Borrowed(self.config.name()),
         }
     }
 
@@ -257,19 +304,28 @@ impl Gateway {
         answer: Response<AnswerBody>,
         mut meter: Meter<Slot>,
         arrival: &Arrival<'_>,
-        authenticated: bool,
+        known: Known,
         upload: Option<&Progress>,
     ) -> Response<Body> {
         let (mut parts, body) = answer.into_parts();
         meter.set_status(parts.status);
-        let deadline = (!is_stream(&parts.headers, &body)).then(|| {
+        let stream = is_stream(&parts.headers, &body);
+        let deadline = (!stream).then(|| {
             let begin = upload.map_or(arrival.started, Progress::last_move);
             begin + self.config.total_timeout
         });
-        headers::rewrite_response(&mut parts.headers, arrival.client, authenticated);
+        // A short answer to a request that was let in is given whole.
+        let ends = known.ends.filter(|_| stream);
+        headers::rewrite_response(&mut parts.headers, arrival.client, known.authenticated);
         parts.version = Version::HTTP_11;
-        let timer = StallTimer::new(self.config.idle_timeout, deadline);
-        Response::from_parts(parts, Metered::new(body, meter, timer))
+        let timer = StallTimer::new(self.config.idle_timeout, deadline.or(ends));
+        Response::from_parts(parts, Metered::new(body, meter, timer).until(ends))
+    }
+
+    /// When our clock will show `at`; now if it has.
+    fn instant_of(&self, at: DateTime<Utc>) -> Instant {
+        let left = (at - self.services.clock.now()).to_std().unwrap_or_default();
+        Instant::now() + left
     }
 }
 

@@ -32,6 +32,9 @@ pub enum UploadFault {
     Stalled,
     #[error("the client broke off")]
     ClientGone,
+    /// It took longer than the credential that opened the door is good for.
+    #[error("the credential's time is over")]
+    Expired,
 }
 
 impl UploadFault {
@@ -39,6 +42,7 @@ impl UploadFault {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Expired => StatusCode::UNAUTHORIZED,
             Self::ClientGone => {
                 StatusCode::from_u16(CLIENT_CLOSED_REQUEST).expect("a status of three digits")
             }
@@ -91,6 +95,7 @@ impl Progress {
             0 => None,
             1 => Some(UploadFault::TooLarge),
             2 => Some(UploadFault::Stalled),
+            3 => Some(UploadFault::Expired),
             _ => Some(UploadFault::ClientGone),
         }
     }
@@ -105,7 +110,8 @@ impl Progress {
         let code = match fault {
             UploadFault::TooLarge => 1,
             UploadFault::Stalled => 2,
-            UploadFault::ClientGone => 3,
+            UploadFault::Expired => 3,
+            UploadFault::ClientGone => 4,
         };
         self.fault.store(code, Relaxed);
     }
@@ -132,7 +138,10 @@ pub enum RequestBody<B = Incoming> {
 pub struct Upload<B> {
     inner: B,
     left: u64,
+    idle: Duration,
     timer: StallTimer,
+    /// Nothing is taken from this instant.
+    until: Option<Instant>,
     progress: Arc<Progress>,
 }
 
@@ -153,14 +162,34 @@ pub fn limited<B: Body>(
     }
     let progress = Progress::new(started);
     let timer = StallTimer::new(limits.idle, None);
-    let upload =
-        Upload { inner: body, left: limits.max_bytes, timer, progress: Arc::clone(&progress) };
+    let upload = Upload {
+        inner: body,
+        left: limits.max_bytes,
+        idle: limits.idle,
+        timer,
+        until: None,
+        progress: Arc::clone(&progress),
+    };
     Ok((RequestBody::Streamed(Box::new(upload)), Some(progress)))
+}
+
+impl<B> RequestBody<B> {
+    /// Ends it at this instant, also while its bytes are always ready. To be
+    /// said before it is first asked for any.
+    pub fn end_at(&mut self, until: Option<Instant>) {
+        if let (Self::Streamed(upload), Some(_)) = (self, until) {
+            upload.until = until;
+            upload.timer = StallTimer::new(upload.idle, until);
+        }
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         loop {
+            if self.is_over() {
+                return self.fail(UploadFault::Expired);
+            }
             let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => return self.fail(UploadFault::ClientGone),
@@ -169,7 +198,9 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                     return Poll::Ready(None);
                 }
                 Poll::Pending if self.timer.poll(cx).is_ready() => {
-                    return self.fail(UploadFault::Stalled);
+                    let over = self.is_over();
+                    let fault = if over { UploadFault::Expired } else { UploadFault::Stalled };
+                    return self.fail(fault);
                 }
                 Poll::Pending => return Poll::Pending,
             };
@@ -186,6 +217,10 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             }
             return Poll::Ready(Some(Ok(data)));
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
     }
 
     fn fail<T>(&self, fault: UploadFault) -> Poll<Option<Result<T, UploadFault>>> {
@@ -271,6 +306,31 @@ mod tests {
         assert!(body.frame().await.unwrap().is_ok());
         assert_eq!(body.frame().await.unwrap().err(), Some(UploadFault::Stalled));
         assert_eq!(progress.unwrap().fault(), Some(UploadFault::Stalled));
+    }
+
+    /// Whether its bytes are always ready or never come.
+    #[tokio::test]
+    async fn nothing_is_taken_once_the_credentials_time_is_over() {
+        let chunk = || Ok::<_, ()>(Frame::data(Bytes::from_static(b"x")));
+        let ready = stream::repeat(()).map(move |()| chunk()).boxed();
+        let silent = stream::iter([chunk()]).chain(stream::pending()).boxed();
+        for frames in [ready, silent] {
+            let limits = UploadLimits { max_bytes: u64::MAX, ..LIMITS };
+            let body = StreamBody::new(frames);
+            let (mut body, progress) =
+                limited(&HeaderMap::new(), body, limits, Instant::now()).unwrap();
+            let until = Instant::now() + Duration::from_millis(40);
+            body.end_at(Some(until));
+            let fault = loop {
+                assert!(until.elapsed() < Duration::from_secs(2), "it goes on");
+                if let Err(fault) = body.frame().await.unwrap() {
+                    break fault;
+                }
+            };
+            assert!(Instant::now() >= until);
+            assert_eq!(fault, UploadFault::Expired);
+            assert_eq!(progress.unwrap().fault(), Some(UploadFault::Expired));
+        }
     }
 
     #[tokio::test]

@@ -60,14 +60,6 @@ impl Upstream {
         }
     }
 
-    /// The name that keys, records and metrics know it by.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Echo => "echo",
-            Self::Http(_) => "default",
-        }
-    }
-
     /// What the request's `Host` must be.
     pub fn host(&self) -> &HeaderValue {
         static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");

@@ -1,6 +1,7 @@
 //! Background work: each job idempotent, bounded and stoppable, and safe to
 //! run on every instance at once.
 
+mod ledger;
 mod startup;
 
 use std::time::Duration;
@@ -8,7 +9,10 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
-pub use self::startup::{prepare, print_password};
+pub use self::{
+    ledger::reconcile,
+    startup::{prepare, print_password},
+};
 use crate::{app::App, services::health::Phase, shutdown::Shutdown};
 
 /// How often finished requests are written.
@@ -18,6 +22,9 @@ const FLUSH_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How often what is past its retention is dropped.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
+/// How often it is looked whether the ledger is to be verified, and what the
+/// last verification said.
+const RECONCILE_EVERY: Duration = Duration::from_secs(10);
 
 /// Starts every job. They end with the soft token; what usage still waits is
 /// written by [`drain`] afterwards.
@@ -57,11 +64,26 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         let pruned = async {
             services.usage.prune().await?;
             services.logins.prune().await?;
+            services.wallet.prune_keys().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "old records could not be dropped; tried again later");
+        }
+    }));
+
+    let (services, token) = (app.services.clone(), stop());
+    tasks.spawn(every(RECONCILE_EVERY, stop(), async move || {
+        if services.health.phase() == Phase::Starting {
+            return;
+        }
+        // A long ledger is not to hold up the end of the process.
+        let work = Box::pin(reconcile(&services));
+        let Some(done) = token.run_until_cancelled(work).await else { return };
+        if let Err(error) = done {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the ledger could not be verified");
         }
     }));
 }

@@ -12,6 +12,7 @@ use crate::{
         accounts::AccountError,
         bootstrap::{self, FirstAdmin},
         health::Phase,
+        wallet::CurrencyError,
     },
 };
 
@@ -26,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// `announce` is told of the admin that was made, if any.
 /// # Errors
 /// What waiting will not mend: a schema that cannot be migrated, an admin
-/// whose name is taken.
+/// whose name is taken, a currency that is not the ledger's.
 pub async fn prepare(app: &App, announce: impl FnOnce(&FirstAdmin)) -> anyhow::Result<()> {
     let mut pause = FIRST_PAUSE;
     let made = loop {
@@ -59,6 +60,9 @@ fn is_temporary(error: &anyhow::Error) -> bool {
     if let Some(error) = migrate {
         return matches!(error, MigrateError::Unavailable(_) | MigrateError::Locked);
     }
+    if let Some(error) = error.downcast_ref::<CurrencyError>() {
+        return matches!(error, CurrencyError::Store(StoreError::Unavailable(_)));
+    }
     matches!(
         error.downcast_ref::<AccountError>(),
         Some(AccountError::Store(StoreError::Unavailable(_)) | AccountError::Hashing(_))
@@ -68,6 +72,7 @@ fn is_temporary(error: &anyhow::Error) -> bool {
 async fn attempt(app: &App) -> anyhow::Result<Option<FirstAdmin>> {
     app.db.migrate().await?;
     let services = &app.services;
+    services.wallet.settle_currency().await?;
     let made =
         bootstrap::first_admin(&app.db, &services.accounts, &app.config.admin, &services.clock);
     Ok(made.await?)

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
 use super::{
-    ApiKeys, LoginSessions, RefreshTokens, Settings, StoreError, StoreResult, Usage, Users,
+    ApiKeys, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens, Settings, StoreError,
+    StoreResult, Usage, Users, Vouchers,
 };
 
 /// Longest wait for one answer of Postgres. It is for a server that says
@@ -70,6 +71,22 @@ pub trait Repositories {
 
     fn api_keys(&mut self) -> ApiKeys<'_> {
         ApiKeys::new(self.conn())
+    }
+
+    fn passes(&mut self) -> Passes<'_> {
+        Passes::new(self.conn())
+    }
+
+    fn ledger(&mut self) -> Ledger<'_> {
+        Ledger::new(self.conn())
+    }
+
+    fn vouchers(&mut self) -> Vouchers<'_> {
+        Vouchers::new(self.conn())
+    }
+
+    fn idempotency(&mut self) -> Idempotency<'_> {
+        Idempotency::new(self.conn())
     }
 
     fn usage(&mut self) -> Usage<'_> {

@@ -126,6 +126,24 @@ impl Database {
         Ok(tx)
     }
 
+    /// A transaction that only reads: all of it sees the database as it was at
+    /// its first query, whatever is written meanwhile. To be dropped soon, since
+    /// it keeps the engine from tidying up.
+    pub async fn snapshot(&self) -> StoreResult<Tx> {
+        let snapshot = in_time(LONG_DEADLINE, async {
+            Ok(match &self.pools {
+                Pools::Postgres(pool) => Tx::Postgres(
+                    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
+                ),
+                // In WAL mode a reader keeps its snapshot until it ends.
+                Pools::Sqlite { reader, .. } => Tx::Sqlite(reader.begin_with("BEGIN").await?),
+            })
+        })
+        .await?;
+        self.acquired.fetch_add(1, Ordering::Relaxed);
+        Ok(snapshot)
+    }
+
     /// How many sessions and transactions were handed out since the start. It
     /// stands still while requests are served without the database.
     pub fn acquired(&self) -> u64 {

@@ -34,6 +34,12 @@ impl StoreError {
         Self::Database(sqlx::Error::ColumnDecode { index: column.to_owned(), source: cause.into() })
     }
 
+    /// Rows that contradict each other, which the schema and the transactions
+    /// should have prevented.
+    pub fn inconsistent(what: &'static str) -> Self {
+        Self::corrupt("", what)
+    }
+
     /// The engine did not answer in time.
     pub(super) fn timed_out() -> Self {
         Self::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))

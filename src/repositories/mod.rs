@@ -5,8 +5,8 @@
 //! read a clock and never check permissions. What is not found is `Ok(None)`;
 //! a conditional change that did not apply is `Ok(false)` or `Ok(None)`.
 //!
-//! Reads go through [`Database::session`], changes through [`Database::begin`]:
-//! on SQLite a session cannot write. After an error a transaction is only good
+//! Reads go through [`Database::session`], or [`Database::snapshot`] where several
+//! must agree, changes through [`Database::begin`]: on SQLite only that can write. After an error a transaction is only good
 //! for being dropped, since Postgres refuses every further statement in it.
 //!
 //! To add a repository: a file here with a struct that holds a `DbConn`, one
@@ -18,25 +18,33 @@ mod api_keys;
 mod connection;
 mod database;
 mod error;
+mod idempotency;
+mod ledger;
 mod lock;
 mod login_sessions;
 mod migrations;
+mod passes;
 mod refresh_tokens;
 mod row;
 mod settings;
 mod usage;
 mod users;
+mod vouchers;
 
 pub use self::{
     api_keys::{ApiKeys, KeyFilter},
     connection::{DbConn, Repositories, Session, Tx},
     database::Database,
     error::{StoreError, StoreResult},
+    idempotency::{ClaimOutcome, Idempotency},
+    ledger::{Balance, EntrySum, Ledger, LedgerEntry, PassAccount, Reference, WalletRow},
     lock::{InstanceLock, LockError},
     login_sessions::LoginSessions,
     migrations::{MigrateError, MigrationStatus},
+    passes::{PassFilter, Passes},
     refresh_tokens::RefreshTokens,
-    settings::Settings,
+    settings::{Settings, Turn},
     usage::{GroupValue, RequestFilter, Usage, UsageFilter, UsageGroup, UsageRow},
     users::{UserFilter, Users},
+    vouchers::{Redemption, VoucherFilter, Vouchers},
 };

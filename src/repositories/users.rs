@@ -77,7 +77,7 @@ struct AccountRow {
 impl From<AccountRow> for Account {
     fn from(row: AccountRow) -> Self {
         let AccountRow { id, username, roles, is_active, version } = row;
-        Self { id, username, roles, is_active, version }
+        Self { version, id, username, roles, is_active }
     }
 }
 

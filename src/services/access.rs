@@ -10,6 +10,7 @@ use crate::{
     domain::{
         clock::SharedClock,
         id::UserId,
+        pass::Pass,
         principal::{Account, Credential, Principal},
         token::TokenHash,
     },
@@ -20,7 +21,7 @@ use crate::{
 /// must be valid, and the first in the order of the fields decides.
 #[derive(Clone, Copy, Default)]
 pub struct Presented<'a> {
-    /// A time pass, `tga_…`. None is ever valid in this version.
+    /// A time pass, `tga_…`.
     pub access_token: Option<&'a str>,
     /// An API key, `tg_…`, in a field of its own or as a bearer token.
     pub api_key: Option<&'a str>,
@@ -56,18 +57,41 @@ impl AccessService {
         presented: Presented<'_>,
     ) -> Result<Option<Principal>, AccessError> {
         let Presented { access_token, api_key, jwt } = presented;
-        if access_token.is_some() {
-            return Err(AccessError::Invalid);
-        }
         let login = match jwt {
             // Boxed, so that a key's way does not carry its size.
             Some(jwt) => Some(Box::pin(self.login(jwt)).await?),
             None => None,
         };
-        match api_key {
-            Some(key) => self.key(key).await.map(Some),
-            None => Ok(login),
+        let key = match api_key {
+            Some(key) => Some(self.key(key).await?),
+            None => None,
+        };
+        match access_token {
+            Some(token) => self.pass(token).await.map(Some),
+            None => Ok(key.or(login)),
         }
+    }
+
+    /// The pass that this text is, in whatever state. Asking does not begin its
+    /// time.
+    pub async fn status(&self, access_token: &str) -> Result<Arc<Pass>, AccessError> {
+        self.known_pass(access_token).await.map(|(pass, _)| pass)
+    }
+
+    async fn pass(&self, presented: &str) -> Result<Principal, AccessError> {
+        let (pass, account) = self.known_pass(presented).await?;
+        if !pass.status(self.clock.now()).is_usable() {
+            return Err(AccessError::Invalid);
+        }
+        Ok(Principal { account, credential: Credential::Pass(pass) })
+    }
+
+    /// A pass and whose it is.
+    async fn known_pass(&self, presented: &str) -> Result<(Arc<Pass>, Arc<Account>), AccessError> {
+        let hash = TokenHash::of_pass(presented).ok_or(AccessError::Invalid)?;
+        let pass = self.cache.pass(&hash).await?.ok_or(AccessError::Invalid)?;
+        let account = self.account(pass.user_id).await?;
+        Ok((pass, account))
     }
 
     async fn key(&self, presented: &str) -> Result<Principal, AccessError> {

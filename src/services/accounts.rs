@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use secrecy::SecretString;
 
-use super::{CredentialCache, Passwords, login_throttle::LoginThrottle, passwords::PasswordError};
+use super::{
+    CredentialCache, Passwords, gifts::Gifts, login_throttle::LoginThrottle,
+    passwords::PasswordError,
+};
 /// What accounts can be listed by.
 pub use crate::repositories::UserFilter;
 use crate::{
@@ -13,14 +16,16 @@ use crate::{
         api_key::ApiKey,
         clock::SharedClock,
         id::{SessionId, UserId},
+        ledger::Transaction,
         limit::TierState,
         login::LoginSession,
         page::{Page, PageRequest},
+        pass::Pass,
         password::{self, PasswordRefusal},
         text::fold,
         user::{NewUser, Role, Roles, User},
     },
-    repositories::{Database, KeyFilter, Repositories as _, StoreError},
+    repositories::{Database, KeyFilter, PassFilter, Repositories as _, StoreError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +70,10 @@ pub struct AccountExport {
     pub user: User,
     pub sessions: Vec<LoginSession>,
     pub api_keys: Vec<ApiKey>,
+    pub balance_minor: i64,
+    pub transactions: Vec<Transaction>,
+    /// Without their texts.
+    pub passes: Vec<Pass>,
 }
 
 /// A change of one's own profile; `None` leaves a field as it is.
@@ -93,6 +102,7 @@ pub struct AccountService {
     cache: CredentialCache,
     passwords: Arc<Passwords>,
     throttle: LoginThrottle,
+    gifts: Gifts,
     registration: Registration,
     password_min: usize,
 }
@@ -104,13 +114,15 @@ impl AccountService {
         cache: CredentialCache,
         passwords: Arc<Passwords>,
         throttle: LoginThrottle,
+        gifts: Gifts,
         config: &AuthConfig,
     ) -> Self {
         let (registration, password_min) = (config.registration, config.password_min_length);
-        Self { db, clock, cache, passwords, throttle, registration, password_min }
+        Self { db, clock, cache, passwords, throttle, gifts, registration, password_min }
     }
 
-    /// Makes an account for whoever asks, where registration is open.
+    /// Makes an account for whoever asks, where registration is open, with what
+    /// new accounts begin with.
     pub async fn register(
         &self,
         new: NewUser,
@@ -119,7 +131,12 @@ impl AccountService {
         if self.registration == Registration::Closed {
             return Err(AccountError::RegistrationClosed);
         }
-        self.create(new, password).await
+        let (user, hash) = self.prepare(new, password).await?;
+        let mut tx = self.db.begin().await?;
+        tx.users().insert(&user, &hash).await?;
+        self.gifts.give(&mut tx, user.id, user.created_at).await?;
+        tx.commit().await?;
+        Ok(user)
     }
 
     /// Makes an account on an operator's word.
@@ -267,22 +284,36 @@ impl AccountService {
     /// Everything stored about the account but its usage, which
     /// `GET /usage` gives.
     pub async fn export(&self, id: UserId) -> Result<AccountExport, AccountError> {
-        let mut session = self.db.session().await?;
+        // One snapshot: the balance is that of the transactions.
+        let mut session = self.db.snapshot().await?;
         let user = session.users().find(id).await?.ok_or(AccountError::NotFound)?;
         let sessions = session.login_sessions().list_live(id, self.clock.now()).await?;
         let filter = KeyFilter { user_id: Some(id), ..KeyFilter::default() };
-        let mut api_keys = vec![];
-        let mut page = PageRequest::FIRST;
-        loop {
-            let Page { items, next } = session.api_keys().list(&filter, page).await?;
-            api_keys.extend(items);
-            let Some(cursor) = next else { break };
-            page.after = Some(cursor);
+        let (mut api_keys, mut transactions, mut passes) = (vec![], vec![], vec![]);
+        let mut next = Some(PageRequest::FIRST);
+        while let Some(page) = next {
+            let part = session.api_keys().list(&filter, page).await?;
+            next = page.followed_by(part.next);
+            api_keys.extend(part.items);
         }
-        Ok(AccountExport { user, sessions, api_keys })
+        let balance_minor = session.ledger().balance(id).await?.unwrap_or(0);
+        next = Some(PageRequest::FIRST);
+        while let Some(page) = next {
+            let part = session.ledger().list(id, page).await?;
+            next = page.followed_by(part.next);
+            transactions.extend(part.items);
+        }
+        let filter = PassFilter { user_id: Some(id), ..PassFilter::default() };
+        next = Some(PageRequest::FIRST);
+        while let Some(page) = next {
+            let part = session.passes().list(&filter, self.clock.now(), page).await?;
+            next = page.followed_by(part.next);
+            passes.extend(part.items.into_iter().map(|(pass, _)| pass));
+        }
+        Ok(AccountExport { user, sessions, api_keys, balance_minor, transactions, passes })
     }
 
-    /// Deletes the account with its keys and logins. Usage stays, under an id
+    /// Deletes the account with its keys, passes and logins. Usage stays, under an id
     /// that leads nowhere. The last admin cannot go.
     pub async fn delete(
         &self,
@@ -297,6 +328,7 @@ impl AccountService {
         let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
         let sessions = tx.login_sessions().end_all(id, None, now).await?;
         let keys = tx.api_keys().secrets_of_user(id).await?;
+        let passes = tx.passes().hashes_of_user(id).await?;
         let version = tx.users().delete(id).await?.ok_or(AccountError::NotFound)?;
         if user.roles.has(Role::Admin) && tx.users().count_admins().await? == 0 {
             return Err(AccountError::LastAdmin);
@@ -306,6 +338,9 @@ impl AccountService {
         self.cache.sessions_ended(&sessions).await;
         for (hash, version) in keys {
             self.cache.key_changed(&[hash], version + 1).await;
+        }
+        for (hash, version) in passes {
+            self.cache.pass_changed(&hash, version + 1).await;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Cached copies of what proves an identity, and how they become stale.
 //!
-//! Three things are cached, each by the key it is looked up with: an API key
-//! by the digest of its text, an account by its id, a login session by its
-//! `sid`. Whoever changes one calls the matching `*_changed` after the commit,
+//! Four things are cached, each by the key it is looked up with: an API key and
+//! a time pass by the digest of its text, an account by its id, a login session
+//! by its `sid`. Whoever changes one calls the matching `*_changed` after the commit,
 //! with the version the row has now; a copy read before the change loses
 //! against it (RELIABILITY G-85, G-86).
 
@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::pass_copy::CachedPass;
 use crate::{
     cache::{Cache, CacheHub, Cached, Peek},
     domain::{
@@ -18,6 +19,7 @@ use crate::{
         clock::SharedClock,
         id::{SessionId, UserId},
         login::LoginSession,
+        pass::Pass,
         principal::Account,
         token::TokenHash,
     },
@@ -34,6 +36,8 @@ const NEGATIVE: Duration = Duration::from_secs(5);
 /// An API key as one of its texts opens it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CachedKey {
+    /// The key's, once more: a copy begins with it.
+    version: i64,
     pub key: Arc<ApiKey>,
     /// The end of this text's grace after a rotation.
     pub secret_expires_at: Option<DateTime<Utc>>,
@@ -42,28 +46,28 @@ pub struct CachedKey {
 /// What of a login session decides whether its JWTs work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CachedSession {
+    pub version: i64,
     pub id: SessionId,
     pub user_id: UserId,
     pub expires_at: DateTime<Utc>,
     pub ended: bool,
-    pub version: i64,
 }
 
 impl Cached for CachedKey {
     type Key = TokenHash;
-    const NAMESPACE: &'static str = "key:1";
+    const NAMESPACE: &'static str = "key:2";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;
 
     fn version(&self) -> i64 {
-        self.key.version
+        self.version
     }
 }
 
 impl Cached for Account {
     type Key = UserId;
-    const NAMESPACE: &'static str = "account:1";
+    const NAMESPACE: &'static str = "account:2";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;
@@ -75,7 +79,7 @@ impl Cached for Account {
 
 impl Cached for CachedSession {
     type Key = SessionId;
-    const NAMESPACE: &'static str = "session:1";
+    const NAMESPACE: &'static str = "session:2";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;
@@ -92,19 +96,27 @@ impl From<LoginSession> for CachedSession {
     }
 }
 
-/// The three caches over the database.
+/// The caches over the database.
 #[derive(Clone)]
 pub struct CredentialCache {
     db: Database,
     clock: SharedClock,
     keys: Cache<CachedKey>,
+    passes: Cache<CachedPass>,
     accounts: Cache<Account>,
     sessions: Cache<CachedSession>,
 }
 
 impl CredentialCache {
     pub fn new(db: Database, hub: &CacheHub, clock: SharedClock) -> Self {
-        Self { db, clock, keys: hub.cache(), accounts: hub.cache(), sessions: hub.cache() }
+        Self {
+            db,
+            clock,
+            keys: hub.cache(),
+            passes: hub.cache(),
+            accounts: hub.cache(),
+            sessions: hub.cache(),
+        }
     }
 
     /// The key that this text opens, usable or not.
@@ -116,6 +128,15 @@ impl CredentialCache {
             // future is moved whole at every level of the calls above it, also
             // when memory had the answer.
             Peek::Miss => Box::pin(self.load_key(hash)).await,
+        }
+    }
+
+    /// The pass that this text opens, whatever state it is in.
+    pub async fn pass(&self, hash: &TokenHash) -> StoreResult<Option<Arc<Pass>>> {
+        match self.passes.peek(hash) {
+            Peek::Hit(copy) => Ok(Some(Arc::clone(&copy.pass))),
+            Peek::Absent => Ok(None),
+            Peek::Miss => Box::pin(self.load_pass(hash)).await,
         }
     }
 
@@ -140,11 +161,22 @@ impl CredentialCache {
             let mut session = self.db.session().await?;
             let found = session.api_keys().find_by_hash(hash, self.clock.now()).await?;
             Ok(found.map(|(key, secret_expires_at)| CachedKey {
+                version: key.version,
                 key: Arc::new(key),
                 secret_expires_at,
             }))
         };
         self.keys.get_or_load(hash, load).await
+    }
+
+    async fn load_pass(&self, hash: &TokenHash) -> StoreResult<Option<Arc<Pass>>> {
+        let load = async || {
+            let checked_at = self.clock.now();
+            let found = self.db.session().await?.passes().find_by_hash(hash).await?;
+            Ok(found.map(|pass| CachedPass { pass: Arc::new(pass), checked_at }))
+        };
+        let copy: StoreResult<_> = self.passes.get_or_load(hash, load).await;
+        Ok(copy?.map(|copy: Arc<CachedPass>| Arc::clone(&copy.pass)))
     }
 
     async fn load_account(&self, id: UserId) -> StoreResult<Option<Arc<Account>>> {
@@ -166,6 +198,17 @@ impl CredentialCache {
         for hash in hashes {
             self.keys.invalidate(hash, version).await;
         }
+    }
+
+    /// To be called after every committed change of a pass.
+    pub async fn pass_changed(&self, hash: &TokenHash, version: i64) {
+        self.passes.invalidate(hash, version).await;
+    }
+
+    /// A pass was met in the database as of `version`: an older copy here is not
+    /// used again.
+    pub fn pass_met(&self, hash: &TokenHash, version: i64) {
+        self.passes.outdate(hash, version);
     }
 
     pub async fn account_changed(&self, id: UserId, version: i64) {

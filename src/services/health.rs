@@ -1,7 +1,7 @@
 //! Whether the process and what it leans on can do their work.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
@@ -9,6 +9,7 @@ use crate::{
     cache::{RedisStats, RedisStore},
     domain::clock::SharedClock,
     repositories::Database,
+    services::wallet::Verification,
 };
 
 /// Where the process is in its life.
@@ -31,6 +32,16 @@ pub enum Condition {
     Down,
 }
 
+/// What the last verification of the ledger said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerCondition {
+    /// It was not verified yet.
+    Unverified,
+    Verified,
+    /// It is not as it must be; a person has to look.
+    Differences,
+}
+
 /// A look at everything at once.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -39,6 +50,7 @@ pub struct Report {
     pub database: Condition,
     pub cache: Condition,
     pub upstreams: Condition,
+    pub ledger: LedgerCondition,
 }
 
 pub struct HealthService {
@@ -48,6 +60,7 @@ pub struct HealthService {
     started_us: u64,
     phase: AtomicU8,
     upstream_failing: AtomicBool,
+    ledger: Mutex<Option<Verification>>,
 }
 
 impl HealthService {
@@ -60,6 +73,7 @@ impl HealthService {
             started_us,
             phase: AtomicU8::new(Phase::Starting as u8),
             upstream_failing: AtomicBool::new(false),
+            ledger: Mutex::default(),
         }
     }
 
@@ -83,6 +97,25 @@ impl HealthService {
         }
     }
 
+    /// Notes what the last verification of the ledger said, whoever made it.
+    pub fn saw_ledger(&self, verified: Option<Verification>) {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = verified;
+    }
+
+    /// The last verification of the ledger; `None` before the first.
+    pub fn ledger(&self) -> Option<Verification> {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same as one word.
+    pub fn ledger_condition(&self) -> LedgerCondition {
+        match self.ledger() {
+            None => LedgerCondition::Unverified,
+            Some(Verification { differences: 0, .. }) => LedgerCondition::Verified,
+            Some(_) => LedgerCondition::Differences,
+        }
+    }
+
     /// Asks every dependency but the upstream, of which the last request tells. Bounded by their own deadlines.
     pub async fn report(&self) -> Report {
         let database = match self.db.ping().await {
@@ -101,7 +134,8 @@ impl HealthService {
         } else {
             Condition::Up
         };
-        Report { phase: self.phase(), uptime_seconds, database, cache, upstreams }
+        let ledger = self.ledger_condition();
+        Report { phase: self.phase(), uptime_seconds, database, cache, upstreams, ledger }
     }
 
     /// How often the database was asked for a connection since the start.

@@ -10,6 +10,7 @@ use crate::{
         api_key::ApiKey,
         clock::SharedClock,
         limit::{Decision, Subject, Tier, TierState, Window, month_end, month_start},
+        pass::Pass,
         principal::{Credential, Principal},
     },
     repositories::{Database, Repositories as _, StoreError},
@@ -50,6 +51,7 @@ impl LimitService {
             None => self.address_tiers(address),
             Some(principal) => match &principal.credential {
                 Credential::ApiKey(key) => self.key_tiers(key),
+                Credential::Pass(pass) => self.pass_tiers(pass),
                 Credential::Login(_) => self.user_tiers(principal),
             },
         };
@@ -143,6 +145,15 @@ impl LimitService {
             or_default(key.rate_limit, self.config.key_per_hour),
         );
         push(&mut tiers, &subject, Window::Month, key.monthly_quota.unwrap_or(0));
+        tiers
+    }
+
+    fn pass_tiers(&self, pass: &Pass) -> Vec<Tier> {
+        let subject = Subject::Pass { id: pass.id, owner: pass.user_id };
+        let mut tiers = Vec::with_capacity(4);
+        self.push_user(&mut tiers, &Subject::User(pass.user_id));
+        push(&mut tiers, &subject, Window::MINUTE, self.config.pass_per_minute);
+        push(&mut tiers, &subject, Window::HOUR, self.config.pass_per_hour);
         tiers
     }
 

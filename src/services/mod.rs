@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod api_keys;
 pub mod bootstrap;
 pub mod credentials;
+pub mod gifts;
 pub mod health;
 pub mod key_input;
 pub mod keyring;
@@ -16,18 +17,26 @@ pub mod limits;
 pub mod login_throttle;
 pub mod logins;
 mod observe;
+pub mod once;
+mod pass_copy;
+pub mod passes;
 pub mod passwords;
 pub mod refresh;
+pub mod sealer;
+pub mod sheet;
 pub mod usage;
+pub mod vouchers;
+pub mod wallet;
 
 use std::sync::Arc;
 
-use self::login_throttle::LoginThrottle;
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
-    logins::LoginService, passwords::Passwords, usage::UsageService,
+    logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
+    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
+use self::{gifts::Gifts, login_throttle::LoginThrottle};
 /// Every service error wraps this one, so callers may name it without reaching
 /// past the services.
 pub use crate::repositories::StoreError;
@@ -47,6 +56,9 @@ pub struct Services {
     pub health: Arc<HealthService>,
     pub limits: Arc<LimitService>,
     pub logins: Arc<LoginService>,
+    pub passes: Arc<PassService>,
+    pub vouchers: Arc<VoucherService>,
+    pub wallet: Arc<WalletService>,
     pub usage: Arc<UsageService>,
     pub keyring: Arc<Keyring>,
     pub clock: SharedClock,
@@ -60,12 +72,13 @@ pub struct Parts<'a> {
     pub hub: &'a CacheHub,
     pub limiter: Limiter,
     pub keyring: Arc<Keyring>,
+    pub sealer: Arc<Sealer>,
     pub clock: SharedClock,
 }
 
 impl Services {
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { config, db, redis, hub, limiter, keyring, clock } = parts;
+        let Parts { config, db, redis, hub, limiter, keyring, sealer, clock } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
@@ -75,15 +88,30 @@ impl Services {
             db.clone(),
             clock.clone(),
         ));
+        let passes = Arc::new(PassService::new(passes::Parts {
+            db: db.clone(),
+            clock: clock.clone(),
+            cache: cache.clone(),
+            sealer,
+            config: &config.passes,
+            wallet: &config.wallet,
+            upstreams: vec![config.upstream.name().to_owned()],
+        }));
         let accounts = Arc::new(AccountService::new(
             db.clone(),
             clock.clone(),
             cache.clone(),
             passwords.clone(),
             LoginThrottle::new(limiter.clone()),
+            Gifts::new(passes.clone(), config),
             &config.auth,
         ));
+        let vouchers =
+            VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
         Self {
+            wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
+            vouchers: Arc::new(vouchers),
+            passes,
             access: Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone())),
             api_keys: Arc::new(ApiKeyService::new(
                 db.clone(),

@@ -11,6 +11,11 @@ impl Services {
         gauge!("tollgate_usage_pending").set(self.usage.recorder().pending() as f64);
         counter!("tollgate_usage_dropped_total").absolute(self.usage.recorder().dropped());
         counter!("tollgate_database_sessions_total").absolute(self.health.database_sessions());
+        if let Some(verified) = self.health.ledger() {
+            gauge!("tollgate_ledger_differences").set(verified.differences as f64);
+            let at = verified.at.map_or(0, |at| at.timestamp());
+            gauge!("tollgate_ledger_verified_timestamp_seconds").set(at as f64);
+        }
         if let Some(stats) = self.health.redis_stats() {
             counter!("tollgate_redis_calls_total").absolute(stats.calls);
             counter!("tollgate_redis_failures_total").absolute(stats.failures);

@@ -1,10 +1,15 @@
 //! Accounts: made, read, changed, exported, deleted by their owners.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
+use http::Method;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tollgate::repositories::Repositories as _;
 
-use crate::support::{Answer, Client, PASSWORD, TestApp, UNLIMITED, unique};
+use crate::support::{Answer, Client, PASSWORD, TestApp, TestDatabase, UNLIMITED, epoch, unique};
+
+const ME: &str = "/api/v1/users/me";
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -207,7 +212,10 @@ async fn an_export_holds_everything_of_mine_and_no_secret() {
     app.log_in("ada", PASSWORD).await;
 
     let export = ada.get("/api/v1/users/me/export").await.expect(200);
-    assert_eq!(keys(&export.json), ["api_keys", "sessions", "user"].into());
+    assert_eq!(
+        keys(&export.json),
+        ["api_keys", "sessions", "tokens", "transactions", "user", "wallet"].into()
+    );
     assert_eq!(export.json["user"], ada.get("/api/v1/users/me").await.json);
     assert_eq!(export.json["api_keys"].as_array().unwrap().len(), 1);
     assert_eq!(export.json["api_keys"][0]["id"], issued.json["id"]);
@@ -253,6 +261,51 @@ async fn a_deleted_account_takes_its_keys_and_sessions_along_at_once() {
     let heir = app.user("ada").await;
     assert_eq!(heir.get("/api/v1/keys").await.json["items"], json!([]));
     ada.get(me).await.expect_problem(401, "invalid_credential");
+}
+
+/// Else they could keep what a commit ended from being told: a client that
+/// leaves takes its handler along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_credentials_goes_on_when_its_client_leaves() {
+    let app = TestApp::unlimited().await;
+    let admin = app.admin().await;
+    for way in ["leave", "disable"] {
+        let user = app.user(way).await;
+        let id = user.get(ME).await.expect(200).text("id").to_owned();
+        let account = format!("/api/v1/admin/users/{id}");
+        let (who, method, path, body) = match way {
+            "leave" => (&user, Method::DELETE, ME, json!({ "password": PASSWORD })),
+            _ => (&admin, Method::PATCH, &*account, json!({ "is_active": false })),
+        };
+        // Known in memory, so that the next session is the service's.
+        who.get(ME).await.expect(200);
+        let mut held = app.app.db.begin().await.unwrap();
+        held.settings().lock("admins", epoch()).await.unwrap();
+        let before = app.app.db.acquired();
+        let (client, path) = (who.clone(), path.to_owned());
+        let asked = tokio::spawn(async move { client.json(method, &path, &body).await });
+        // On SQLite a transaction is not handed out while another is held.
+        if way == "leave" || matches!(&*app.database, TestDatabase::Postgres { .. }) {
+            until(async || app.app.db.acquired() > before).await;
+        }
+        sleep(SEEN).await;
+        asked.abort();
+        asked.await.unwrap_err();
+        sleep(SEEN).await;
+        drop(held);
+        until(async || user.get(ME).await.status == 401).await;
+    }
+}
+
+/// For a server to see that a request came, or that its client is gone.
+const SEEN: Duration = Duration::from_millis(200);
+
+async fn until(holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(10), "it did not happen");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

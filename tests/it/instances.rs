@@ -23,11 +23,15 @@ const HELLO: &str = "/api/v1/proxy/hello";
 const VERIFY: &str = "/api/v1/keys/verify";
 
 /// On a Redis that the test may stop and flush.
-async fn on_private_redis(n: usize) -> Option<(Server, Vec<TestApp>)> {
+pub async fn on_private_redis(
+    n: usize,
+    settings: &[(&'static str, &str)],
+) -> Option<(Server, Vec<TestApp>)> {
     std::env::var_os("TEST_DATABASE_URL")?;
     let server = Server::start()?;
     let url = server.url();
-    let apps = TestApp::instances(n, &[("REDIS_URL", &url)]).await?;
+    let settings = [settings, &[("REDIS_URL", &url)]].concat();
+    let apps = TestApp::instances(n, &settings).await?;
     // A limit's share is right only once all have heard of each other.
     let all_heard = async {
         while apps.iter().any(|app| app.app.hub.instances() != n) {
@@ -89,7 +93,7 @@ async fn instances_share_a_keys_limit() {
 
 /// What proves somebody to an instance, and whether it still does.
 #[derive(Clone)]
-enum Proof {
+pub enum Proof {
     /// Sent with a proxied request.
     Credential(Client),
     /// Asked about, as an application would.
@@ -107,14 +111,18 @@ impl Proof {
     }
 }
 
-/// Uses `proof` all the time, lets `change` happen, and tells how long after
-/// it the proof was last good.
-async fn outlived(proof: &Proof, change: impl Future<Output = ()>) -> Duration {
+/// Uses `proofs` all the time, lets `change` happen, and tells how long after
+/// it the last of them was last good.
+pub async fn outlived(proofs: &[Proof], change: impl Future<Output = ()>) -> Duration {
     const QUIET: Duration = Duration::from_millis(300);
-    assert!(proof.holds().await, "good before the change");
+    for proof in proofs {
+        assert!(proof.holds().await, "good before the change");
+    }
     let stop = Arc::new(AtomicBool::new(false));
-    let tasks: Vec<_> = (0..3)
-        .map(|_| {
+    let tasks: Vec<_> = proofs
+        .iter()
+        .flat_map(|proof| [proof; 3])
+        .map(|proof| {
             let (proof, stop) = (proof.clone(), stop.clone());
             tokio::spawn(async move {
                 let mut last = Instant::now();
@@ -137,8 +145,10 @@ async fn outlived(proof: &Proof, change: impl Future<Output = ()>) -> Duration {
     // Until it was refused for a while, or for longer than any bound.
     let mut last = changed;
     while last.elapsed() < QUIET && changed.elapsed() < Duration::from_secs(15) {
-        if proof.holds().await {
-            last = Instant::now();
+        for proof in proofs {
+            if proof.holds().await {
+                last = Instant::now();
+            }
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -232,7 +242,7 @@ async fn what_one_instance_revokes_the_other_refuses_within_a_second() {
                 _ => unreachable!("one of the above"),
             }
         };
-        let delay = outlived(&proof, change).await;
+        let delay = outlived(&[proof], change).await;
         println!("{what}: the other instance accepted it {} ms longer", delay.as_millis());
         assert!(delay < Duration::from_secs(1), "{what}: {delay:?}");
     }
@@ -241,7 +251,7 @@ async fn what_one_instance_revokes_the_other_refuses_within_a_second() {
 /// What is true is in the database; a window restarts, nothing else (G-13).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_redis_gives_nothing_back() {
-    let Some((redis, apps)) = on_private_redis(2).await else { return };
+    let Some((redis, apps)) = on_private_redis(2, &[]).await else { return };
     let [a, b] = &apps[..] else { unreachable!("two were asked for") };
     let user = a.user("ada").await;
     let (gone, revoked) = issue(a, &user, json!({ "name": "revoked" })).await;
@@ -270,14 +280,15 @@ async fn an_emptied_redis_gives_nothing_back() {
     refused.expect_problem(429, "quota_exceeded");
 }
 
-enum Outage {
+#[derive(Clone, Copy)]
+pub enum Outage {
     Killed,
     Stopped,
 }
 
 /// G-10, G-11, G-16, G-19.
 async fn survives(outage: Outage) {
-    let Some((mut redis, apps)) = on_private_redis(2).await else { return };
+    let Some((mut redis, apps)) = on_private_redis(2, &[]).await else { return };
     let user = apps[0].user("ada").await;
     let (path, key) = issue(&apps[0], &user, json!({ "name": "free" })).await;
     let warm = apps[1].anonymous().with_key(&key);
@@ -305,7 +316,7 @@ async fn survives(outage: Outage) {
     assert!(quick.elapsed() < Duration::from_secs(1), "{:?}", quick.elapsed());
 
     let proof = Proof::Credential(warm);
-    let delay = outlived(&proof, async {
+    let delay = outlived(std::slice::from_ref(&proof), async {
         user.patch(&path, json!({ "is_active": false })).await.expect(200);
     })
     .await;

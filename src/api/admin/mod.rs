@@ -1,9 +1,12 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
+mod tokens;
 mod users;
+mod vouchers;
+mod wallets;
 
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router()
+    users::router().merge(tokens::router()).merge(wallets::router()).merge(vouchers::router())
 }

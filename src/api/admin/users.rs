@@ -12,6 +12,7 @@ use crate::{
         ApiRouter,
         error::{ApiResult, Problem},
         extract::{Admin, Json, Moderator, Path, Query},
+        idempotency::to_the_end,
         page::{PageQuery, PageResponse},
         users::UserResponse,
         validate,
@@ -135,6 +136,7 @@ async fn update_user(
     let UpdateUserRequest { roles, is_active } = request;
     let roles = roles.map(|roles| roles.into_iter().map(Role::from).collect());
     let change = AccessChange { roles, is_active };
-    let user = state.services.accounts.change_access(id, change).await?;
+    let accounts = state.services.accounts.clone();
+    let user = to_the_end(async move { accounts.change_access(id, change).await }).await?;
     Ok(JsonBody(user.into()))
 }

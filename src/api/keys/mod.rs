@@ -17,6 +17,7 @@ use super::{
     ApiRouter,
     error::{ApiError, ApiResult, ErrorCode, Problem},
     extract::{Json, LoginUser, OptionalJson, Path, Query},
+    idempotency::to_the_end,
     page::{PageQuery, PageResponse},
 };
 use crate::{api::AppState, domain::id::ApiKeyId};
@@ -114,7 +115,8 @@ async fn update_key(
     Path(id): Path<ApiKeyId>,
     Json(request): Json<UpdateKeyRequest>,
 ) -> ApiResult<JsonBody<KeyResponse>> {
-    let key = state.services.api_keys.update(user.owner(), id, request.into()).await?;
+    let (keys, owner) = (state.services.api_keys, user.owner());
+    let key = to_the_end(async move { keys.update(owner, id, request.into()).await }).await?;
     Ok(JsonBody(key.into()))
 }
 
@@ -132,7 +134,8 @@ async fn delete_key(
     user: LoginUser,
     Path(id): Path<ApiKeyId>,
 ) -> ApiResult<StatusCode> {
-    state.services.api_keys.delete(user.owner(), id).await?;
+    let (keys, owner) = (state.services.api_keys, user.owner());
+    to_the_end(async move { keys.delete(owner, id).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -154,6 +157,7 @@ async fn rotate_key(
 ) -> ApiResult<JsonBody<IssuedKeyResponse>> {
     let grace = request.unwrap_or_default().grace_period_seconds.unwrap_or(0);
     let grace = TimeDelta::seconds(i64::from(grace));
-    let issued = state.services.api_keys.rotate(user.owner(), id, grace).await?;
+    let (keys, owner) = (state.services.api_keys, user.owner());
+    let issued = to_the_end(async move { keys.rotate(owner, id, grace).await }).await?;
     Ok(JsonBody(issued.into()))
 }

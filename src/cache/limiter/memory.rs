@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use super::counter::{Month, Sliding};
 use crate::domain::{
     clock::SharedClock,
+    id::UserId,
     limit::{Decision, Subject, Tier, TierState, Window, month_end},
 };
 
@@ -32,15 +33,15 @@ const MONTH_IDLE_US: u64 = 3_600_000_000;
 pub(super) struct Share {
     pub(super) instances: u64,
     /// Login tiers get half of that part.
-    pub(super) halve_logins: bool,
+    pub(super) halve_guesses: bool,
 }
 
 impl Share {
-    pub(super) const WHOLE: Self = Self { instances: 1, halve_logins: false };
+    pub(super) const WHOLE: Self = Self { instances: 1, halve_guesses: false };
 
     /// At least 1, unless the limit itself is 0.
     fn of(self, tier: &Tier) -> u64 {
-        let halves = if self.halve_logins && super::is_login(&tier.subject) { 2 } else { 1 };
+        let halves = if self.halve_guesses && super::is_guess(&tier.subject) { 2 } else { 1 };
         let part = tier.limit / self.instances.max(1).saturating_mul(halves);
         part.max(1).min(tier.limit).min(Sliding::LARGEST)
     }
@@ -316,7 +317,7 @@ impl Counter {
 }
 
 fn is_transient(subject: &Subject) -> bool {
-    !matches!(subject, Subject::User(_) | Subject::Key { .. })
+    !matches!(subject, Subject::User(_) | Subject::Key { .. } | Subject::Pass { .. })
 }
 
 /// Stands for all subjects of one kind that found no place of their own.
@@ -326,7 +327,11 @@ fn overflow_of(subject: &Subject) -> Subject {
         Subject::LoginPair { .. } => Subject::LoginPair { account: 0, address: NOBODY },
         Subject::LoginAddress(_) => Subject::LoginAddress(NOBODY),
         Subject::LoginAccount(_) => Subject::LoginAccount(0),
-        Subject::Address(_) | Subject::User(_) | Subject::Key { .. } => Subject::Address(NOBODY),
+        Subject::Redeem(_) => Subject::Redeem(UserId::NIL),
+        Subject::RedeemAddress(_) => Subject::RedeemAddress(NOBODY),
+        Subject::Address(_) | Subject::User(_) | Subject::Key { .. } | Subject::Pass { .. } => {
+            Subject::Address(NOBODY)
+        }
     }
 }
 
@@ -339,8 +344,11 @@ fn shard_of(subject: &Subject) -> usize {
         IpAddr::V6(v6) => v6.octets().into_iter().fold(0, |all, byte| all ^ byte),
     };
     let bits = match subject {
-        Subject::Address(address) | Subject::LoginAddress(address) => of_address(address),
-        Subject::User(id) => of_uuid(id.as_uuid()),
+        Subject::Address(address)
+        | Subject::LoginAddress(address)
+        | Subject::RedeemAddress(address) => of_address(address),
+        Subject::User(id) | Subject::Redeem(id) => of_uuid(id.as_uuid()),
+        Subject::Pass { id, .. } => of_uuid(id.as_uuid()),
         Subject::Key { id, .. } => of_uuid(id.as_uuid()),
         Subject::LoginPair { account, address } => account.to_le_bytes()[0] ^ of_address(address),
         Subject::LoginAccount(account) => account.to_le_bytes()[0],

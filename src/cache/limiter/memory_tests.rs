@@ -220,7 +220,7 @@ fn a_month_is_seeded_once_and_begins_anew() {
 fn a_share_is_a_part_of_what_was_left() {
     let clock = fake();
     let memory = Memory::new(clock);
-    let share = Share { instances: 3, halve_logins: true };
+    let share = Share { instances: 3, halve_guesses: true };
     let month = [Tier { subject: key(), window: Window::Month, limit: 1000 }];
     let got = (0..200).filter(|_| admitted(&memory.decide(&month, 1, Some(700), share))).count();
     assert_eq!(got, 100);

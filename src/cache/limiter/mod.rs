@@ -149,26 +149,31 @@ impl Limiter {
         seed: Option<u64>,
     ) -> Decision {
         let instances = u64::try_from((shared.instances)().max(1)).unwrap_or(u64::MAX);
-        let share = Share { instances, halve_logins: true };
-        let other = tiers.iter().find(|tier| !is_login(&tier.subject));
+        let share = Share { instances, halve_guesses: true };
+        let other = tiers.iter().find(|tier| !is_guess(&tier.subject));
         match (shared.on_loss, other) {
             (OnStoreLoss::Share, _) | (_, None) => self.0.memory.decide(tiers, cost, seed, share),
             (OnStoreLoss::Deny, Some(tier)) => {
                 Decision::Refused(state(tier, tier.limit, tier.limit, RETRY_AFTER_LOSS_US))
             }
             (OnStoreLoss::Allow, Some(_)) => {
-                let logins: Vec<Tier> =
-                    tiers.iter().filter(|tier| is_login(&tier.subject)).cloned().collect();
-                self.0.memory.decide(&logins, cost, seed, share)
+                let guesses: Vec<Tier> =
+                    tiers.iter().filter(|tier| is_guess(&tier.subject)).cloned().collect();
+                self.0.memory.decide(&guesses, cost, seed, share)
             }
         }
     }
 }
 
-fn is_login(subject: &Subject) -> bool {
+/// Tries at a secret, which no policy lets through uncounted.
+fn is_guess(subject: &Subject) -> bool {
     matches!(
         subject,
-        Subject::LoginPair { .. } | Subject::LoginAddress(_) | Subject::LoginAccount(_)
+        Subject::LoginPair { .. }
+            | Subject::LoginAddress(_)
+            | Subject::LoginAccount(_)
+            | Subject::Redeem(_)
+            | Subject::RedeemAddress(_)
     )
 }
 

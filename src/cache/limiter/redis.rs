@@ -122,11 +122,16 @@ fn index_of(subject: &Subject) -> String {
 fn name_of(subject: &Subject) -> String {
     let tier = subject.tier();
     match subject {
-        Subject::Address(address) | Subject::LoginAddress(address) => {
+        Subject::Address(address)
+        | Subject::LoginAddress(address)
+        | Subject::RedeemAddress(address) => {
             format!("tollgate:limit:{{a:{address}}}:{tier}")
         }
-        Subject::User(user) => format!("tollgate:limit:{{u:{user}}}:{tier}"),
+        Subject::User(user) | Subject::Redeem(user) => {
+            format!("tollgate:limit:{{u:{user}}}:{tier}")
+        }
         Subject::Key { id, owner } => format!("tollgate:limit:{{u:{owner}}}:{tier}:{id}"),
+        Subject::Pass { id, owner } => format!("tollgate:limit:{{u:{owner}}}:{tier}:{id}"),
         Subject::LoginPair { account, address } => {
             format!("tollgate:limit:{{a:{address}}}:{tier}:{account:016x}")
         }

@@ -54,7 +54,7 @@ async fn admin_key(app: &TestApp) -> String {
 }
 
 /// The recorded requests, newest first, once there are at least `count`.
-async fn recorded(app: &TestApp, count: usize) -> Vec<Value> {
+pub async fn recorded(app: &TestApp, count: usize) -> Vec<Value> {
     let usage = &app.app.services.usage;
     for _ in 0..400 {
         app.flush().await;

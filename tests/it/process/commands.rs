@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::{PASSWORD, Ran, Setup};
 
-const JSON: [&str; 2] = ["--output", "json"];
+pub(super) const JSON: [&str; 2] = ["--output", "json"];
 
 /// Nothing listens there.
 async fn closed_port() -> u16 {
@@ -199,9 +199,18 @@ async fn completions_help_and_the_version_need_nothing() {
 #[tokio::test]
 async fn what_is_not_understood_ends_with_2_and_what_is_not_reached_with_3() {
     let setup = Setup::sqlite();
-    for line in
-        ["dance", "--port 1 users list", "serve --port x", "keys revoke 7", "users create", "users"]
-    {
+    for line in [
+        "dance",
+        "--port 1 users list",
+        "serve --port x",
+        "keys revoke 7",
+        "users create",
+        "users",
+        "tokens revoke 7",
+        "tokens list --status sold",
+        "tokens grant --user a --hours 0",
+        "secrets",
+    ] {
         let arguments: Vec<_> = line.split(' ').collect();
         let ran = setup.run(&arguments, "").await.expect(2);
         assert!(ran.stderr.contains("--help") && ran.stdout.is_empty(), "{ran:?}");
@@ -211,9 +220,16 @@ async fn what_is_not_understood_ends_with_2_and_what_is_not_reached_with_3() {
     let away = format!("postgres://nobody:hunter2@127.0.0.1:{}/x", closed_port().await);
     let setup = setup.set("DATABASE_URL", &away);
     let key = "01890a5d-ac96-774b-bcce-b302099a8057";
-    for line in
-        ["migrate up", "migrate status", "users list", "keys list", &format!("keys revoke {key}")]
-    {
+    for line in [
+        "migrate up",
+        "migrate status",
+        "users list",
+        "keys list",
+        &format!("keys revoke {key}"),
+        "tokens list",
+        &format!("tokens revoke {key}"),
+        "secrets rotate",
+    ] {
         let arguments: Vec<_> = line.split(' ').collect();
         let ran = setup.run(&arguments, "").await.expect(3);
         assert!(ran.stderr.contains("unreachable") && ran.stdout.is_empty(), "{ran:?}");
@@ -223,7 +239,7 @@ async fn what_is_not_understood_ends_with_2_and_what_is_not_reached_with_3() {
 }
 
 #[track_caller]
-fn refused(ran: Ran, because: &str) {
+pub(super) fn refused(ran: Ran, because: &str) {
     let ran = ran.expect(1);
     assert!(ran.stderr.to_lowercase().contains(because), "no {because:?} in {ran:?}");
     assert_eq!(ran.stdout, "", "{ran:?}");

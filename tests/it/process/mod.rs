@@ -10,12 +10,15 @@ mod commands;
 mod crash;
 mod logs;
 mod metrics;
+mod money_crash;
 mod order;
 mod outage;
 mod reload;
 mod start;
 mod stop;
+mod tokens;
 mod upstream;
+mod wallet;
 
 use std::{
     collections::BTreeMap,
@@ -56,15 +59,15 @@ async fn alone() -> MutexGuard<'static, ()> {
 struct Setup {
     folder: Arc<TempDir>,
     environment: BTreeMap<String, String>,
-    /// Kept while it is used.
-    _database: Option<Arc<TestDatabase>>,
+    /// Kept while it is used; `None` where the file in the folder is.
+    database: Option<Arc<TestDatabase>>,
 }
 
 impl Setup {
     /// Nothing configured but the port.
     fn bare() -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let setup = Self { folder, environment: BTreeMap::new(), _database: None };
+        let setup = Self { folder, environment: BTreeMap::new(), database: None };
         setup.set("SERVER_PORT", "0")
     }
 
@@ -84,7 +87,7 @@ impl Setup {
         if let Some(redis) = crate::support::redis::shared_url() {
             setup = setup.set("REDIS_URL", &redis);
         }
-        Self { _database: Some(Arc::new(database)), ..setup }
+        Self { database: Some(Arc::new(database)), ..setup }
     }
 
     fn set(mut self, name: &str, value: &str) -> Self {

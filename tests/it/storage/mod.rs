@@ -2,13 +2,19 @@
 
 mod api_keys;
 mod database;
+mod idempotency;
+mod ledger;
+mod ledger_audit;
 mod login_sessions;
 mod migrations;
 mod outage;
+mod passes;
+mod passes_in_use;
 mod refresh_tokens;
 mod settings;
 mod usage;
 mod users;
+mod vouchers;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tollgate::{

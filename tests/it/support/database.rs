@@ -40,15 +40,20 @@ impl TestDatabase {
     }
 
     /// Changes what no service would: for tests that need a state of before.
-    pub async fn execute(&self, sql: &'static str) {
-        let url = self.config().url;
+    pub async fn execute(&self, sql: impl Into<String>) {
+        self.try_execute(sql).await.unwrap();
+    }
+
+    /// The same where the database may refuse.
+    pub async fn try_execute(&self, sql: impl Into<String>) -> sqlx::Result<()> {
+        let (url, sql) = (self.config().url, sql.into());
         match self {
             Self::Sqlite(_) => {
-                let mut connection = SqliteConnection::connect(url.expose_secret()).await.unwrap();
-                sqlx::query(sql).execute(&mut connection).await.unwrap();
-                connection.close().await.unwrap();
+                let mut connection = SqliteConnection::connect(url.expose_secret()).await?;
+                sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await?;
+                connection.close().await
             }
-            Self::Postgres { .. } => execute(url.expose_secret(), sql.to_owned()).await.unwrap(),
+            Self::Postgres { .. } => execute(url.expose_secret(), sql).await,
         }
     }
 

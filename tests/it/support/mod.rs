@@ -1,6 +1,7 @@
 //! The test harness.
 
 pub mod app;
+pub mod books;
 pub mod client;
 pub mod database;
 pub mod fault;
