@@ -116,7 +116,9 @@ async fn vouchers(admin: &Client, planted: &mut Planted, answers: &mut Answers) 
         text(&balances[1], "code").to_owned(),
         tokens[1].clone(),
     ];
-    all.iter().for_each(|code| planted.add_code(code));
+    for code in &all {
+        planted.add_code(code);
+    }
     all
 }
 
@@ -186,10 +188,14 @@ pub async fn commands(setup: &Setup, planted: &mut Planted, answers: &mut Answer
     // What is printed on purpose is not kept.
     let made = run("vouchers create --amount 300 --count 2 --output json").await;
     answers.keep_text(&made.stderr);
-    items(&made.json()).iter().for_each(|row| planted.add_code(text(row, "code")));
+    for row in items(&made.json()) {
+        planted.add_code(text(row, "code"));
+    }
     let made = run("vouchers create --hours 24 --csv").await;
     answers.keep_text(&made.stderr);
-    codes(made.stdout.as_bytes()).iter().for_each(|code| planted.add_code(code));
+    for code in codes(made.stdout.as_bytes()) {
+        planted.add_code(&code);
+    }
     let given = run("tokens grant --user person --hours 5 --output json").await;
     answers.keep_text(&given.stderr);
     let given = given.json();
