@@ -138,7 +138,13 @@ async fn use_of(nobody: &Client, token: &str, answers: &mut Answers) {
 
 /// Wherever else one might put it.
 async fn misplaced(nobody: &Client, token: &str, answers: &mut Answers) {
-    for path in [format!("{PROXY}&access_token={token}"), format!("{STATUS}?token={token}")] {
+    for path in [
+        format!("{PROXY}&access_token={token}"),
+        format!("{STATUS}?token={token}"),
+        format!("/api/v1/tokens/{token}/revoke"),
+        format!("/api/v1/keys/%74{}", &token[1..]),
+        format!("/api/v1/proxy/files/{token}"),
+    ] {
         answers.keep(&nobody.get(&path).await.expect_problem(400, "credential_in_url"));
     }
     answers.keep(&nobody.with_bearer(token).get(PROXY).await);
