@@ -1,9 +1,9 @@
-//! What may not stand in a query string.
+//! What may not stand in a URL.
 //!
-//! A query is forwarded as it came. It also ends up in histories, logs and
-//! `Referer` fields of others, so a request that carries one of our long-lived
-//! credentials there is refused before anything else looks at it (OWASP ASVS
-//! 14.2.1).
+//! Path and query are forwarded as they came. They also end up in histories,
+//! logs and `Referer` fields of others, so a request that carries one of our
+//! long-lived credentials there is refused before anything else looks at it
+//! (OWASP ASVS 14.2.1).
 
 use std::borrow::Cow;
 
@@ -29,6 +29,25 @@ pub fn holds_credential(query: &str) -> bool {
         let value = pair.split_once('=').map_or(pair, |(_, value)| value);
         is_credential(&decoded(value)) || is_credential(&decoded(pair))
     })
+}
+
+/// The same for the segments of a path.
+pub fn path_holds_credential(path: &str) -> bool {
+    if !(path.contains("tg") || path.contains('%') || path.contains("eyJ"))
+        || path.len() < SECRET_LEN
+    {
+        return false;
+    }
+    path.split('/').any(|segment| is_credential(&decoded(segment)))
+}
+
+/// A path that was refused, fit to be shown and logged.
+pub fn without_credentials(path: &str) -> Cow<'_, str> {
+    if !path_holds_credential(path) {
+        return Cow::Borrowed(path);
+    }
+    let shown = |segment| if is_credential(&decoded(segment)) { "***" } else { segment };
+    Cow::Owned(path.split('/').map(shown).collect::<Vec<_>>().join("/"))
 }
 
 fn is_credential(value: &str) -> bool {
@@ -72,6 +91,25 @@ mod tests {
 
     use super::*;
     use crate::domain::token::PlainToken;
+
+    #[test]
+    fn a_credential_in_a_path_is_found_and_not_shown() {
+        let pass = PlainToken::pass(&mut rand::rng());
+        let text = pass.expose();
+        for path in [
+            format!("/api/v1/tokens/{text}/revoke"),
+            format!("/{text}"),
+            format!("/a/%74g{}/b", &text[2..]),
+        ] {
+            assert!(path_holds_credential(&path), "{path}");
+            assert!(!without_credentials(&path).contains(&text[12..]), "{path}");
+        }
+        assert_eq!(without_credentials(&format!("/a/{text}/b")), "/a/***/b");
+        for path in ["/", "/tg_users/1", "/downloads/tga_short", &format!("/{}", "x".repeat(99))] {
+            assert!(!path_holds_credential(path), "{path}");
+            assert_eq!(without_credentials(path), path);
+        }
+    }
 
     #[test]
     fn our_credentials_are_found_in_every_place() {

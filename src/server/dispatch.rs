@@ -35,7 +35,9 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Gateway, Places, Seen, X_REQUEST_ID, path, path_and_query, rate_headers,
+        self, Arrival, Gateway, Places, Seen, X_REQUEST_ID, path, path_and_query,
+        query::without_credentials,
+        rate_headers,
         upload::{self, UploadLimits},
     },
 };
@@ -93,9 +95,10 @@ impl Dispatcher {
         flight.log_with(|| Line {
             request_id: client.request_id.clone(),
             method: parts.method.clone(),
-            path: path
-                .as_deref()
-                .map_or_else(|_| text::clean(uri.path(), LOGGED_PATH), str::to_owned),
+            path: path.as_deref().map_or_else(
+                |_| text::clean(&without_credentials(uri.path()), LOGGED_PATH),
+                str::to_owned,
+            ),
             address: client.address,
             caller: Caller::default(),
             upstream: None,
@@ -105,7 +108,8 @@ impl Dispatcher {
         let path = match path {
             Ok(path) => path,
             Err(fault) => {
-                return finish(refuse(fault, version), &client, at, uri.path(), head, flight);
+                let shown = without_credentials(uri.path());
+                return finish(refuse(fault, version), &client, at, &shown, head, flight);
             }
         };
         let answer = if let Some(route) = self.places.route(&path, |path| (self.ours)(path)) {

@@ -34,7 +34,9 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
         return Err(Fault::HeaderName);
     }
     check_framing(&parts.headers)?;
-    if parts.uri.query().is_some_and(query::holds_credential) {
+    if parts.uri.query().is_some_and(query::holds_credential)
+        || query::path_holds_credential(parts.uri.path())
+    {
         return Err(Fault::CredentialInUrl);
     }
     Ok(())
