@@ -19,10 +19,7 @@ const LOGIN_TOKEN: &str = "eyJ0eXAiOiJhdCtqd3Qi";
 /// access or refresh token (`tga_…`, `tgr_…`) or a login token, also when parts
 /// of it are percent-encoded.
 pub fn holds_credential(query: &str) -> bool {
-    // Every spelling needs either the letters or an escape.
-    if !(query.contains("tg") || query.contains('%') || query.contains("eyJ"))
-        || query.len() < SECRET_LEN
-    {
+    if !may_hold_credential(query) {
         return false;
     }
     query.split(['&', ';']).any(|pair| {
@@ -33,12 +30,13 @@ pub fn holds_credential(query: &str) -> bool {
 
 /// The same for the segments of a path.
 pub fn path_holds_credential(path: &str) -> bool {
-    if !(path.contains("tg") || path.contains('%') || path.contains("eyJ"))
-        || path.len() < SECRET_LEN
-    {
-        return false;
-    }
-    path.split('/').any(|segment| is_credential(&decoded(segment)))
+    may_hold_credential(path) && path.split('/').any(|segment| is_credential(&decoded(segment)))
+}
+
+/// Cheap, for every request: the length first, since few URLs have it; then
+/// every spelling needs either the letters or an escape.
+fn may_hold_credential(text: &str) -> bool {
+    text.len() >= SECRET_LEN && (text.contains("tg") || text.contains('%') || text.contains("eyJ"))
 }
 
 /// A path that was refused, fit to be shown and logged.
