@@ -234,9 +234,9 @@ impl Process {
         self.client().with_bearer(&self.token("admin", PASSWORD).await)
     }
 
-    /// Makes a key of the admin's: its id and its text.
-    async fn key(&self, admin: &Client) -> (String, String) {
-        let issued = admin.post("/api/v1/keys", json!({ "name": "test" })).await.expect(201);
+    /// Makes a key of the caller's: its id and its text.
+    async fn key(&self, caller: &Client) -> (String, String) {
+        let issued = caller.post("/api/v1/keys", json!({ "name": "test" })).await.expect(201);
         (issued.text("id").to_owned(), issued.text("key").to_owned())
     }
 
