@@ -17,10 +17,16 @@ use tokio::sync::MutexGuard;
 #[derive(Debug, Default)]
 struct Flight {
     lead: tokio::sync::Mutex<()>,
-    /// The leader met an error. Those who waited do not try one after the
-    /// other, each with the full timeout of a database that is away.
+    /// The leader met an error.
     failed: AtomicBool,
 }
+
+/// Whoever loaded it for several met an error. Those who waited share it: to
+/// try in their turn would cost them the timeout of a database that is away
+/// once more (RELIABILITY G-20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("another request met an error with the same")]
+pub struct LoadFailed;
 
 /// The loads under way.
 #[derive(Debug)]
@@ -53,11 +59,10 @@ pub(super) struct Ticket<'a, K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq> Ticket<'_, K> {
-    /// Waits for the turn to load. `None`: the leader failed, so everyone who
-    /// waited for it is on their own.
-    pub(super) async fn lead(&self) -> Option<MutexGuard<'_, ()>> {
+    /// Waits for the turn to load.
+    pub(super) async fn lead(&self) -> Result<MutexGuard<'_, ()>, LoadFailed> {
         let turn = self.flight.lead.lock().await;
-        (!self.flight.failed.load(Ordering::Acquire)).then_some(turn)
+        if self.flight.failed.load(Ordering::Acquire) { Err(LoadFailed) } else { Ok(turn) }
     }
 
     pub(super) fn fail(&self) {

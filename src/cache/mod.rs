@@ -19,6 +19,7 @@ mod shared;
 mod typed;
 
 pub use self::{
+    flight::LoadFailed,
     hub::CacheHub,
     limiter::Limiter,
     redis::{InvalidRedisUrl, RedisStats, RedisStore},

@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    flight::Flights,
+    flight::{Flights, LoadFailed},
     hub::{Change, HubInner},
     shared,
 };
@@ -165,9 +165,11 @@ impl<T: Cached> Cache<T> {
     /// truth. One caller per key and instance loads while others wait for it.
     /// `load` runs again when the key was invalidated meanwhile, so the answer
     /// is never older than an invalidation that preceded it; its error is
-    /// returned as it is and nothing is kept. Dropping the future is harmless.
+    /// returned as it is, to those who waited as [`LoadFailed`], and nothing is
+    /// kept. Dropping the future is harmless.
     pub async fn get_or_load<E, F, Fut>(&self, key: &T::Key, load: F) -> Result<Option<Arc<T>>, E>
     where
+        E: From<LoadFailed>,
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Option<T>, E>>,
     {
@@ -177,7 +179,7 @@ impl<T: Cached> Cache<T> {
             Peek::Miss => {}
         }
         let ticket = self.inner.flights.join(key);
-        let _turn = ticket.lead().await;
+        let _turn = ticket.lead().await?;
         match self.inner.peek(key) {
             Peek::Hit(value) => return Ok(Some(value)),
             Peek::Absent => return Ok(None),

@@ -41,7 +41,7 @@ impl StoreError {
     }
 
     /// The engine did not answer in time.
-    pub(super) fn timed_out() -> Self {
+    pub fn timed_out() -> Self {
         Self::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pass_copy::CachedPass;
 use crate::{
-    cache::{Cache, CacheHub, Cached, Peek},
+    cache::{Cache, CacheHub, Cached, LoadFailed, Peek},
     domain::{
         api_key::ApiKey,
         clock::SharedClock,
@@ -23,7 +23,7 @@ use crate::{
         principal::Account,
         token::TokenHash,
     },
-    repositories::{Database, Repositories as _, StoreResult},
+    repositories::{Database, Repositories as _, StoreError, StoreResult},
 };
 
 /// How long a copy is used without looking again. This is also the longest a
@@ -93,6 +93,12 @@ impl From<LoginSession> for CachedSession {
     fn from(session: LoginSession) -> Self {
         let LoginSession { id, user_id, expires_at, ended_at, version, .. } = session;
         Self { id, user_id, expires_at, ended: ended_at.is_some(), version }
+    }
+}
+
+impl From<LoadFailed> for StoreError {
+    fn from(_: LoadFailed) -> Self {
+        Self::timed_out()
     }
 }
 

@@ -1,12 +1,12 @@
 //! Caches of several instances that share one Redis.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tollgate::{
-    cache::{Cache, CacheHub, Cached, Peek},
+    cache::{Cache, CacheHub, Cached, LoadFailed, Peek},
     domain::clock::SystemClock,
 };
 
@@ -48,9 +48,9 @@ async fn instance(url: &str) -> Instance {
 impl Instance {
     /// From memory or Redis, else the row that is in the "database".
     async fn get(&self, key: &str, row: Option<i64>) -> Option<i64> {
-        let load = || async { Ok::<_, Infallible>(row.map(|version| Row { version })) };
+        let load = || async { Ok::<_, LoadFailed>(row.map(|version| Row { version })) };
         let found = self.cache.get_or_load(&key.to_owned(), load).await;
-        found.unwrap_or_else(|never| match never {}).map(|row| row.version)
+        found.unwrap().map(|row| row.version)
     }
 
     fn knows(&self, key: &str) -> bool {
