@@ -108,14 +108,16 @@ impl App {
     }
 
     /// Takes over what of `config` can change while the process runs: the keys
-    /// of JWTs. Everything else is read at the start only.
+    /// of JWTs and the upstreams. Everything else is read at the start only.
     ///
     /// # Errors
     /// A secret that cannot be read, or a key that is not one; the keys in force
     /// stay.
     pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
         let material = signing_material(&config.auth, &self.config.data_dir)?;
-        Ok(self.services.keyring.replace(&config.auth, &material)?)
+        self.services.keyring.replace(&config.auth, &material)?;
+        self.services.upstreams.replace(&config.upstreams);
+        Ok(())
     }
 }
 

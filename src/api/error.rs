@@ -79,6 +79,8 @@ error_codes! {
     /// An API key or access token where a login is needed.
     LoginRequired = "login_required", FORBIDDEN;
     RoleRequired = "role_required", FORBIDDEN;
+    /// This upstream takes other kinds of credential.
+    CredentialNotAccepted = "credential_not_accepted", FORBIDDEN;
     ScopeMissing = "scope_missing", FORBIDDEN;
     AddressNotAllowed = "address_not_allowed", FORBIDDEN;
     OriginNotAllowed = "origin_not_allowed", FORBIDDEN;

@@ -3,7 +3,9 @@
 
 use super::error::{ApiError, ErrorCode, FieldProblem};
 use crate::{
-    domain::{api_key::KeyRefusal, limit::Window, password::PasswordRefusal},
+    domain::{
+        api_key::KeyRefusal, limit::Window, password::PasswordRefusal, policy::PolicyRefusal,
+    },
     gateway::{GatewayError, UpstreamError, credentials::RepeatedField, upload::UploadFault},
     server::Fault,
     services::{
@@ -202,6 +204,17 @@ impl From<GatewayError> for ApiError {
                 Self::new(ErrorCode::Unauthenticated, "a credential is needed")
             }
             GatewayError::Access(error) => error.into(),
+            GatewayError::MethodNotAllowed => {
+                Self::new(ErrorCode::MethodNotAllowed, error.to_string())
+            }
+            GatewayError::Policy(refusal) => {
+                let code = match refusal {
+                    PolicyRefusal::Kind => ErrorCode::CredentialNotAccepted,
+                    PolicyRefusal::Scope => ErrorCode::ScopeMissing,
+                    PolicyRefusal::Role => ErrorCode::RoleRequired,
+                };
+                Self::new(code, refusal.to_string())
+            }
             GatewayError::KeyRefused(refusal) => refusal.into(),
             GatewayError::PassRefused => {
                 Self::new(ErrorCode::UpstreamNotAllowed, error.to_string())

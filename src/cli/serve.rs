@@ -12,7 +12,7 @@ use super::Exit;
 use crate::{
     api,
     app::{App, AppBuilder},
-    config::{AuthConfig, Config, Sources},
+    config::{AuthConfig, Config, Mount, Sources},
     jobs,
     repositories::InstanceLock,
     server::{self, Stopped},
@@ -120,7 +120,8 @@ async fn reload(app: Arc<App>, mut hangups: Signal, read: impl Fn() -> Sources) 
             .and_then(|config| app.reload(&config));
         match reloaded {
             Ok(()) => tracing::info!(
-                "the keys of login tokens were read again; other settings are read at the start"
+                "the keys of login tokens and the upstreams were read again; other settings are \
+                 read at the start"
             ),
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
@@ -160,14 +161,20 @@ fn welcome(app: &App, server: &server::Running, metrics: Option<&server::Side>) 
         version = env!("CARGO_PKG_VERSION"),
         address = %address,
         metrics = metrics.map(|side| tracing::field::display(side.address())),
-        upstream = app.config.upstream.name(),
+        upstreams = app.config.upstreams.iter().map(|u| u.name).collect::<Vec<_>>().join(","),
         "listening"
     );
+    let place = |mount: &Mount| match mount {
+        Mount::Host(host) => format!("host {host}"),
+        Mount::Prefix(_) | Mount::Root => format!("{url}{}", mount.prefix()),
+    };
+    let upstreams = app.config.upstreams.iter();
+    let places: Vec<String> = upstreams.map(|upstream| place(&upstream.mount)).collect();
+    let proxies = places.join("\n    proxy  ");
     // Nobody may be there to read it.
     _ = writeln!(
         std::io::stderr(),
-        "\n  Tollgate {} listens on {url}\n\n    docs   {url}/api/docs\n    proxy  {url}{}\n",
+        "\n  Tollgate {} listens on {url}\n\n    docs   {url}/api/docs\n    proxy  {proxies}\n",
         env!("CARGO_PKG_VERSION"),
-        app.config.upstream.mount.prefix(),
     );
 }

@@ -38,14 +38,6 @@ pub(super) fn base_url(text: &str) -> Parsed<String> {
     Ok(format!("{}://{}", url.scheme, url.authority))
 }
 
-/// As [`base_url`]; one target only.
-pub(super) fn upstream_url(text: &str) -> Parsed<String> {
-    if text.contains(',') {
-        return Err("several targets are not supported by this version".to_owned());
-    }
-    base_url(text)
-}
-
 /// An origin as browsers send it (RFC 6454, 6.2): without the scheme's own
 /// port.
 pub(super) fn origin(text: &str) -> Parsed<String> {
@@ -77,17 +69,18 @@ pub(super) fn redis_url(text: &str) -> Parsed<()> {
         .ok_or_else(|| "expected redis://HOST or rediss://HOST".to_owned())
 }
 
-/// Where the default upstream appears. A prefix must not hide routes of ours.
+/// Where an upstream appears. A prefix must not hide routes of ours.
 pub(super) fn mount(text: &str) -> Parsed<Mount> {
     if text == "/" {
         return Ok(Mount::Root);
     }
     let Some(path) = text.strip_prefix('/') else {
-        return Err(if is_host(text) {
-            "a host name is not supported by this version; a path prefix or / is".to_owned()
+        let name = text.strip_suffix('.').unwrap_or(text);
+        return if is_host(text) && name.contains('.') || name == "localhost" {
+            Ok(Mount::Host(name.to_ascii_lowercase()))
         } else {
-            "expected / or a path prefix that begins with /".to_owned()
-        });
+            Err("expected /, a path prefix that begins with /, or a host name".to_owned())
+        };
     };
     if text.ends_with('/') {
         return Err("expected a path prefix without a slash at the end".to_owned());
@@ -99,7 +92,8 @@ pub(super) fn mount(text: &str) -> Parsed<Mount> {
     let is_ours = match segments.as_slice() {
         ["api", "proxy", ..] | ["api", "v1", "proxy", ..] => false,
         [first, ..] => {
-            ["api", "health", "metrics", "console", "login", ".well-known"].contains(first)
+            ["api", "health", "metrics", "console", "login", "logout", ".tollgate", ".well-known"]
+                .contains(first)
         }
         [] => true,
     };
@@ -107,6 +101,27 @@ pub(super) fn mount(text: &str) -> Parsed<Mount> {
         return Err("expected a prefix that hides no route of Tollgate's own".to_owned());
     }
     Ok(Mount::Prefix(text.to_owned()))
+}
+
+/// A path in the one form that requests are brought to.
+pub(super) fn plain_path(text: &str) -> Parsed<String> {
+    match crate::gateway::path::canonical(text) {
+        Ok(path) if path == text => Ok(text.to_owned()),
+        _ => Err("expected a path that begins with / and needs no escape".to_owned()),
+    }
+}
+
+/// Such a path, or one with `/*` at its end.
+pub(super) fn path_pattern(text: &str) -> Parsed<String> {
+    let path = match text.strip_suffix("/*") {
+        Some("") => "/",
+        Some(path) => path,
+        None => text,
+    };
+    if path.contains('*') {
+        return Err("expected a path, or one with /* at its end".to_owned());
+    }
+    plain_path(path).map(|_| text.to_owned())
 }
 
 /// RFC 3986, 2.3: the characters that never need an escape, so that a prefix
@@ -186,6 +201,7 @@ mod tests {
             assert_eq!(mount(text), Ok(Mount::Prefix(text.to_owned())));
         }
         assert_eq!(mount("/"), Ok(Mount::Root));
+        assert_eq!(mount("App.Example.com."), Ok(Mount::Host("app.example.com".to_owned())));
         for text in [
             "",
             "app",
@@ -206,8 +222,10 @@ mod tests {
             "/metrics",
             "/login",
             "/console",
-            "app.example.com",
+            "a..example.com",
             "/.well-known",
+            "/.tollgate",
+            "/logout",
         ] {
             assert!(mount(text).is_err(), "{text}");
         }

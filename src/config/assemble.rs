@@ -5,22 +5,20 @@ use std::{path::Path, thread};
 
 use super::{
     AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig,
-    MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UpstreamAuth,
-    UpstreamConfig, UsageConfig, WalletConfig, addresses,
-    reader::{Parsed, Reader},
-    strength, values,
+    MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
+    WalletConfig, addresses,
+    reader::Reader,
+    strength, upstreams, values,
     values::{list, number, seconds, truth},
 };
 use crate::domain::{
     money::{Amount, MAX_AMOUNT},
     pass::MAX_HOURS,
+    policy::Demand,
 };
 use secrecy::SecretString;
 
-/// Longest time a request may take, seconds.
-const DAY: f64 = 86_400.0;
-
-pub(super) fn config(reader: &mut Reader) -> Config {
+pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
     let server = server(reader);
     let data_dir = reader.required("DATA_DIR", values::folder);
     Config {
@@ -28,7 +26,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         redis: reader.secret("REDIS_URL", addresses::redis_url).map(|url| RedisConfig { url }),
         auth: auth(reader),
         admin: admin(reader),
-        upstream: upstream(reader),
+        upstreams: upstreams::all(reader, tables),
         limits: limits(reader),
         passes: passes(reader),
         wallet: WalletConfig {
@@ -159,44 +157,19 @@ fn admin(reader: &mut Reader) -> AdminConfig {
     }
 }
 
-fn upstream(reader: &mut Reader) -> UpstreamConfig {
-    let user = reader.optional("UPSTREAM_BASIC_AUTH_USER", values::basic_user);
-    let password = reader.secret("UPSTREAM_BASIC_AUTH_PASSWORD", |_| Parsed::Ok(()));
-    if user.is_some() && password.is_none() {
-        reader.refuse("UPSTREAM_BASIC_AUTH_USER", "expected UPSTREAM_BASIC_AUTH_PASSWORD with it");
-    }
-    if password.is_some() && reader.given("UPSTREAM_BASIC_AUTH_USER").is_none() {
-        reader.refuse("UPSTREAM_BASIC_AUTH_PASSWORD", "expected UPSTREAM_BASIC_AUTH_USER with it");
-    }
-    let timeout = |least: f64| seconds(least..=DAY);
-    UpstreamConfig {
-        url: reader.optional("UPSTREAM_URL", addresses::upstream_url),
-        mount: reader.required("UPSTREAM_MOUNT", addresses::mount),
-        auth: upstream_auth(reader),
-        verify_tls: reader.required("UPSTREAM_VERIFY_TLS", truth),
-        basic_auth: user.zip(password),
-        connect_timeout: reader.required("UPSTREAM_CONNECT_TIMEOUT_SECONDS", timeout(0.01)),
-        first_byte_timeout: reader.required("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", timeout(0.01)),
-        total_timeout: reader.required("UPSTREAM_TOTAL_TIMEOUT_SECONDS", timeout(0.01)),
-        idle_timeout: reader.required("UPSTREAM_IDLE_TIMEOUT_SECONDS", timeout(0.01)),
-        pool_idle: reader.required("UPSTREAM_POOL_IDLE_SECONDS", timeout(0.0)),
-        max_body_bytes: reader.required("UPSTREAM_MAX_BODY_BYTES", number(1..=1 << 40)),
-    }
-}
-
 /// `AUTH_REQUIRE_AUTH` says the same more coarsely. Of different layers the
 /// later one holds; within one layer they must not contradict each other.
-fn upstream_auth(reader: &mut Reader) -> UpstreamAuth {
-    let policy = reader.required("UPSTREAM_AUTH", values::upstream_auth);
+pub(super) fn upstream_auth(reader: &mut Reader) -> Demand {
+    let policy = reader.required("UPSTREAM_AUTH", values::demand);
     let Some(required) = reader.optional("AUTH_REQUIRE_AUTH", truth) else { return policy };
-    let coarse = if required { UpstreamAuth::Required } else { UpstreamAuth::Optional };
+    let coarse = if required { Demand::Required } else { Demand::Optional };
     let origin_of = |reader: &Reader, env| reader.given(env).map(|setting| setting.origin);
     let (fine_from, coarse_from) =
         (origin_of(reader, "UPSTREAM_AUTH"), origin_of(reader, "AUTH_REQUIRE_AUTH"));
     if fine_from < coarse_from {
         return coarse;
     }
-    if fine_from == coarse_from && required != (policy == UpstreamAuth::Required) {
+    if fine_from == coarse_from && required != (policy == Demand::Required) {
         reader.refuse("AUTH_REQUIRE_AUTH", "contradicts UPSTREAM_AUTH; remove one of the two");
     }
     policy

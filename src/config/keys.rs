@@ -152,7 +152,7 @@ fn path_in(section: &str, env: &str) -> Option<String> {
     prefix.eq(&section.to_uppercase()).then(|| format!("{section}.{}", rest.to_lowercase()))
 }
 
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     // A third of the letters wrong is another word, not a slip.
     let most = (name.len() / 3).min(4);
     known

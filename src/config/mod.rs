@@ -24,6 +24,7 @@ use secrecy::SecretString;
 mod addresses;
 mod assemble;
 pub mod keys;
+mod preset;
 mod problem;
 mod reader;
 pub mod secrets;
@@ -31,18 +32,26 @@ mod settings;
 mod sources;
 mod strength;
 pub mod table;
+mod tables;
 mod text;
 mod unsupported;
+mod upstream;
+mod upstreams;
 mod values;
 
 use crate::domain::{
     money::{Amount, Currency},
     pass::RefundPolicy,
 };
+pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use reader::Effective;
 pub use settings::Origin;
 pub use sources::Sources;
+pub use upstream::{
+    HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig, UpstreamConfig,
+    Upstreams, WebSocketConfig,
+};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
@@ -53,7 +62,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     pub auth: AuthConfig,
     pub admin: AdminConfig,
-    pub upstream: UpstreamConfig,
+    /// The default one first, if there is one.
+    pub upstreams: Upstreams,
     pub limits: LimitsConfig,
     pub passes: PassesConfig,
     pub wallet: WalletConfig,
@@ -150,14 +160,16 @@ pub struct AdminConfig {
     pub password: Option<SecretString>,
 }
 
-/// Where the default upstream appears.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where an upstream appears.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Mount {
     /// Under this prefix, without trailing slash (`/api/v1/proxy`); then also
     /// under `/api/proxy` if it is the default.
     Prefix(String),
     /// Every path that is not ours.
     Root,
+    /// Every path of a host name, lower case and without port.
+    Host(String),
 }
 
 impl Mount {
@@ -165,37 +177,9 @@ impl Mount {
     pub fn prefix(&self) -> &str {
         match self {
             Self::Prefix(prefix) => prefix,
-            Self::Root => "",
+            Self::Root | Self::Host(_) => "",
         }
     }
-}
-
-/// What the default upstream demands of a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamAuth {
-    Public,
-    Optional,
-    Required,
-}
-
-#[derive(Clone, Debug)]
-pub struct UpstreamConfig {
-    /// `http://` or `https://`, without path; `None`: the built-in echo.
-    pub url: Option<String>,
-    pub mount: Mount,
-    pub auth: UpstreamAuth,
-    pub verify_tls: bool,
-    pub basic_auth: Option<(String, SecretString)>,
-    pub connect_timeout: Duration,
-    pub first_byte_timeout: Duration,
-    /// For the whole exchange, unless the answer is a stream.
-    pub total_timeout: Duration,
-    /// A stream on which nothing moves for this long is cut.
-    pub idle_timeout: Duration,
-    /// Idle connections are dropped after this long; below the upstream's own.
-    pub pool_idle: Duration,
-    /// Largest request body, bytes.
-    pub max_body_bytes: u64,
 }
 
 /// What holds when the shared counters cannot be reached.
@@ -272,13 +256,6 @@ pub struct MetricsConfig {
     pub token: Option<SecretString>,
 }
 
-impl UpstreamConfig {
-    /// The name that keys, passes, records and metrics know it by.
-    pub fn name(&self) -> &'static str {
-        if self.url.is_some() { "default" } else { "echo" }
-    }
-}
-
 impl Config {
     /// Reads and checks everything. All problems are in the error.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
@@ -289,9 +266,9 @@ impl Config {
     /// people to look at: secrets are masked.
     pub fn load_with_origins(sources: &Sources) -> Result<(Self, Vec<Effective>), ConfigError> {
         let mut problems = sources.problems.clone();
-        let settings = settings::Settings::collect(sources, &mut problems);
+        let (settings, tables) = settings::Settings::collect(sources, &mut problems);
         let mut reader = reader::Reader::new(&settings, problems);
-        let config = assemble::config(&mut reader);
+        let config = assemble::config(&mut reader, tables);
         let (effective, mut problems) = reader.finish();
         if problems.is_empty() {
             return Ok((config, effective));

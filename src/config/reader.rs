@@ -88,6 +88,11 @@ impl<'s> Reader<'s> {
         self.settings.get(env)
     }
 
+    /// Where to note what is wrong with what is no setting of the table.
+    pub fn problems(&mut self) -> &mut Vec<Problem> {
+        &mut self.problems
+    }
+
     /// Notes a problem that several settings make together.
     pub fn refuse(&mut self, env: &'static str, expected: impl Into<String>) {
         let written = self.settings.get(env).map_or(env, |setting| &setting.written);

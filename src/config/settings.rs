@@ -49,9 +49,11 @@ impl Origin {
 }
 
 impl Settings {
-    /// Merges the layers. Whatever cannot be used is a problem and is left out.
-    pub fn collect(sources: &Sources, problems: &mut Vec<Problem>) -> Self {
+    /// Merges the layers; beside the settings, the tables of the upstreams.
+    /// Whatever cannot be used is a problem and is left out.
+    pub fn collect(sources: &Sources, problems: &mut Vec<Problem>) -> (Self, Vec<toml::Table>) {
         let file = sources.file.as_deref().map(|text| text::from_toml(text, problems));
+        let (file, upstreams) = file.unwrap_or_default();
         let dotenv = sources.dotenv.as_deref().map(|text| text::from_dotenv(text, problems));
         let environment = sources
             .environment
@@ -63,11 +65,11 @@ impl Settings {
             .map(|(name, text)| Given { name: (*name).to_owned(), text: text.clone() });
 
         let mut settings = Self::default();
-        settings.add(Origin::File, file.unwrap_or_default(), problems);
+        settings.add(Origin::File, file, problems);
         settings.add(Origin::Dotenv, dotenv.unwrap_or_default(), problems);
         settings.add(Origin::Environment, environment.collect(), problems);
         settings.add(Origin::Flag, flags.collect(), problems);
-        settings
+        (settings, upstreams)
     }
 
     pub fn get(&self, env: &str) -> Option<&Setting> {

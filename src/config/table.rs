@@ -70,13 +70,33 @@ pub static KEYS: &[Key] = &[
     key("AUTH_ARGON2_PASSES", "2", "argon2id: passes over the memory."),
     key("AUTH_ARGON2_LANES", "1", "argon2id: lanes."),
     key("AUTH_REQUIRE_AUTH", "", "true: UPSTREAM_AUTH=required; false: UPSTREAM_AUTH=optional."),
+    key(
+        "AUTH_PUBLIC_PATHS",
+        "",
+        "Paths of upstreams that need no credential, comma-separated; /x/* is all below /x.",
+    ),
     key("ADMIN_USERNAME", "admin", "The first admin, made at the first start only."),
     key("ADMIN_EMAIL", "admin@localhost", "The first admin's e-mail address."),
     key("ADMIN_PASSWORD", "", "The first admin's password. Default: generated and printed once.")
         .of(Kind::Secret),
-    key("UPSTREAM_URL", "", "The backend, http://host:port. Default: a built-in echo.")
-        .also(&[alias("ZENZEFI_TARGET_URL")]),
-    key("UPSTREAM_MOUNT", "/api/v1/proxy", "Its path prefix; / for every path that is not ours."),
+    key("UPSTREAM_PRESET", "", "What a known backend needs: comfyui, n8n, jupyter or ollama.")
+        .also(&[alias("PRESET")]),
+    key(
+        "UPSTREAM_URL",
+        "",
+        "The backend, http://host:port, or several, comma-separated. Default: an echo.",
+    )
+    .also(&[alias("ZENZEFI_TARGET_URL")]),
+    key(
+        "UPSTREAM_MOUNT",
+        "/api/v1/proxy",
+        "Its path prefix; / for all that is not ours; or a host name.",
+    ),
+    key(
+        "UPSTREAM_REWRITE",
+        "",
+        "Whether its pages are rewritten for the prefix. Default: under one.",
+    ),
     key("UPSTREAM_AUTH", "required", "A caller's credential: required, optional or public."),
     key("UPSTREAM_VERIFY_TLS", "true", "Whether an https backend's certificate is checked."),
     key("UPSTREAM_BASIC_AUTH_USER", "", "Basic authentication towards the backend.")

@@ -8,12 +8,16 @@ pub(super) struct Given {
     pub text: String,
 }
 
-/// The settings of a TOML file, as `section.key`. Lists become comma-separated
+/// The settings of a TOML file, as `section.key`, and the tables of
+/// `[[upstreams]]`. Lists become comma-separated
 /// text; numbers and truth values their usual text.
-pub(super) fn from_toml(text: &str, problems: &mut Vec<Problem>) -> Vec<Given> {
-    let mut given = vec![];
+pub(super) fn from_toml(text: &str, problems: &mut Vec<Problem>) -> (Vec<Given>, Vec<toml::Table>) {
+    let (mut given, mut upstreams) = (vec![], vec![]);
     match text.parse::<toml::Table>() {
-        Ok(table) => flatten("", table, &mut given, problems),
+        Ok(mut table) => {
+            upstreams = take_upstreams(&mut table, problems);
+            flatten("", table, &mut given, problems);
+        }
         Err(error) => {
             // `Display` of the error quotes the line, which may hold a secret.
             let line = error.span().map_or(1, |span| line_of(text, span.start));
@@ -23,7 +27,25 @@ pub(super) fn from_toml(text: &str, problems: &mut Vec<Problem>) -> Vec<Given> {
             ));
         }
     }
-    given
+    (given, upstreams)
+}
+
+/// The tables of `[[upstreams]]`.
+fn take_upstreams(table: &mut toml::Table, problems: &mut Vec<Problem>) -> Vec<toml::Table> {
+    let tables = match table.remove("upstreams") {
+        None => return vec![],
+        Some(toml::Value::Array(values)) => values.into_iter().map(|value| match value {
+            toml::Value::Table(table) => Some(table),
+            _ => None,
+        }),
+        Some(_) => return wrong_upstreams(problems),
+    };
+    tables.collect::<Option<_>>().unwrap_or_else(|| wrong_upstreams(problems))
+}
+
+fn wrong_upstreams(problems: &mut Vec<Problem>) -> Vec<toml::Table> {
+    problems.push(Problem::new("upstreams", "expected tables: [[upstreams]]"));
+    vec![]
 }
 
 fn flatten(prefix: &str, table: toml::Table, given: &mut Vec<Given>, problems: &mut Vec<Problem>) {
@@ -48,7 +70,7 @@ fn flatten(prefix: &str, table: toml::Table, given: &mut Vec<Given>, problems: &
     }
 }
 
-fn scalar(value: &toml::Value) -> Option<String> {
+pub(super) fn scalar(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),

@@ -3,8 +3,7 @@
 
 /// Settings that the product has but this version does not offer. Whole names,
 /// not prefixes: desktops set `SESSION_MANAGER`, CI systems set `CHAT_…`.
-const LATER: [&str; 18] = [
-    "AUTH_PUBLIC_PATHS",
+const LATER: [&str; 14] = [
     "CHAT_API_KEY",
     "CHAT_WEBHOOK_URL",
     "LOG_FILE",
@@ -13,15 +12,12 @@ const LATER: [&str; 18] = [
     "N8N_API_KEY",
     "N8N_WEBHOOK_URL",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "PRESET",
     "SERVER_TLS_CERT",
     "SERVER_TLS_KEY",
     "SESSION_COOKIE_MAX_AGE",
     "SESSION_COOKIE_NAME",
     "SESSION_SECRET_KEY",
     "TIERS",
-    "UPSTREAMS",
-    "UPSTREAM_REWRITE",
 ];
 
 /// Whether this environment name is a setting of another version, including
@@ -56,7 +52,7 @@ mod tests {
 
     #[test]
     fn names_of_other_versions_are_whole_names() {
-        for name in ["PRESET", "CHAT_API_KEY_FILE", "LOG_FILE"] {
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "CHAT_API_KEY_FILE", "LOG_FILE"] {
             assert!(is_later(name), "{name}");
         }
         for name in ["SESSION_MANAGER", "TOKEN_PRICE_24H", "LOG_LEVEL"] {

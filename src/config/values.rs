@@ -3,10 +3,11 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
-use super::{Algorithm, OnStoreLoss, Registration, UpstreamAuth, reader::Parsed};
+use super::{Algorithm, OnStoreLoss, Registration, reader::Parsed};
 use crate::domain::{
     money::{Currency, MAX_AMOUNT, NoCurrency},
     pass::RefundPolicy,
+    policy::Demand,
 };
 
 /// A whole number within a range.
@@ -121,11 +122,28 @@ pub(super) fn registration(text: &str) -> Parsed<Registration> {
     }
 }
 
-pub(super) fn upstream_auth(text: &str) -> Parsed<UpstreamAuth> {
+/// What keys and passes name it by: short, and good in a label of a metric.
+pub(super) fn upstream_name(text: &str) -> Parsed<String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(plain);
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "expected 1 to 64 lower-case letters, digits, - and _".to_owned())
+}
+
+/// A field that may be set or removed: not one that frames a message.
+pub(super) fn header_name(text: &str) -> Parsed<http::HeaderName> {
+    const FRAMING: [&str; 7] =
+        ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"];
+    let name = http::HeaderName::try_from(text).ok();
+    name.filter(|name| !FRAMING.contains(&name.as_str()))
+        .ok_or_else(|| "expected a field's name, none that frames a message".to_owned())
+}
+
+pub(super) fn demand(text: &str) -> Parsed<Demand> {
     match text {
-        "public" => Ok(UpstreamAuth::Public),
-        "optional" => Ok(UpstreamAuth::Optional),
-        "required" => Ok(UpstreamAuth::Required),
+        "public" => Ok(Demand::Public),
+        "optional" => Ok(Demand::Optional),
+        "required" => Ok(Demand::Required),
         _ => Err("expected public, optional or required".to_owned()),
     }
 }

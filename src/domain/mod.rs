@@ -15,6 +15,7 @@ pub mod money;
 pub mod page;
 pub mod pass;
 pub mod password;
+pub mod policy;
 pub mod principal;
 pub mod text;
 pub mod token;

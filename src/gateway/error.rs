@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::{connector::ConnectTimedOut, credentials::RepeatedField, upload::UploadFault};
 use crate::{
-    domain::{api_key::KeyRefusal, limit::TierState},
+    domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal},
     services::{StoreError, access::AccessError, limits::LimitError, usage::Saturated},
 };
 
@@ -21,6 +21,10 @@ pub enum GatewayError {
     CredentialRequired,
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error("this method is not let through here")]
+    MethodNotAllowed,
+    #[error(transparent)]
+    Policy(#[from] PolicyRefusal),
     /// The key is good but not for this place or upstream.
     #[error("the API key may not be used here")]
     KeyRefused(KeyRefusal),

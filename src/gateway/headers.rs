@@ -12,7 +12,7 @@ use http::{
 };
 
 use super::{credentials, identity};
-use crate::{domain::principal::Principal, server::client::ClientInfo};
+use crate::{config::HeaderChanges, domain::principal::Principal, server::client::ClientInfo};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -92,6 +92,16 @@ pub fn rewrite_response(headers: &mut HeaderMap, client: &ClientInfo, authentica
         vacant.insert(HeaderValue::from_static("private"));
     }
     append_via(headers, Version::HTTP_11);
+}
+
+/// What the operator wants different.
+pub fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
+    for name in &changes.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &changes.set {
+        headers.insert(name, value.clone());
+    }
 }
 
 /// Removes what `drops` names, `Connection`, and what that lists. Allocates only

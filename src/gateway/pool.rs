@@ -35,6 +35,7 @@ use super::{
     error::UpstreamError,
     upload::{Progress, RequestBody},
 };
+use crate::services::upstreams::InFlight;
 
 /// Idle connections kept; more are closed as they come back.
 const MAX_IDLE: usize = 1024;
@@ -180,6 +181,8 @@ impl Inner {
 pub struct PooledBody {
     inner: Incoming,
     lease: Option<Lease>,
+    /// Counts while it is there.
+    in_flight: Option<InFlight>,
 }
 
 impl fmt::Debug for PooledBody {
@@ -190,9 +193,15 @@ impl fmt::Debug for PooledBody {
 
 impl PooledBody {
     fn new(inner: Incoming, lease: Lease) -> Self {
-        let mut this = Self { inner, lease: Some(lease) };
+        let mut this = Self { inner, lease: Some(lease), in_flight: None };
         this.release_at_end();
         this
+    }
+
+    /// Counts as under way until it is dropped.
+    pub fn counted(mut self, in_flight: InFlight) -> Self {
+        self.in_flight = Some(in_flight);
+        self
     }
 
     fn release_at_end(&mut self) {

@@ -1,20 +1,29 @@
-//! Where the upstream appears among our paths.
+//! Where upstreams appear among hosts and paths.
+
+use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
-use super::path::below;
+use super::{path::below, upstream::Upstream};
 use crate::config::Mount;
 
 /// The default place, which has a short form too.
 const DEFAULT_PREFIX: &str = "/api/v1/proxy";
 const SHORT_PREFIX: &str = "/api/proxy";
 
-/// The places of the upstream.
-#[derive(Clone, Debug)]
-pub enum Places {
-    Under(Vec<Prefix>),
-    /// Every path that is not ours.
-    Root,
+/// Reserved on every host: what browsers need of us.
+const OWN: &str = "/.tollgate";
+
+/// The upstreams of one worker, and the way to each.
+#[derive(Default)]
+pub struct Table {
+    /// Of the directory that it was made from.
+    pub generation: u64,
+    upstreams: Vec<Arc<Upstream>>,
+    hosts: HashMap<String, usize>,
+    /// The longest first.
+    prefixes: Vec<(Prefix, usize)>,
+    root: Option<usize>,
 }
 
 /// A path prefix without trailing slash.
@@ -24,38 +33,68 @@ pub struct Prefix {
     header: HeaderValue,
 }
 
-/// A request's way to the upstream.
-#[derive(Clone, Copy, Debug)]
+/// A request's way to an upstream.
+#[derive(Clone, Copy)]
 pub struct Route<'p> {
+    pub upstream: &'p Upstream,
     /// What is left of the canonical path; begins with a slash.
-    path: &'p str,
+    pub path: &'p str,
     /// What was taken off.
     prefix: Option<&'p Prefix>,
 }
 
-impl Places {
-    pub fn new(mount: &Mount) -> Self {
-        let Mount::Prefix(prefix) = mount else { return Self::Root };
-        let mut all = vec![Prefix::new(prefix)];
-        if prefix == DEFAULT_PREFIX {
-            all.push(Prefix::new(SHORT_PREFIX));
+impl Table {
+    pub fn new(generation: u64, upstreams: Vec<Arc<Upstream>>) -> Self {
+        let mut table = Self { generation, upstreams, ..Self::default() };
+        for (at, upstream) in table.upstreams.iter().enumerate() {
+            match &upstream.config.mount {
+                Mount::Root => table.root = Some(at),
+                Mount::Host(host) => _ = table.hosts.insert(host.clone(), at),
+                Mount::Prefix(prefix) => {
+                    table.prefixes.push((Prefix::new(prefix), at));
+                    if prefix == DEFAULT_PREFIX {
+                        table.prefixes.push((Prefix::new(SHORT_PREFIX), at));
+                    }
+                }
+            }
         }
-        Self::Under(all)
+        table.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.path.len()));
+        table
     }
 
-    /// The way of a canonical path; `None` if it is not the upstream's. With
-    /// [`Places::Root`] a path is the upstream's unless `ours` claims it.
+    /// The way of a canonical path on a host; `None` if it is no upstream's. At
+    /// the root a path is the upstream's unless `ours` claims it.
     pub fn route<'p>(
         &'p self,
+        host: Option<&HeaderValue>,
         path: &'p str,
         ours: impl FnOnce(&str) -> bool,
     ) -> Option<Route<'p>> {
-        match self {
-            Self::Root => (!ours(path)).then_some(Route { path, prefix: None }),
-            Self::Under(prefixes) => prefixes.iter().find_map(|prefix| {
-                below(path, &prefix.path).map(|path| Route { path, prefix: Some(prefix) })
-            }),
+        let route = |at: usize| Route { upstream: &self.upstreams[at], path, prefix: None };
+        if let Some(at) = self.host(host) {
+            return below(path, OWN).is_none().then(|| route(at));
         }
+        let by_prefix = self.prefixes.iter().find_map(|(prefix, at)| {
+            let path = below(path, &prefix.path)?;
+            Some(Route { path, prefix: Some(prefix), ..route(*at) })
+        });
+        by_prefix.or_else(|| {
+            let root = self.root?;
+            (below(path, OWN).is_none() && !ours(path)).then(|| route(root))
+        })
+    }
+
+    fn host(&self, host: Option<&HeaderValue>) -> Option<usize> {
+        if self.hosts.is_empty() {
+            return None;
+        }
+        let host = host?.to_str().ok()?;
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => name,
+            _ => host,
+        };
+        let name = name.strip_suffix('.').unwrap_or(name);
+        self.hosts.get(&name.to_ascii_lowercase()).copied()
     }
 }
 
@@ -66,9 +105,9 @@ impl Prefix {
     }
 }
 
-impl Route<'_> {
+impl<'p> Route<'p> {
     /// The value of `X-Forwarded-Prefix`.
-    pub fn prefix(&self) -> Option<&HeaderValue> {
+    pub fn prefix(&self) -> Option<&'p HeaderValue> {
         self.prefix.map(|prefix| &prefix.header)
     }
 
@@ -99,34 +138,68 @@ pub fn path_and_query(original: &Uri, path: &str) -> PathAndQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Config, Sources},
+        services::upstreams::UpstreamService,
+    };
 
-    #[test]
-    fn the_default_prefix_has_a_short_form() {
-        let places = Places::new(&Mount::Prefix("/api/v1/proxy".to_owned()));
-        let never = |_: &str| unreachable!("prefixes do not ask");
-        let uri = |path: &str, original: &'static str| {
-            places.route(path, never).map(|route| {
-                let prefix = route.prefix().unwrap().to_str().unwrap().to_owned();
-                (prefix, route.uri(&Uri::from_static(original)).to_string())
-            })
-        };
-        let way = |prefix: &str, uri: &str| Some((prefix.to_owned(), uri.to_owned()));
-        let found = uri("/api/v1/proxy/a/b", "/api/v1/proxy/%61/b?x=%2f&y");
-        assert_eq!(found, way("/api/v1/proxy", "/a/b?x=%2f&y"));
-        assert_eq!(uri("/api/proxy", "/api/proxy?"), way("/api/proxy", "/?"));
-        assert_eq!(uri("/api/v1/proxyx", "/api/v1/proxyx"), None);
-        let other = Places::new(&Mount::Prefix("/app".to_owned()));
-        assert!(other.route("/api/proxy/a", never).is_none());
+    /// Of upstreams mounted at these places, named so.
+    fn table(mounts: &[&str]) -> Table {
+        let tables = mounts.iter().enumerate().map(|(at, mount)| {
+            format!("[[upstreams]]\nname='u{at}'\nmount='{mount}'\nurl='http://127.0.0.1:1'\n")
+        });
+        let file = Some(tables.collect());
+        let config = Config::load(&Sources { file, ..Sources::default() }).unwrap();
+        let directory = UpstreamService::new(&config.upstreams).current();
+        let upstreams = directory.upstreams.iter().map(|state| Upstream::new(state));
+        Table::new(1, upstreams.map(Arc::new).collect())
     }
 
-    #[test]
-    fn at_the_root_everything_that_is_not_ours_passes_unchanged() {
-        let places = Places::new(&Mount::Root);
-        let ours = |path: &str| path.starts_with("/api/");
-        assert!(places.route("/api/keys", ours).is_none());
-        let route = places.route("/x", ours).unwrap();
-        assert_eq!(route.uri(&Uri::from_static("/x?a=1")), "/x?a=1");
-        assert_eq!(route.uri(&Uri::from_static("http://h/x?a=1")), "/x?a=1");
-        assert!(route.prefix().is_none());
+    /// Upstream, prefix and path; `None` where it is no upstream's.
+    type Way<'p> = Option<[&'p str; 3]>;
+
+    fn way<'p>(table: &'p Table, host: &str, path: &'p str) -> Way<'p> {
+        let host = HeaderValue::from_str(host).unwrap();
+        let ours = |path: &str| path.starts_with("/api/keys");
+        table.route(Some(&host), path, ours).map(|route| {
+            let prefix = route.prefix().map_or("", |prefix| prefix.to_str().unwrap());
+            [route.upstream.config.name, prefix, route.path]
+        })
+    }
+
+    #[tokio::test]
+    async fn the_default_prefix_has_a_short_form() {
+        let table = self::table(&["/api/v1/proxy"]);
+        assert_eq!(way(&table, "a", "/api/v1/proxy/x"), Some(["u0", "/api/v1/proxy", "/x"]));
+        assert_eq!(way(&table, "a", "/api/proxy"), Some(["u0", "/api/proxy", "/"]));
+        assert_eq!(way(&table, "a", "/api/v1/proxyx"), None);
+        let other = self::table(&["/app"]);
+        assert_eq!(way(&other, "a", "/api/proxy/a"), None);
+        let host = HeaderValue::from_static("a");
+        let route = table.route(Some(&host), "/api/v1/proxy/a/b", |_| false).unwrap();
+        let uri = |text: &'static str| route.uri(&Uri::from_static(text)).to_string();
+        assert_eq!(uri("/api/v1/proxy/%61/b?x=%2f&y"), "/a/b?x=%2f&y");
+        assert_eq!(uri("/api/v1/proxy/a/b?"), "/a/b?");
+    }
+
+    #[tokio::test]
+    async fn host_then_longest_prefix_then_ours_then_root() {
+        let table = self::table(&["/", "/app", "/app/inner", "a.example.com"]);
+        for (host, path, expected) in [
+            ("a.example.com", "/app/x", Some(["u3", "", "/app/x"])),
+            ("A.example.com:8443", "/api/keys", Some(["u3", "", "/api/keys"])),
+            ("a.example.com.", "/login", Some(["u3", "", "/login"])),
+            ("a.example.com", "/.tollgate/login", None),
+            ("b.example.com", "/app/x", Some(["u1", "/app", "/x"])),
+            ("a.example.com.evil.com", "/app/x", Some(["u1", "/app", "/x"])),
+            ("b", "/app/inner/x", Some(["u2", "/app/inner", "/x"])),
+            ("b", "/app/innerx", Some(["u1", "/app", "/innerx"])),
+            ("b", "/api/keys/1", None),
+            ("b", "/.tollgate/login", None),
+            ("b", "/elsewhere", Some(["u0", "", "/elsewhere"])),
+            ("[::1]:80", "/", Some(["u0", "", "/"])),
+        ] {
+            assert_eq!(way(&table, host, path), expected, "{host} {path}");
+        }
     }
 }

@@ -27,92 +27,32 @@ use super::{
     timer::Timeouts,
     upload::{Progress, RequestBody},
 };
-use crate::config::UpstreamConfig;
+use crate::{
+    config::{HostHeader, UpstreamConfig},
+    services::upstreams::{TargetState, UpstreamState},
+};
 
-/// Where requests go.
-pub enum Upstream {
-    /// Nothing is configured: answers itself.
-    Echo,
-    Http(Box<HttpUpstream>),
-}
-
-/// One server behind the gateway.
-pub struct HttpUpstream {
-    pool: Pool,
-    host: HeaderValue,
+/// One upstream, as one worker reaches it.
+pub struct Upstream {
+    pub config: Arc<UpstreamConfig>,
+    /// Empty: the built-in echo answers.
+    targets: Vec<Target>,
     authorization: Option<HeaderValue>,
     first_byte: Timeouts,
 }
 
-/// An upstream's URL that is none: it needs a scheme of `http` or `https`, a
-/// host, and nothing after it.
-#[derive(Debug, thiserror::Error)]
-#[error("the upstream's URL must be http:// or https:// with a host and without a path")]
-pub struct BadUrl;
-
-impl Upstream {
-    /// Must be called within the runtime that will serve the requests: the pool
-    /// of connections belongs to it.
-    pub fn new(config: &UpstreamConfig) -> Result<Self, BadUrl> {
-        match &config.url {
-            None => Ok(Self::Echo),
-            Some(url) => HttpUpstream::new(url, config).map(|http| Self::Http(Box::new(http))),
-        }
-    }
-
-    /// What the request's `Host` must be.
-    pub fn host(&self) -> &HeaderValue {
-        static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");
-        match self {
-            Self::Echo => &ECHO,
-            Self::Http(http) => &http.host,
-        }
-    }
-
-    pub fn authorization(&self) -> Option<&HeaderValue> {
-        match self {
-            Self::Echo => None,
-            Self::Http(http) => http.authorization.as_ref(),
-        }
-    }
-
-    /// Sends a request whose URI is only path and query, and waits for the head
-    /// of the answer. What is sent of `parts` is taken.
-    pub async fn send(
-        &self,
-        parts: &mut Parts,
-        body: RequestBody,
-        upload: Option<&Arc<Progress>>,
-    ) -> Result<Response<AnswerBody>, SendError> {
-        match self {
-            Self::Echo => Ok(Box::pin(echo::answer(parts, body)).await?.map(AnswerBody::Made)),
-            Self::Http(http) => {
-                let sent = pin!(http.send(parts, body, upload)).await;
-                // The upload's own fault ends the connection too, and is the
-                // cause then.
-                sent.map(|answer| answer.map(AnswerBody::Wire)).map_err(|error| {
-                    upload
-                        .and_then(|upload| upload.fault())
-                        .map_or_else(|| error.into(), Into::into)
-                })
-            }
-        }
-    }
+/// One server behind the gateway.
+pub struct Target {
+    state: Arc<TargetState>,
+    pool: Pool,
+    host: HeaderValue,
 }
 
-impl HttpUpstream {
-    fn new(url: &str, config: &UpstreamConfig) -> Result<Self, BadUrl> {
-        let url: Uri = url.parse().map_err(|_| BadUrl)?;
-        let Some(authority) = url.authority() else {
-            return Err(BadUrl);
-        };
-        if !matches!(url.scheme_str(), Some("http" | "https"))
-            || url.path() != "/"
-            || url.query().is_some()
-            || authority.as_str().contains('@')
-        {
-            return Err(BadUrl);
-        }
+impl Upstream {
+    /// Must be called within the runtime that will serve the requests: the pools
+    /// of connections belong to it.
+    pub fn new(state: &UpstreamState) -> Self {
+        let config = Arc::clone(&state.config);
         let authorization = config.basic_auth.as_ref().map(|(user, password)| {
             let pair = format!("{user}:{}", password.expose_secret());
             let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
@@ -120,23 +60,64 @@ impl HttpUpstream {
             value.set_sensitive(true);
             value
         });
-        let connector = Connector::new(config.connect_timeout, config.verify_tls);
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| BadUrl)?;
-        Ok(Self {
-            pool: Pool::new(connector, url, config.pool_idle),
-            host,
-            authorization,
-            first_byte: Timeouts::new(config.first_byte_timeout),
-        })
+        let targets = state.targets.iter().map(|target| Target::new(target, &config)).collect();
+        let first_byte = Timeouts::new(config.first_byte_timeout);
+        Self { config, targets, authorization, first_byte }
     }
 
-    async fn send(
+    /// Which of its targets takes the next request; `None` for the echo.
+    pub fn choose(&self) -> Option<&Target> {
+        self.targets.iter().min_by_key(|target| target.state.in_flight())
+    }
+
+    /// What `Host` is to be, where the client asked for `asked`.
+    pub fn host(&self, target: Option<&Target>, asked: Option<&HeaderValue>) -> HeaderValue {
+        static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");
+        let own = target.map_or(&ECHO, |target| &target.host);
+        match (&self.config.host, asked) {
+            (HostHeader::Fixed(host), _) => {
+                HeaderValue::from_str(host).expect("the configuration checked it")
+            }
+            (HostHeader::Client, Some(asked)) => asked.clone(),
+            (HostHeader::Client | HostHeader::Target, _) => own.clone(),
+        }
+    }
+
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+
+    /// Sends a request whose URI is only path and query, and waits for the head
+    /// of the answer. What is sent of `parts` is taken.
+    pub async fn send(
         &self,
+        target: Option<&Target>,
+        parts: &mut Parts,
+        body: RequestBody,
+        upload: Option<&Arc<Progress>>,
+    ) -> Result<Response<AnswerBody>, SendError> {
+        let Some(target) = target else {
+            return Ok(Box::pin(echo::answer(parts, body)).await?.map(AnswerBody::Made));
+        };
+        let in_flight = target.state.enter();
+        match pin!(self.exchange(target, parts, body, upload)).await {
+            Ok(answer) => Ok(answer.map(|body| AnswerBody::Wire(body.counted(in_flight)))),
+            // The upload's own fault ends the connection too, and is the cause
+            // then.
+            Err(error) => Err(upload
+                .and_then(|upload| upload.fault())
+                .map_or_else(|| error.into(), Into::into)),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        target: &Target,
         parts: &mut Parts,
         body: RequestBody,
         upload: Option<&Arc<Progress>>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
-        let mut answer = pin!(self.pool.send(parts, body, upload));
+        let mut answer = pin!(target.pool.send(parts, body, upload));
         let mut timeout = self.first_byte.begin(Instant::now());
         loop {
             tokio::select! {
@@ -159,6 +140,17 @@ impl HttpUpstream {
                 }
             }
         }
+    }
+}
+
+impl Target {
+    fn new(state: &Arc<TargetState>, config: &UpstreamConfig) -> Self {
+        let url: Uri = state.config.url.parse().expect("the configuration checked it");
+        let authority = url.authority().expect("the configuration checked it").as_str();
+        let host = HeaderValue::from_str(authority).expect("an authority is ASCII");
+        let connector = Connector::new(config.connect_timeout, config.tls.verify);
+        let pool = Pool::new(connector, url, config.pool_idle);
+        Self { state: Arc::clone(state), pool, host }
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Gateway, Places, Seen, X_REQUEST_ID, path, path_and_query,
+        self, Arrival, Gateway, Seen, X_REQUEST_ID, path, path_and_query,
         query::without_credentials,
         rate_headers,
         upload::{self, UploadLimits},
@@ -62,7 +62,6 @@ const SECURITY: [(HeaderName, &str); 3] = [
 /// One worker's way of answering.
 pub struct Dispatcher {
     pub gateway: Gateway,
-    pub places: Places,
     pub router: Router,
     /// Where the API runs.
     pub main: Handle,
@@ -112,7 +111,9 @@ impl Dispatcher {
                 return finish(refuse(fault, version), &client, at, &shown, head, flight);
             }
         };
-        let answer = if let Some(route) = self.places.route(&path, |path| (self.ours)(path)) {
+        let table = self.gateway.table();
+        let route = table.route(client.host.as_ref(), &path, |path| (self.ours)(path));
+        let answer = if let Some(route) = route {
             let arrival =
                 Arrival { client: &client, path: &path, route, at, started: flight.started() };
             pin!(self.proxy(parts, body, &arrival, &mut flight)).await
@@ -173,7 +174,7 @@ impl Dispatcher {
             user_id: seen.principal.as_ref().map(Principal::user_id),
             key_id: seen.principal.as_ref().and_then(Principal::key_id),
         };
-        flight.called_by(caller, Some(self.gateway.upstream_name()));
+        flight.called_by(caller, Some(arrival.route.upstream.config.name));
         let mut answer = match result {
             Ok(response) => Answer::Proxied(response),
             Err(error) => Answer::Api(ApiError::from(error).into_response()),

@@ -31,12 +31,7 @@ use super::{
     observe::Metrics,
     sockets,
 };
-use crate::{
-    config::Config,
-    domain::clock::SharedClock,
-    gateway::{BadUrl, Gateway, Places},
-    services::Services,
-};
+use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
 
 /// Largest head of a request, bytes, its request line included.
 const MAX_HEAD: usize = 32 * 1024;
@@ -67,8 +62,6 @@ pub enum StartError {
     },
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
-    #[error(transparent)]
-    Upstream(#[from] BadUrl),
 }
 
 /// A server that serves. Dropping it cuts everything at once.
@@ -103,14 +96,12 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
     let slots = Arc::new(Semaphore::new(server.max_connections.min(Semaphore::MAX_PERMITS)));
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let metrics = Metrics::new();
-    let places = Places::new(&config.upstream.mount);
 
     let mut done = Vec::with_capacity(workers);
     for (number, listener) in listeners.into_iter().enumerate() {
-        let gateway = Gateway::new(parts.services.clone(), config.upstream.clone(), &server)?;
+        let gateway = Gateway::new(parts.services.clone(), &server);
         let dispatcher = Dispatcher {
             gateway,
-            places: places.clone(),
             router: parts.router.clone(),
             main: Handle::current(),
             ours: Arc::clone(&parts.ours),

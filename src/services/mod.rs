@@ -24,6 +24,7 @@ pub mod passwords;
 pub mod refresh;
 pub mod sealer;
 pub mod sheet;
+pub mod upstreams;
 pub mod usage;
 pub mod vouchers;
 pub mod wallet;
@@ -34,7 +35,8 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
     logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
-    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
+    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
+    wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle};
 /// Every service error wraps this one, so callers may name it without reaching
@@ -59,6 +61,7 @@ pub struct Services {
     pub passes: Arc<PassService>,
     pub vouchers: Arc<VoucherService>,
     pub wallet: Arc<WalletService>,
+    pub upstreams: Arc<UpstreamService>,
     pub usage: Arc<UsageService>,
     pub keyring: Arc<Keyring>,
     pub clock: SharedClock,
@@ -88,6 +91,7 @@ impl Services {
             db.clone(),
             clock.clone(),
         ));
+        let upstreams = Arc::new(UpstreamService::new(&config.upstreams));
         let passes = Arc::new(PassService::new(passes::Parts {
             db: db.clone(),
             clock: clock.clone(),
@@ -95,7 +99,7 @@ impl Services {
             sealer,
             config: &config.passes,
             wallet: &config.wallet,
-            upstreams: vec![config.upstream.name().to_owned()],
+            upstreams: upstreams.clone(),
         }));
         let accounts = Arc::new(AccountService::new(
             db.clone(),
@@ -132,6 +136,7 @@ impl Services {
             })),
             accounts,
             limits,
+            upstreams,
             usage,
             keyring,
             clock,

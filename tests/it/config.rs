@@ -6,10 +6,14 @@ mod broken;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use secrecy::ExposeSecret;
-use tollgate::config::{
-    Algorithm, Config, Effective, Mount, Origin, Registration, Sources, UpstreamAuth,
-    keys::Kind,
-    table::{KEYS, env_example},
+use tollgate::{
+    config::{
+        Algorithm, Config, Effective, Mount, Origin, Registration, Sources, TargetConfig,
+        UpstreamConfig,
+        keys::Kind,
+        table::{KEYS, env_example},
+    },
+    domain::policy::Demand,
 };
 
 const STRONG: &str = "qN3v8RkZ1xW7yT5bL0sD2fG4hJ6mP9cE";
@@ -59,10 +63,10 @@ fn nothing_at_all_is_a_configuration() {
     assert_eq!(config.server.listen().to_string(), "127.0.0.1:8080");
     assert!(config.server.workers >= 1);
     assert_eq!(config.database.url.expose_secret(), "sqlite://data/tollgate.db");
-    assert!(config.redis.is_none() && config.upstream.url.is_none());
-    assert_eq!(config.upstream.mount, Mount::Prefix("/api/v1/proxy".to_owned()));
-    assert_eq!(config.upstream.auth, UpstreamAuth::Required);
-    assert_eq!(config.upstream.max_body_bytes, 10 * 1024 * 1024);
+    assert!(config.redis.is_none() && config.upstreams[0].is_echo());
+    assert_eq!(config.upstreams[0].mount, Mount::Prefix("/api/v1/proxy".to_owned()));
+    assert_eq!(config.upstreams[0].policy.demand, Demand::Required);
+    assert_eq!(config.upstreams[0].max_body_bytes, 10 * 1024 * 1024);
     assert_eq!(config.auth.algorithm, Algorithm::Hs256);
     assert_eq!(config.auth.registration, Registration::Open);
     assert_eq!(config.auth.token_life, Duration::from_hours(1));
@@ -124,8 +128,8 @@ fn aliases_agree_or_are_refused() {
     let config = Config::load(&aliases).unwrap();
     assert_eq!(config.auth.secret_key.unwrap().expose_secret(), STRONG);
     assert_eq!(config.server.public_url.as_deref(), Some("https://gate.example"));
-    assert_eq!(config.upstream.url.as_deref(), Some("http://backend:3000"));
-    assert_eq!(config.upstream.basic_auth.unwrap().0, "gate");
+    assert_eq!(config.upstreams[0].targets[0].url, "http://backend:3000");
+    assert_eq!(config.upstreams[0].basic_auth.as_ref().unwrap().0, "gate");
     assert_eq!(config.auth.token_life, Duration::from_mins(90));
 }
 
@@ -178,14 +182,14 @@ fn signing_keys_fit_their_algorithm() {
 
 #[test]
 fn the_two_ways_to_demand_a_credential_agree_or_the_later_layer_holds() {
-    let auth = |sources: &Sources| Config::load(sources).unwrap().upstream.auth;
+    let auth = |sources: &Sources| Config::load(sources).unwrap().upstreams[0].policy.demand;
     for (coarse, fine, expected) in [
-        ("true", "required", UpstreamAuth::Required),
-        ("false", "optional", UpstreamAuth::Optional),
-        ("false", "public", UpstreamAuth::Public),
+        ("true", "required", Demand::Required),
+        ("false", "optional", Demand::Optional),
+        ("false", "public", Demand::Public),
     ] {
         assert_eq!(
-            auth(&env(&[("AUTH_REQUIRE_AUTH", coarse)])) == UpstreamAuth::Required,
+            auth(&env(&[("AUTH_REQUIRE_AUTH", coarse)])) == Demand::Required,
             coarse == "true"
         );
         let both = env(&[("AUTH_REQUIRE_AUTH", coarse), ("UPSTREAM_AUTH", fine)]);
@@ -197,10 +201,10 @@ fn the_two_ways_to_demand_a_credential_agree_or_the_later_layer_holds() {
     }
     let mut flag = env(&[("AUTH_REQUIRE_AUTH", "true")]);
     flag.overrides = vec![("UPSTREAM_AUTH", "optional".to_owned())];
-    assert_eq!(auth(&flag), UpstreamAuth::Optional);
+    assert_eq!(auth(&flag), Demand::Optional);
     let mut later = env(&[("AUTH_REQUIRE_AUTH", "false")]);
     later.file = Some("[upstream]\nauth = 'required'\n".to_owned());
-    assert_eq!(auth(&later), UpstreamAuth::Optional);
+    assert_eq!(auth(&later), Demand::Optional);
 }
 
 #[test]
@@ -217,7 +221,7 @@ fn the_file_takes_lists_and_native_types() {
     assert_eq!(config.server.trusted_proxies.len(), 2);
     assert_eq!(config.server.trusted_hosts, ["gate.example", "other.example"]);
     assert_eq!(config.server.header_timeout, Duration::from_millis(2500));
-    assert_eq!((config.upstream.verify_tls, config.upstream.mount), (false, Mount::Root));
+    assert_eq!((config.upstreams[0].tls.verify, &config.upstreams[0].mount), (false, &Mount::Root));
     assert_eq!(config.allowed_origins, ["https://app.example"]);
     assert_eq!(config.database.url.expose_secret(), "sqlite:///var/lib/tollgate/tollgate.db");
     assert_eq!(config.limits.address_per_minute, 7);
@@ -304,4 +308,39 @@ fn the_example_file_is_a_configuration_once_uncommented() {
     for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
         assert_eq!(given[key.env].origin, Origin::Dotenv, "{}", key.env);
     }
+}
+
+#[test]
+fn an_upstream_says_what_differs_and_a_preset_changes_defaults() {
+    let text = "\
+        [upstream]\nurl = 'http://a:1, http://b:2'\nmount = 'app.example.com'\npreset = 'n8n'\n\
+        max_body_bytes = 5\n\
+        [auth]\npublic_paths = ['/comfy/static/*', '/elsewhere']\n\
+        [[upstreams]]\nname = 'comfy'\nmount = '/comfy'\npreset = 'comfyui'\n\
+        targets = [{ url = 'http://c:8188', weight = 3 }, { url = 'https://d' }]\n\
+        roles = ['moderator', 'admin']\nhost = 'client'\n\
+        paths = [{ path = '/upload', roles = ['admin'], methods = ['POST'] }]\n\
+        request_headers = { set = { 'X-From' = 'gate' }, remove = ['Referer'] }\n";
+    let config = Config::load(&Sources { file: Some(text.to_owned()), ..Sources::default() });
+    let upstreams = config.unwrap().upstreams;
+    let [first, comfy] = &*upstreams else { panic!("{upstreams:?}") };
+    let urls = |upstream: &UpstreamConfig| {
+        let url = |target: &TargetConfig| (target.url.clone(), target.weight);
+        upstream.targets.iter().map(url).collect::<Vec<_>>()
+    };
+    assert_eq!((first.name, &first.mount), ("default", &Mount::Host("app.example.com".to_owned())));
+    assert_eq!(urls(first), [("http://a:1".to_owned(), 1), ("http://b:2".to_owned(), 1)]);
+    // The preset's, but for what was said.
+    assert_eq!((first.first_byte_timeout.as_secs(), first.max_body_bytes), (120, 5));
+    assert!(!first.rewrite && comfy.rewrite);
+
+    assert_eq!(urls(comfy), [("http://c:8188".to_owned(), 3), ("https://d".to_owned(), 1)]);
+    assert_eq!(comfy.websocket.max_frame_bytes, 16 * 1024 * 1024);
+    assert_eq!(comfy.request_headers.remove, ["referer"]);
+    let upload = comfy.policy_of("/upload");
+    assert!(upload.allows_method("POST") && !upload.allows_method("GET"));
+    assert_eq!(upload.demand, Demand::Required);
+    assert_eq!(comfy.policy_of("/static/a.js").demand, Demand::Public);
+    assert_eq!(comfy.policy_of("/elsewhere").demand, Demand::Required);
+    assert_eq!(comfy.policy_of("/").roles.len(), 2);
 }

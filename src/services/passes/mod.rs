@@ -13,7 +13,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{
-    CredentialCache,
+    CredentialCache, UpstreamService,
     once::{self, KeyReused, Passing},
     sealer::{CannotOpen, Sealer},
 };
@@ -118,8 +118,8 @@ pub struct PassService {
     sealer: Arc<Sealer>,
     config: PassesConfig,
     currency: Currency,
-    /// Names that a pass may be bound to.
-    upstreams: Vec<String>,
+    /// What a pass may be bound to.
+    upstreams: Arc<UpstreamService>,
 }
 
 /// What a [`PassService`] is built from.
@@ -130,7 +130,7 @@ pub struct Parts<'a> {
     pub sealer: Arc<Sealer>,
     pub config: &'a PassesConfig,
     pub wallet: &'a WalletConfig,
-    pub upstreams: Vec<String>,
+    pub upstreams: Arc<UpstreamService>,
 }
 
 /// A pass that was made but not stored.
@@ -304,9 +304,7 @@ impl PassService {
     /// Whether a pass may be bound to it.
     pub(super) fn check_upstream(&self, upstream: Option<&str>) -> Result<(), PassError> {
         match upstream {
-            Some(name) if !self.upstreams.iter().any(|known| known == name) => {
-                Err(PassError::NoSuchUpstream)
-            }
+            Some(name) if !self.upstreams.is_known(name) => Err(PassError::NoSuchUpstream),
             _ => Ok(()),
         }
     }

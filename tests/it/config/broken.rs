@@ -55,10 +55,11 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("UPSTREAM_URL", "backend:3000", "http://HOST"),
     ("UPSTREAM_URL", "http://user:pass@backend", "without user name"),
     ("ZENZEFI_TARGET_URL", "http://backend/path", "without path"),
-    ("UPSTREAM_URL", "http://a,http://b", "not supported by this version"),
+    ("UPSTREAM_URL", "http://a,b", "http://HOST"),
     ("UPSTREAM_MOUNT", "/api", "hides no route"),
     ("UPSTREAM_MOUNT", "/app/", "slash at the end"),
-    ("UPSTREAM_MOUNT", "app.example.com", "not supported by this version"),
+    ("UPSTREAM_MOUNT", "app", "host name"),
+    ("UPSTREAM_MOUNT", "/.tollgate", "hides no route"),
     ("UPSTREAM_AUTH", "yes", "public, optional or required"),
     ("UPSTREAM_VERIFY_TLS", "maybe", "true or false"),
     ("UPSTREAM_BASIC_AUTH_USER", "gate", "UPSTREAM_BASIC_AUTH_PASSWORD"),
@@ -91,7 +92,9 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("SERVER_PORT_FILE", "/run/port", "not a known setting"),
     ("DATABASE_HOST", "db", "not a known setting"),
     ("SERVER_TLS_CERT", "/etc/cert.pem", "not supported by this version"),
-    ("PRESET", "ollama", "not supported by this version"),
+    ("UPSTREAM_PRESET", "excel", "comfyui, n8n, jupyter or ollama"),
+    ("AUTH_PUBLIC_PATHS", "/a,b", "begins with /"),
+    ("AUTH_PUBLIC_PATHS", "/a*", "/* at its end"),
     ("CHAT_API_KEY", "x", "not supported by this version"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel", "not supported by this version"),
 ];
@@ -160,7 +163,7 @@ fn names_in_the_file_that_mean_nothing_are_refused() {
         ("[secret]\nkey = 'x'", "secret.key", "not a known setting"),
         ("[server]\ntls_cert = 'x'", "server.tls_cert", "not supported by this version"),
         ("[server.tls]\ncert = 'x'", "server.tls.cert", "not supported by this version"),
-        ("[[upstreams]]\nname = 'x'", "upstreams", "not supported by this version"),
+        ("upstreams = 1", "upstreams", "[[upstreams]]"),
         ("[server]\nport = 2030-01-01", "server.port", "expected text"),
         ("[server]\ntrusted_hosts = [['a']]", "server.trusted_hosts", "expected a list"),
         ("[server\nport = 1", "configuration file, line 1", "not valid TOML"),
@@ -170,4 +173,48 @@ fn names_in_the_file_that_mean_nothing_are_refused() {
         assert_eq!(found[0].0, name);
         assert!(found[0].1.contains(expected), "{found:?}");
     }
+}
+
+/// A table that is good, and what one change makes wrong with it.
+#[test]
+fn every_fault_of_an_upstream_is_named() {
+    const GOOD: &str = "[[upstreams]]\nname = 'comfy'\nmount = '/comfy'\nurl = 'http://c:1'\n";
+    assert_eq!(problems(&file(GOOD)), vec![]);
+    for (text, name, expected) in [
+        ("colour = 'red'", "upstreams.comfy.colour", "not a known setting"),
+        ("verfiy_tls = true", "upstreams.comfy.verfiy_tls", "did you mean verify_tls?"),
+        ("targets = ['http://d']", "upstreams.comfy.url", "one of the two"),
+        ("preset = 'excel'", "upstreams.comfy.preset", "comfyui"),
+        ("auth = 'maybe'", "upstreams.comfy.auth", "public, optional or required"),
+        ("credentials = ['cookie']", "upstreams.comfy.credentials", "login, api_key"),
+        ("roles = ['king']", "upstreams.comfy.roles", "moderator"),
+        ("methods = ['get']", "upstreams.comfy.methods", "in capitals"),
+        ("auth = 'public'\nscopes = ['a']", "upstreams.comfy.auth", "expected required"),
+        ("ca_file = '/nowhere'", "upstreams.comfy.ca_file", "cannot be read"),
+        ("basic_auth_user = 'u'", "upstreams.comfy.basic_auth_user", "basic_auth_password"),
+        ("host = 'a/b'", "upstreams.comfy.host", "target, client or a host name"),
+        ("total_timeout_seconds = -1", "upstreams.comfy.total_timeout_seconds", "seconds"),
+        ("max_body_bytes = 0", "upstreams.comfy.max_body_bytes", "whole number"),
+        (
+            "request_headers.set.'Content-Length' = '1'",
+            "upstreams.comfy.request_headers.set",
+            "frames",
+        ),
+        ("request_headers.add = {}", "upstreams.comfy.request_headers.add", "not a known"),
+        ("health = {}", "upstreams.comfy.health.path", "is needed"),
+        ("health = true", "upstreams.comfy.health", "expected a table"),
+        ("paths = [{ path = 'a' }]", "upstreams.comfy.paths[0].path", "begins with /"),
+        ("websocket.max_frame_bytes = 'x'", "upstreams.comfy.websocket.max_frame_bytes", "whole"),
+    ] {
+        let found = problems(&file(&format!("{GOOD}{text}\n")));
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert_eq!(found[0].0, name);
+        assert!(found[0].1.contains(expected), "{found:?}");
+    }
+    let twice = format!("{GOOD}{GOOD}");
+    let names: Vec<String> = problems(&file(&twice)).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["upstreams.comfy.name", "upstreams.comfy.mount"]);
+    let bare = problems(&file("[[upstreams]]\n"));
+    let names: Vec<&str> = bare.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["upstreams[0].name", "upstreams[0].mount", "upstreams[0].url"]);
 }

@@ -39,7 +39,7 @@ async fn a_code_becomes_a_balance() {
 async fn a_code_becomes_a_token() {
     let app = TestApp::unlimited().await;
     let (admin, ada) = (app.admin().await, app.user("ada").await);
-    let upstream = app.app.config.upstream.name();
+    let upstream = app.app.config.upstreams[0].name;
     let (_, code) = one(&admin, json!({ "duration_hours": 48, "upstream": upstream })).await;
     let redeemed = redeem(&ada, &code).await.expect(200);
     assert_eq!(redeemed.json["kind"], "token");

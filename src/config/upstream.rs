@@ -1,0 +1,136 @@
+//! What an upstream is: the values, checked.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::SecretString;
+
+use super::{Mount, Preset};
+use crate::domain::policy::{Demand, PathPattern, Policy};
+
+/// One backend. Made by the settings `UPSTREAM_*` or by a table of
+/// `[[upstreams]]`; shared, since every worker and request looks at it.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// What keys, passes, records and metrics know it by.
+    pub name: &'static str,
+    pub mount: Mount,
+    /// Whether answers are rewritten for the mount's prefix.
+    pub rewrite: bool,
+    /// Its servers. Empty: the built-in echo.
+    pub targets: Vec<TargetConfig>,
+    pub preset: Option<Preset>,
+    pub policy: Policy,
+    /// Parts with a policy of their own; the first that matches holds.
+    pub paths: Vec<PathPolicy>,
+    /// Origins whose pages may open `WebSocket`s with a cookie, besides its own.
+    pub origins: Vec<String>,
+    pub tls: TlsConfig,
+    pub basic_auth: Option<(String, SecretString)>,
+    pub host: HostHeader,
+    pub request_headers: HeaderChanges,
+    pub response_headers: HeaderChanges,
+    /// Whether a host *name* may resolve to a private or loopback address.
+    pub private_addresses: bool,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    /// For the whole exchange, unless the answer is a stream.
+    pub total_timeout: Duration,
+    /// A stream on which nothing moves for this long is cut.
+    pub idle_timeout: Duration,
+    /// Longest life of a stream.
+    pub stream_life: Duration,
+    /// Idle connections are dropped after this long; below the upstream's own.
+    pub pool_idle: Duration,
+    /// Largest request body, bytes.
+    pub max_body_bytes: u64,
+    /// Most connections of this instance to one target.
+    pub max_connections: usize,
+    /// Most requests that wait for one of them.
+    pub max_pending: usize,
+    pub health: Option<HealthCheck>,
+    pub websocket: WebSocketConfig,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetConfig {
+    /// `http://` or `https://` with a host, without a path.
+    pub url: String,
+    /// Its share of the requests among the others', 1..=1000.
+    pub weight: u32,
+}
+
+/// A part of an upstream with a policy of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// Below the mount.
+    pub path: PathPattern,
+    pub policy: Policy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Whether a certificate is checked.
+    pub verify: bool,
+    /// Trusted instead of the public authorities; PEM.
+    pub ca: Option<String>,
+    /// Whether HTTP/2 is spoken where the server offers it.
+    pub http2: bool,
+}
+
+/// Which `Host` an upstream is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The target's own.
+    Target,
+    /// What the client asked for.
+    Client,
+    Fixed(String),
+}
+
+/// Fields that are set or taken away, after everything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderChanges {
+    pub remove: Vec<http::HeaderName>,
+    pub set: Vec<(http::HeaderName, http::HeaderValue)>,
+}
+
+/// Asks each target from time to time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    pub enabled: bool,
+    /// From the client; a larger one ends the socket.
+    pub max_message_bytes: u64,
+    pub max_frame_bytes: u64,
+    /// Most sockets at once of one credential, on one instance.
+    pub per_credential: usize,
+}
+
+impl UpstreamConfig {
+    /// The policy of a path below the mount.
+    pub fn policy_of(&self, path: &str) -> &Policy {
+        let part = self.paths.iter().find(|part| part.path.matches(path));
+        part.map_or(&self.policy, |part| &part.policy)
+    }
+
+    /// The built-in echo where an upstream would be.
+    pub fn is_echo(&self) -> bool {
+        self.targets.is_empty()
+    }
+}
+
+/// Every upstream, the default one first.
+pub type Upstreams = Vec<Arc<UpstreamConfig>>;
+
+impl From<Demand> for Policy {
+    fn from(demand: Demand) -> Self {
+        Self { demand, ..Self::default() }
+    }
+}

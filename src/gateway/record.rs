@@ -1,0 +1,58 @@
+//! What is recorded of a request before its answer is known.
+
+use std::borrow::Cow;
+
+use http::Method;
+use tokio::time::Instant;
+
+use super::{Arrival, CLIENT_CLOSED_REQUEST};
+use crate::{
+    domain::{
+        id::RecordId,
+        principal::Principal,
+        text,
+        usage::{Outcome, UsageRecord},
+    },
+    server::client::new_uuid,
+};
+
+/// Characters of a path that are recorded.
+const RECORDED_PATH: usize = 512;
+
+/// What is known before the answer; as it stands, the record of a request
+/// whose client left.
+pub fn record(
+    principal: Option<&Principal>,
+    arrival: &Arrival<'_>,
+    method: &Method,
+) -> UsageRecord {
+    let request_id = &arrival.client.request_id;
+    UsageRecord {
+        // One that a client made up is not used: it may come twice.
+        id: RecordId::from(request_id.uuid().unwrap_or_else(|| new_uuid(arrival.at))),
+        request_id: (**request_id).to_owned(),
+        at: arrival.at,
+        method: name_of(method),
+        path: text::clean(arrival.path, RECORDED_PATH),
+        status: CLIENT_CLOSED_REQUEST,
+        outcome: Outcome::Aborted,
+        duration_us: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        user_id: principal.map(Principal::user_id),
+        key_id: principal.and_then(Principal::key_id),
+        upstream: Cow::Borrowed(arrival.route.upstream.config.name),
+    }
+}
+
+/// The usual ones need no allocation.
+fn name_of(method: &Method) -> Cow<'static, str> {
+    const USUAL: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    let name = method.as_str();
+    let usual = USUAL.into_iter().find(|usual| *usual == name);
+    usual.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
+}
+
+pub fn elapsed_us(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
