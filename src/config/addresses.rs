@@ -99,7 +99,8 @@ pub(super) fn mount(text: &str) -> Parsed<Mount> {
     let is_ours = match segments.as_slice() {
         ["api", "proxy", ..] | ["api", "v1", "proxy", ..] => false,
         [first, ..] => {
-            ["api", "health", "metrics", "console", "login", ".well-known"].contains(first)
+            ["api", "health", "metrics", "console", "login", "logout", ".well-known", ".tollgate"]
+                .contains(first)
         }
         [] => true,
     };

@@ -71,6 +71,8 @@ fn server(reader: &mut Reader) -> ServerConfig {
             .optional("SERVER_TRUSTED_HOSTS", list(addresses::host))
             .unwrap_or_default(),
         public_url: reader.optional("SERVER_PUBLIC_URL", addresses::base_url),
+        site_name: reader.required("SERVER_SITE_NAME", values::line(64)),
+        site_color: reader.required("SERVER_SITE_COLOR", values::color),
         max_connections: reader.required("SERVER_MAX_CONNECTIONS", number(1..=1_000_000)),
         header_timeout: reader.required("SERVER_HEADER_TIMEOUT_SECONDS", seconds(0.1..=300.0)),
         io_timeout: reader.required("SERVER_IO_TIMEOUT_SECONDS", seconds(0.1..=3600.0)),
@@ -174,6 +176,7 @@ fn upstream(reader: &mut Reader) -> UpstreamConfig {
         mount: reader.required("UPSTREAM_MOUNT", addresses::mount),
         auth: upstream_auth(reader),
         verify_tls: reader.required("UPSTREAM_VERIFY_TLS", truth),
+        assertion: assertion(reader),
         basic_auth: user.zip(password),
         connect_timeout: reader.required("UPSTREAM_CONNECT_TIMEOUT_SECONDS", timeout(0.01)),
         first_byte_timeout: reader.required("UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS", timeout(0.01)),
@@ -182,6 +185,15 @@ fn upstream(reader: &mut Reader) -> UpstreamConfig {
         pool_idle: reader.required("UPSTREAM_POOL_IDLE_SECONDS", timeout(0.0)),
         max_body_bytes: reader.required("UPSTREAM_MAX_BODY_BYTES", number(1..=1 << 40)),
     }
+}
+
+/// A shared secret has no key set, so nobody could check what it signs.
+fn assertion(reader: &mut Reader) -> bool {
+    let assertion = reader.required("UPSTREAM_ASSERTION", truth);
+    if assertion && reader.required("AUTH_ALGORITHM", values::algorithm) == Algorithm::Hs256 {
+        reader.refuse("UPSTREAM_ASSERTION", "expected AUTH_ALGORITHM EdDSA or RS256 with it");
+    }
+    assertion
 }
 
 /// `AUTH_REQUIRE_AUTH` says the same more coarsely. Of different layers the

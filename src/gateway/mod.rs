@@ -9,7 +9,10 @@
 //! upstreams and rewriting are not built; an upgrade is treated as the plain
 //! request that it also is.
 
+mod assertion;
+pub mod browser;
 mod connector;
+pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
@@ -17,8 +20,10 @@ mod headers;
 mod identity;
 mod memo;
 mod metered;
+pub mod next;
 pub mod path;
 mod pool;
+mod proof;
 pub mod query;
 pub mod rate_headers;
 mod route;
@@ -49,7 +54,7 @@ use self::{
     upload::{Progress, UploadLimits},
 };
 use crate::{
-    config::{ServerConfig, UpstreamAuth, UpstreamConfig},
+    config::{ServerConfig, UpstreamConfig},
     domain::{
         id::RecordId,
         limit::TierState,
@@ -145,9 +150,13 @@ impl Gateway {
         if self.services.health.phase() == Phase::Starting {
             return Err(GatewayError::Starting);
         }
-        seen.principal = pin!(self.prove(&parts.headers)).await?;
+        let visitor = pin!(self.prove(parts, arrival, &mut seen.principal)).await?;
         let principal = seen.principal.as_ref();
         self.check_policy(principal, arrival.client, &parts.headers)?;
+        let renewed = match &visitor {
+            Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
+            None => None,
+        };
         let (mut body, upload) =
             upload::limited(&parts.headers, body, self.uploads, arrival.started)?;
         // The record's place first: a full recorder refuses work instead of
@@ -155,7 +164,7 @@ impl Gateway {
         let slot = self.services.usage.recorder().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
         // Only now: what is refused must not begin the time that was paid for.
-        let ends = pin!(self.begin(principal, &parts.headers)).await?;
+        let ends = pin!(self.begin(principal, &parts.headers, arrival.client)).await?;
         body.end_at(ends);
         let record = self.record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
@@ -173,6 +182,11 @@ impl Gateway {
             },
         );
 
+        if let Some(principal) = principal.filter(|_| self.config.assertion) {
+            let (keyring, upstream) = (&self.services.keyring, self.config.name());
+            assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
+        }
+
         let sent = pin!(self.upstream.send(parts, body, upload.as_ref())).await;
         let answer = match sent {
             Ok(answer) => {
@@ -189,21 +203,11 @@ impl Gateway {
             }
         };
         let known = Known { authenticated: principal.is_some(), ends };
-        Ok(self.pass_on(answer, meter, arrival, known, upload.as_deref()))
-    }
-
-    /// Who is asking. Everything that is presented must be good, also where
-    /// nothing would be required; a public upstream looks at nothing.
-    async fn prove(&self, headers: &HeaderMap) -> Result<Option<Principal>, GatewayError> {
-        if self.config.auth == UpstreamAuth::Public {
-            return Ok(None);
+        let mut answer = self.pass_on(answer, meter, arrival, known, upload.as_deref());
+        if let Some(cookie) = renewed {
+            browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }
-        let found = credentials::read(headers)?;
-        let principal = pin!(found.prove(&self.services.access)).await?;
-        if principal.is_none() && self.config.auth == UpstreamAuth::Required {
-            return Err(GatewayError::CredentialRequired);
-        }
-        Ok(principal)
+        Ok(answer)
     }
 
     /// When the time of the pass that opens the door is over. It begins now
@@ -212,12 +216,13 @@ impl Gateway {
         &self,
         principal: Option<&Principal>,
         headers: &HeaderMap,
+        client: &ClientInfo,
     ) -> Result<Option<Instant>, GatewayError> {
         let Some(pass) = principal.and_then(Principal::pass) else { return Ok(None) };
         let end = match pass.expires_at() {
             Some(end) => end,
             // Boxed, since it happens once.
-            None => Box::pin(self.activate(pass, headers)).await?,
+            None => Box::pin(self.activate(pass, headers, client)).await?,
         };
         Ok(Some(self.instant_of(end)))
     }
@@ -227,8 +232,12 @@ impl Gateway {
         &self,
         pass: &Pass,
         headers: &HeaderMap,
+        client: &ClientInfo,
     ) -> Result<DateTime<Utc>, GatewayError> {
-        let text = credentials::read(headers)?.access_token;
+        let text = match credentials::read(headers)?.access_token {
+            None => cookies::read(headers, client)?.pass,
+            text => text,
+        };
         let hash = text.and_then(TokenHash::of_pass).ok_or(AccessError::Invalid)?;
         let begun = self.services.passes.activate(&hash, pass.id).await?;
         // `None`: it was ended since we looked.
