@@ -8,6 +8,7 @@ pub mod api_key;
 pub mod clock;
 pub mod id;
 pub mod idempotency;
+pub mod kill;
 pub mod ledger;
 pub mod limit;
 pub mod login;

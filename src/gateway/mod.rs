@@ -23,6 +23,7 @@ pub mod query;
 pub mod rate_headers;
 mod route;
 mod timer;
+pub mod tunnel;
 pub mod upload;
 mod upstream;
 
