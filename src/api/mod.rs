@@ -26,6 +26,7 @@ mod requests;
 mod secret;
 mod sessions;
 mod state;
+mod tickets;
 mod tokens;
 mod usage;
 mod users;
@@ -149,6 +150,7 @@ fn public() -> ApiRouter {
 fn private() -> ApiRouter {
     ApiRouter::new()
         .merge(auth::router())
+        .merge(tickets::router())
         .merge(sessions::router())
         .merge(users::router())
         .merge(keys::router())

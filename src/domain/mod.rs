@@ -18,6 +18,7 @@ pub mod pass;
 pub mod password;
 pub mod principal;
 pub mod text;
+pub mod ticket;
 pub mod token;
 pub mod usage;
 pub mod user;

@@ -24,6 +24,7 @@ pub mod passwords;
 pub mod refresh;
 pub mod sealer;
 pub mod sheet;
+pub mod tickets;
 pub mod usage;
 pub mod vouchers;
 pub mod wallet;
@@ -34,7 +35,7 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
     logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
-    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
+    tickets::TicketService, usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle};
 /// Every service error wraps this one, so callers may name it without reaching
@@ -57,6 +58,7 @@ pub struct Services {
     pub limits: Arc<LimitService>,
     pub logins: Arc<LoginService>,
     pub passes: Arc<PassService>,
+    pub tickets: Arc<TicketService>,
     pub vouchers: Arc<VoucherService>,
     pub wallet: Arc<WalletService>,
     pub usage: Arc<UsageService>,
@@ -108,11 +110,14 @@ impl Services {
         ));
         let vouchers =
             VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
+        let access = Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone()));
+        let tickets = TicketService::new(db.clone(), clock.clone(), access.clone());
         Self {
+            tickets: Arc::new(tickets),
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,
-            access: Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone())),
+            access,
             api_keys: Arc::new(ApiKeyService::new(
                 db.clone(),
                 clock.clone(),

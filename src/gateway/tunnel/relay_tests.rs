@@ -316,3 +316,18 @@ async fn while_a_message_waits_all_else_goes_on() {
     assert_eq!(rig.at_upstream().await, Some(Frame::close(1001, "")));
     assert_eq!(rig.ended().await.messages_in, 0);
 }
+
+#[tokio::test]
+async fn a_switch_wakes_its_tunnel_from_another_thread() {
+    for _ in 0..200 {
+        let switch = Arc::new(KillSwitch::new());
+        let tripping = std::thread::spawn({
+            let switch = Arc::clone(&switch);
+            move || switch.trip(KillReason::Revoked)
+        });
+        let waiting = poll_fn(|cx| switch.poll_tripped(cx));
+        let reason = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+        assert_eq!(reason.unwrap(), KillReason::Revoked);
+        assert!(tripping.join().unwrap());
+    }
+}
