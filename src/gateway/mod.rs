@@ -29,6 +29,7 @@ pub mod rate_headers;
 mod record;
 mod route;
 mod timer;
+pub mod tunnel;
 pub mod upload;
 mod upstream;
 
