@@ -26,6 +26,7 @@ mod assemble;
 pub mod keys;
 mod problem;
 mod reader;
+pub mod rewrite;
 pub mod secrets;
 mod settings;
 mod sources;

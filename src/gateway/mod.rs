@@ -21,6 +21,7 @@ pub mod path;
 mod pool;
 pub mod query;
 pub mod rate_headers;
+pub mod rewrite;
 mod route;
 mod timer;
 pub mod upload;
