@@ -78,8 +78,8 @@ pub fn is_same_origin(headers: &HeaderMap, client: &ClientInfo) -> bool {
     }
 }
 
-/// Whether `Origin` is the request's own. For WebSockets this is the only sign:
-/// a browser opens one to any site.
+/// Whether `Origin` is the request's own. A browser lets any site open a
+/// WebSocket, and this is what tells them apart.
 pub fn has_own_origin(headers: &HeaderMap, client: &ClientInfo) -> bool {
     let Said::One(origin) = said(headers, &ORIGIN) else { return false };
     let Some(host) = &client.host else { return false };
