@@ -1,4 +1,4 @@
-//! Tickets for WebSockets: issued to whoever has a credential, used once.
+//! Tickets for sockets: issued to whoever has a credential, used once.
 //!
 //! A browser's script can send no header field with a WebSocket, and what stands
 //! in a URL ends up in logs. A ticket may stand there: it is good for one use,

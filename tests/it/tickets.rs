@@ -1,4 +1,4 @@
-//! Tickets for WebSockets: asked for over HTTP, used by the gateway.
+//! Tickets for sockets: asked for over HTTP, used by the gateway.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
