@@ -49,7 +49,7 @@ pub use reader::Effective;
 pub use settings::Origin;
 pub use sources::Sources;
 pub use upstream::{
-    HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig, UpstreamConfig,
+    BasicAuth, HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig, UpstreamConfig,
     Upstreams, WebSocketConfig,
 };
 

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Mount, Preset};
 use crate::domain::policy::{Demand, PathPattern, Policy};
 
 /// One backend. Made by the settings `UPSTREAM_*` or by a table of
 /// `[[upstreams]]`; shared, since every worker and request looks at it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// What keys, passes, records and metrics know it by.
     pub name: &'static str,
@@ -25,7 +25,7 @@ pub struct UpstreamConfig {
     /// Origins whose pages may open `WebSocket`s with a cookie, besides its own.
     pub origins: Vec<String>,
     pub tls: TlsConfig,
-    pub basic_auth: Option<(String, SecretString)>,
+    pub basic_auth: Option<BasicAuth>,
     pub host: HostHeader,
     pub request_headers: HeaderChanges,
     pub response_headers: HeaderChanges,
@@ -51,6 +51,13 @@ pub struct UpstreamConfig {
     pub websocket: WebSocketConfig,
 }
 
+/// What an upstream asks of us.
+#[derive(Clone, Debug)]
+pub struct BasicAuth {
+    pub user: String,
+    pub password: SecretString,
+}
+
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
@@ -72,7 +79,7 @@ pub struct PathPolicy {
 pub struct TlsConfig {
     /// Whether a certificate is checked.
     pub verify: bool,
-    /// Trusted instead of the public authorities; PEM.
+    /// Trusted instead of the public authorities; PEM, checked.
     pub ca: Option<String>,
     /// Whether HTTP/2 is spoken where the server offers it.
     pub http2: bool,
@@ -88,7 +95,7 @@ pub enum HostHeader {
     Fixed(String),
 }
 
-/// Fields that are set or taken away, after everything else.
+/// Fields that are set or taken away. None of those that are ours to set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderChanges {
     pub remove: Vec<http::HeaderName>,
@@ -125,6 +132,15 @@ impl UpstreamConfig {
         self.targets.is_empty()
     }
 }
+
+impl PartialEq for BasicAuth {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { user, password } = self;
+        *user == other.user && password.expose_secret() == other.password.expose_secret()
+    }
+}
+
+impl Eq for BasicAuth {}
 
 /// Every upstream, the default one first.
 pub type Upstreams = Vec<Arc<UpstreamConfig>>;

@@ -9,12 +9,14 @@
 
 mod admission;
 mod answer;
-mod connector;
+mod connect;
 pub mod credentials;
 mod echo;
 mod error;
 mod headers;
+mod http2;
 mod identity;
+mod lease;
 mod memo;
 mod metered;
 pub mod path;
@@ -44,8 +46,9 @@ use self::{
     upload::UploadLimits,
 };
 pub use self::{
+    connect::trusted,
     error::{GatewayError, SendError, UpstreamError},
-    headers::{X_REQUEST_ID, is_reserved},
+    headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
     route::{Route, Table, path_and_query},
     upload::UploadFault,
@@ -113,7 +116,9 @@ impl Gateway {
             return table;
         }
         let directory = self.services.upstreams.current();
-        let upstreams = directory.upstreams.iter().map(|state| Arc::new(Upstream::new(state)));
+        // What stays as it is keeps its connections.
+        let upstream = |state| table.of(state).unwrap_or_else(|| Arc::new(Upstream::new(state)));
+        let upstreams = directory.upstreams.iter().map(upstream);
         let table = Arc::new(Table::new(directory.generation, upstreams.collect()));
         self.table.store(Arc::clone(&table));
         table
@@ -138,7 +143,8 @@ impl Gateway {
         let upstream = arrival.route.upstream;
         let policy = upstream.config.policy_of(arrival.route.path);
         if !policy.allows_method(parts.method.as_str()) {
-            return Err(GatewayError::MethodNotAllowed);
+            let allow = policy.methods.join(", ");
+            return Err(GatewayError::MethodNotAllowed { allow });
         }
         seen.principal = pin!(self.prove(policy, &parts.headers)).await?;
         let principal = seen.principal.as_ref();
@@ -150,13 +156,22 @@ impl Gateway {
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.recorder().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
+        let picked = match upstream.pick() {
+            Ok(picked) => picked,
+            Err(error) => {
+                let record = record(principal, arrival, &parts.method);
+                let mut meter = Meter::new(slot, record, arrival.started, None);
+                meter.set_status(error.status());
+                meter.finish(Outcome::Failed);
+                return Err(error.into());
+            }
+        };
         // Only now: what is refused must not begin the time that was paid for.
         let ends = pin!(self.begin(principal, &parts.headers)).await?;
         body.end_at(ends);
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
-        let target = upstream.choose();
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
             &mut parts.headers,
@@ -164,23 +179,17 @@ impl Gateway {
                 client: arrival.client,
                 principal,
                 prefix: arrival.route.prefix(),
-                host: &upstream.host(target, arrival.client.host.as_ref()),
+                host: &upstream.host(picked.as_ref(), arrival.client.host.as_ref()),
                 authorization: upstream.authorization(),
                 version: parts.version,
+                changes: &upstream.config.request_headers,
             },
         );
-        headers::change(&mut parts.headers, &upstream.config.request_headers);
 
-        let sent = pin!(upstream.send(target, parts, body, upload.as_ref())).await;
+        let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
         let answered = match sent {
-            Ok(answer) => {
-                self.services.health.saw_upstream(true);
-                answer
-            }
+            Ok(answer) => answer,
             Err(error) => {
-                if let SendError::Upstream(_) = &error {
-                    self.services.health.saw_upstream(false);
-                }
                 meter.set_status(error.status());
                 meter.finish(Outcome::Failed);
                 return Err(error.into());

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{path::below, upstream::Upstream};
-use crate::config::Mount;
+use crate::{config::Mount, services::upstreams::UpstreamState};
 
 /// The default place, which has a short form too.
 const DEFAULT_PREFIX: &str = "/api/v1/proxy";
@@ -60,6 +60,11 @@ impl Table {
         }
         table.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.path.len()));
         table
+    }
+
+    /// The upstream that was made from this very state.
+    pub fn of(&self, state: &Arc<UpstreamState>) -> Option<Arc<Upstream>> {
+        self.upstreams.iter().find(|upstream| Arc::ptr_eq(&upstream.state, state)).cloned()
     }
 
     /// The way of a canonical path on a host; `None` if it is no upstream's. At
@@ -140,7 +145,8 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Sources},
-        services::upstreams::UpstreamService,
+        domain::clock::SystemClock,
+        services::upstreams::{UpstreamService, resolver::SystemResolver},
     };
 
     /// Of upstreams mounted at these places, named so.
@@ -150,8 +156,9 @@ mod tests {
         });
         let file = Some(tables.collect());
         let config = Config::load(&Sources { file, ..Sources::default() }).unwrap();
-        let directory = UpstreamService::new(&config.upstreams).current();
-        let upstreams = directory.upstreams.iter().map(|state| Upstream::new(state));
+        let (clock, resolver) = (Arc::new(SystemClock), Arc::new(SystemResolver));
+        let directory = UpstreamService::new(&config.upstreams, clock, resolver).current();
+        let upstreams = directory.upstreams.iter().map(Upstream::new);
         Table::new(1, upstreams.map(Arc::new).collect())
     }
 
