@@ -6,6 +6,7 @@
 pub mod address;
 pub mod api_key;
 pub mod clock;
+pub mod destination;
 pub mod id;
 pub mod idempotency;
 pub mod kill;

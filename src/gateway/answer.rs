@@ -44,8 +44,8 @@ pub fn pass_on(
     // A short answer to a request that was let in is given whole.
     let ends = known.ends.filter(|_| stream);
     let body = plan.apply(&mut parts, body);
-    headers::rewrite_response(&mut parts.headers, arrival.client, known.authenticated);
-    headers::change(&mut parts.headers, &config.response_headers);
+    let changes = &config.response_headers;
+    headers::rewrite_response(&mut parts.headers, arrival.client, known.authenticated, changes);
     parts.version = Version::HTTP_11;
     let timer = StallTimer::new(config.idle_timeout, deadline.or(ends));
     Response::from_parts(parts, Metered::new(body, meter, timer).until(ends))

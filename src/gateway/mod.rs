@@ -11,13 +11,15 @@ mod admission;
 mod answer;
 mod assertion;
 pub mod browser;
-mod connector;
+mod connect;
 pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
 mod headers;
+mod http2;
 mod identity;
+mod lease;
 mod memo;
 mod metered;
 pub mod next;
@@ -52,8 +54,9 @@ use self::{
     upload::UploadLimits,
 };
 pub use self::{
+    connect::trusted,
     error::{GatewayError, SendError, UpstreamError},
-    headers::{X_REQUEST_ID, is_reserved},
+    headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
     route::{Route, Table, path_and_query},
     upload::UploadFault,
@@ -120,8 +123,10 @@ impl Gateway {
             return table;
         }
         let directory = self.services.upstreams.current();
-        let upstreams = directory.upstreams.iter().map(|state| Upstream::new(state));
-        let table = Arc::new(Table::new(directory.generation, upstreams));
+        // What stays as it is keeps its connections.
+        let upstream = |state| table.of(state).unwrap_or_else(|| Arc::new(Upstream::new(state)));
+        let table =
+            Arc::new(Table::new(directory.generation, directory.upstreams.iter().map(upstream)));
         self.table.store(Arc::clone(&table));
         table
     }
@@ -145,7 +150,8 @@ impl Gateway {
         let upstream = arrival.route.upstream;
         let policy = upstream.config.policy_of(arrival.route.path);
         if !policy.allows_method(parts.method.as_str()) {
-            return Err(GatewayError::MethodNotAllowed);
+            let allow = policy.methods.join(", ");
+            return Err(GatewayError::MethodNotAllowed { allow });
         }
         let visitor = pin!(self.prove(policy, parts, arrival, &mut seen.principal)).await?;
         let principal = seen.principal.as_ref();
@@ -161,13 +167,22 @@ impl Gateway {
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.recorder().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
+        let picked = match upstream.pick() {
+            Ok(picked) => picked,
+            Err(error) => {
+                let record = record(principal, arrival, &parts.method);
+                let mut meter = Meter::new(slot, record, arrival.started, None);
+                meter.set_status(error.status());
+                meter.finish(Outcome::Failed);
+                return Err(error.into());
+            }
+        };
         // Only now: what is refused must not begin the time that was paid for.
         let ends = pin!(self.begin(principal, &parts.headers, arrival.client)).await?;
         body.end_at(ends);
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
-        let target = upstream.choose();
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
             &mut parts.headers,
@@ -175,12 +190,12 @@ impl Gateway {
                 client: arrival.client,
                 principal,
                 prefix: arrival.route.prefix(),
-                host: &upstream.host(target, arrival.client.host.as_ref()),
+                host: &upstream.host(picked.as_ref(), arrival.client.host.as_ref()),
                 authorization: upstream.authorization(),
                 version: parts.version,
+                changes: &upstream.config.request_headers,
             },
         );
-        headers::change(&mut parts.headers, &upstream.config.request_headers);
         if let Some(principal) = principal.filter(|_| upstream.config.assertion) {
             let (keyring, upstream) = (&self.services.keyring, upstream.config.name);
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
@@ -192,16 +207,10 @@ impl Gateway {
             arrival.route.path,
             &mut parts.headers,
         );
-        let sent = pin!(upstream.send(target, parts, body, upload.as_ref())).await;
+        let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
         let answered = match sent {
-            Ok(answer) => {
-                self.services.health.saw_upstream(true);
-                answer
-            }
+            Ok(answer) => answer,
             Err(error) => {
-                if let SendError::Upstream(_) = &error {
-                    self.services.health.saw_upstream(false);
-                }
                 meter.set_status(error.status());
                 meter.finish(Outcome::Failed);
                 return Err(error.into());

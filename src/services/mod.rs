@@ -43,7 +43,7 @@ pub use self::{
     sealer::Sealer, tickets::TicketService, upstreams::UpstreamService, usage::UsageService,
     vouchers::VoucherService, wallet::WalletService,
 };
-use self::{gifts::Gifts, login_throttle::LoginThrottle};
+use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
 /// Every service error wraps this one, so callers may name it without reaching
 /// past the services.
 pub use crate::repositories::StoreError;
@@ -83,12 +83,13 @@ pub struct Parts<'a> {
     pub limiter: Limiter,
     pub keyring: Arc<Keyring>,
     pub sealer: Arc<Sealer>,
+    pub resolver: SharedResolver,
     pub clock: SharedClock,
 }
 
 impl Services {
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { config, db, redis, hub, limiter, keyring, sealer, clock } = parts;
+        let Parts { config, db, redis, hub, limiter, keyring, sealer, resolver, clock } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
@@ -98,7 +99,7 @@ impl Services {
             db.clone(),
             clock.clone(),
         ));
-        let upstreams = Arc::new(UpstreamService::new(&config.upstreams));
+        let upstreams = Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), resolver));
         let passes = Arc::new(PassService::new(passes::Parts {
             db: db.clone(),
             clock: clock.clone(),
@@ -152,7 +153,7 @@ impl Services {
                 limits.clone(),
                 usage.clone(),
             )),
-            health: Arc::new(HealthService::new(db, redis, clock.clone())),
+            health: Arc::new(HealthService::new(db, redis, upstreams.clone(), clock.clone())),
             logins,
             accounts,
             limits,
