@@ -231,13 +231,13 @@ async fn a_login_ends_at_this_site_whatever_it_was_to_end_at() {
         let browser = Browser::new(&app);
         let login = format!("/login?{}", form(&[("next", payload)]));
         let page = browser.open(&login).await.expect(200);
-        let taken = super::hidden(&page, "next");
+        let next = super::hidden(&page, "next");
         let token = super::hidden(&page, "form").unwrap();
         let fields =
             [("form", &*token), ("next", payload), ("username", "ada"), ("password", PASSWORD)];
         let answer = browser.submit("/login", &fields).await.expect(303);
         let place = answer.header("location");
-        assert_eq!(place, taken.as_deref().unwrap_or("/api/v1/proxy/"), "{payload:?}");
+        assert_eq!(place, next.as_deref().unwrap_or("/api/v1/proxy/"), "{payload:?}");
         assert_stays(place, payload);
     }
     // Two of them are none.

@@ -118,7 +118,7 @@ async fn a_cookie_that_was_changed_counts_as_none() {
     let (message, signature) = good.rsplit_once('.').unwrap();
     bad.extend([message.to_owned(), format!("{message}."), format!("{good}A"), format!(".{good}")]);
     bad.push(format!("{message}.{}", signature.chars().rev().collect::<String>()));
-    bad.extend(["".to_owned(), "x".repeat(5000), "é".to_owned(), format!("\"{good}\"")]);
+    bad.extend([String::new(), "x".repeat(5000), "é".to_owned(), format!("\"{good}\"")]);
     let sid = |value: &str| app.anonymous().with("cookie", &format!("tollgate_sid={value}"));
     sid(&good).get(APP).await.expect(200);
     for bad in &bad {
