@@ -1,3 +1,5 @@
+//! Bodies that decode to far more than they are.
+
 use std::{
     collections::VecDeque,
     fmt::Write as _,

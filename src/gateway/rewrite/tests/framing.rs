@@ -1,3 +1,5 @@
+//! What an answer says of its body, and which bodies stay as they are.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Conditions, codings and names in requests.
+
 use super::*;
 
 const PAGE: &[(&str, &str)] = &[("sec-fetch-dest", "document")];
