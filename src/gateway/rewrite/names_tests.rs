@@ -1,4 +1,4 @@
-use super::{super::test_support::names, *};
+use super::super::test_support::names;
 
 #[test]
 fn only_urls_of_the_upstream_are_mapped() {

@@ -88,7 +88,7 @@
     var found = owner && Object.getOwnPropertyDescriptor(owner.prototype, name);
     if (!found || !found.set || !found.configurable) return;
     var set = found.set;
-    found.set = function (value) { return set.call(this, change(value)); };
+    found.set = function (value) { return set.call(this, change(value, this)); };
     Object.defineProperty(owner.prototype, name, found);
   }
 
@@ -178,16 +178,17 @@
     });
   });
 
-  // What came by innerHTML, templates or clones is put right when it appears, forms and links
-  // once more when they are used.
+  // What came by other ways is put right when it appears, forms and links once more when they are
+  // used.
   var names = Object.keys(urls).filter(function (name) { return name !== "xlink:href"; });
   names = names.concat("srcset", "imagesrcset", "data");
   var selector = names.map(function (name) { return "[" + name + "]"; }).join();
   function fix(node) {
-    names.forEach(function (name) {
+    return names.filter(function (name) {
       var value = node.getAttribute(name), to = value === null ? null : attribute(node, name, value);
       if (to !== value) setNative.call(node, name, to);
-    });
+      return to !== value;
+    }).length > 0;
   }
   function fixAll(node) {
     if (node.nodeType !== 1) return;
@@ -198,6 +199,27 @@
     records.forEach(function (record) { record.addedNodes.forEach(fixAll); });
   });
   observer.observe(doc, {childList: true, subtree: true});
+
+  // Markup is put right before it is used: an image would be asked for, and its failure seen.
+  var inner = Object.getOwnPropertyDescriptor(element, "innerHTML");
+  function mapMarkup(html, owner) {
+    if (typeof html !== "string" || !/=\s*["']?\s*(\/|https?:)/i.test(html)) return html;
+    if (owner.namespaceURI && owner.namespaceURI !== "http://www.w3.org/1999/xhtml") return html;
+    if (/^(template|script|style|textarea|title)$/.test(owner.localName)) return html;
+    try {
+      var inert = doc.createElement("template"), changed = 0;
+      inner.set.call(inert, html);
+      inert.content.querySelectorAll(selector).forEach(function (node) { changed += fix(node); });
+      return changed ? inner.get.call(inert) : html;
+    } catch (refused) {
+      return html;
+    }
+  }
+  property(scope.Element, "innerHTML", mapMarkup);
+  property(scope.ShadowRoot, "innerHTML", mapMarkup);
+  property(scope.Element, "outerHTML", mapMarkup);
+  method(element, "insertAdjacentHTML", 1, function (html, args, self) { return mapMarkup(html, self); });
+
   var attach = element.attachShadow;
   if (attach) {
     element.attachShadow = new Proxy(attach, {
