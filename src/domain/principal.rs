@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
     api_key::ApiKey,
     id::{ApiKeyId, PassId, SessionId, UserId},
     pass::Pass,
+    token::TokenHash,
     user::{Role, Roles},
 };
 
@@ -27,6 +29,7 @@ pub struct Account {
 pub struct Principal {
     pub account: Arc<Account>,
     pub credential: Credential,
+    pub proof: Proof,
 }
 
 /// By what the principal was proven.
@@ -37,6 +40,19 @@ pub enum Credential {
     ApiKey(Arc<ApiKey>),
     /// A time pass, unused or active.
     Pass(Arc<Pass>),
+}
+
+/// What was shown, so that it can be proven again later without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    Login {
+        session: SessionId,
+        user: UserId,
+        /// When what was shown of the login is over by itself.
+        until: DateTime<Utc>,
+    },
+    ApiKey(TokenHash),
+    Pass(TokenHash),
 }
 
 impl Principal {
@@ -64,6 +80,13 @@ impl Principal {
 
     pub fn pass_id(&self) -> Option<PassId> {
         self.pass().map(|pass| pass.id)
+    }
+
+    pub fn session_id(&self) -> Option<SessionId> {
+        match self.credential {
+            Credential::Login(session) => Some(session),
+            Credential::ApiKey(_) | Credential::Pass(_) => None,
+        }
     }
 
     pub fn has(&self, role: Role) -> bool {

@@ -13,6 +13,7 @@ mod connector;
 pub mod credentials;
 mod echo;
 mod error;
+mod events;
 mod headers;
 mod identity;
 mod memo;
@@ -23,6 +24,7 @@ pub mod query;
 pub mod rate_headers;
 mod record;
 mod route;
+mod stream;
 mod timer;
 pub mod upload;
 mod upstream;
@@ -41,6 +43,7 @@ use self::{
     headers::Ours,
     metered::{Meter, Metered},
     record::{elapsed_us, record},
+    stream::{Opener, origin_of},
     upload::UploadLimits,
 };
 pub use self::{
@@ -48,6 +51,7 @@ pub use self::{
     headers::{X_REQUEST_ID, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
     route::{Route, Table, path_and_query},
+    stream::End,
     upload::UploadFault,
     upstream::{AnswerBody, Upstream},
 };
@@ -136,7 +140,8 @@ impl Gateway {
             return Err(GatewayError::Starting);
         }
         let upstream = arrival.route.upstream;
-        let policy = upstream.config.policy_of(arrival.route.path);
+        let part = upstream.config.part_of(arrival.route.path);
+        let policy = upstream.config.policy_at(part);
         if !policy.allows_method(parts.method.as_str()) {
             return Err(GatewayError::MethodNotAllowed);
         }
@@ -156,6 +161,7 @@ impl Gateway {
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
+        let origin = origin_of(principal, &parts.headers);
         let target = upstream.choose();
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
@@ -186,8 +192,9 @@ impl Gateway {
                 return Err(error.into());
             }
         };
-        let known = Known { authenticated: principal.is_some(), ends };
-        Ok(answer::pass_on(answered, meter, arrival, known, upload.as_deref()))
+        let opener = Opener { principal, part, origin: origin.as_ref() };
+        let known = Known { opener, ends, upload: upload.as_ref() };
+        Ok(answer::pass_on(answered, meter, arrival, known, &self.services.streams))
     }
 
     /// Who is asking. Everything that is presented must be good, also where

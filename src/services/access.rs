@@ -5,17 +5,27 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::{CredentialCache, Keyring};
 use crate::{
     domain::{
         clock::SharedClock,
-        id::UserId,
+        id::{SessionId, UserId},
         pass::Pass,
-        principal::{Account, Credential, Principal},
+        principal::{Account, Credential, Principal, Proof},
         token::TokenHash,
     },
     repositories::StoreError,
 };
+
+/// Who was proven, and until when that is known to hold.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    pub principal: Principal,
+    /// `None`: until something is changed.
+    pub until: Option<DateTime<Utc>>,
+}
 
 /// The credentials of one request, as they were written. More than one: all
 /// must be valid, and the first in the order of the fields decides.
@@ -75,20 +85,37 @@ impl AccessService {
     /// The pass that this text is, in whatever state. Asking does not begin its
     /// time.
     pub async fn status(&self, access_token: &str) -> Result<Arc<Pass>, AccessError> {
-        self.known_pass(access_token).await.map(|(pass, _)| pass)
+        let hash = TokenHash::of_pass(access_token).ok_or(AccessError::Invalid)?;
+        self.known_pass(hash).await.map(|(pass, _)| pass)
+    }
+
+    /// Whether what was proven by this holds still. From memory while the copies
+    /// there are fresh, as for a request.
+    pub async fn prove_again(&self, proof: &Proof) -> Result<Proven, AccessError> {
+        match proof {
+            Proof::Pass(hash) => self.by_pass(*hash).await,
+            Proof::ApiKey(hash) => self.by_key(*hash).await,
+            Proof::Login { session, user, until } => self.by_login(*session, *user, *until).await,
+        }
     }
 
     async fn pass(&self, presented: &str) -> Result<Principal, AccessError> {
-        let (pass, account) = self.known_pass(presented).await?;
+        let hash = TokenHash::of_pass(presented).ok_or(AccessError::Invalid)?;
+        Ok(self.by_pass(hash).await?.principal)
+    }
+
+    async fn by_pass(&self, hash: TokenHash) -> Result<Proven, AccessError> {
+        let (pass, account) = self.known_pass(hash).await?;
         if !pass.status(self.clock.now()).is_usable() {
             return Err(AccessError::Invalid);
         }
-        Ok(Principal { account, credential: Credential::Pass(pass) })
+        let until = pass.expires_at();
+        let credential = Credential::Pass(pass);
+        Ok(Proven { principal: Principal { account, credential, proof: Proof::Pass(hash) }, until })
     }
 
     /// A pass and whose it is.
-    async fn known_pass(&self, presented: &str) -> Result<(Arc<Pass>, Arc<Account>), AccessError> {
-        let hash = TokenHash::of_pass(presented).ok_or(AccessError::Invalid)?;
+    async fn known_pass(&self, hash: TokenHash) -> Result<(Arc<Pass>, Arc<Account>), AccessError> {
         let pass = self.cache.pass(&hash).await?.ok_or(AccessError::Invalid)?;
         let account = self.account(pass.user_id).await?;
         Ok((pass, account))
@@ -96,6 +123,10 @@ impl AccessService {
 
     async fn key(&self, presented: &str) -> Result<Principal, AccessError> {
         let hash = TokenHash::of_api_key(presented).ok_or(AccessError::Invalid)?;
+        Ok(self.by_key(hash).await?.principal)
+    }
+
+    async fn by_key(&self, hash: TokenHash) -> Result<Proven, AccessError> {
         let cached = self.cache.key(&hash).await?.ok_or(AccessError::Invalid)?;
         let now = self.clock.now();
         let in_grace = cached.secret_expires_at.is_none_or(|at| now < at);
@@ -103,20 +134,36 @@ impl AccessService {
             return Err(AccessError::Invalid);
         }
         let account = self.account(cached.key.user_id).await?;
-        Ok(Principal { account, credential: Credential::ApiKey(cached.key.clone()) })
+        let until = cached.secret_expires_at.into_iter().chain(cached.key.expires_at).min();
+        let credential = Credential::ApiKey(cached.key.clone());
+        let principal = Principal { account, credential, proof: Proof::ApiKey(hash) };
+        Ok(Proven { principal, until })
     }
 
     async fn login(&self, presented: &str) -> Result<Principal, AccessError> {
         let now = self.clock.now();
         let claims = self.keyring.verify(presented, now).map_err(|_| AccessError::Invalid)?;
-        let session = self.cache.session(claims.sid).await?.ok_or(AccessError::Invalid)?;
-        if session.ended || session.expires_at <= now || session.user_id != claims.sub {
+        let until = claims.good_until();
+        Ok(self.by_login(claims.sid, claims.sub, until).await?.principal)
+    }
+
+    async fn by_login(
+        &self,
+        session: SessionId,
+        user: UserId,
+        until: DateTime<Utc>,
+    ) -> Result<Proven, AccessError> {
+        let known = self.cache.session(session).await?.ok_or(AccessError::Invalid)?;
+        let end = known.expires_at.min(until);
+        if known.ended || end <= self.clock.now() || known.user_id != user {
             return Err(AccessError::Invalid);
         }
         // Name and roles are the account's, not the token's: a role that was
         // taken away is gone at once.
-        let account = self.account(claims.sub).await?;
-        Ok(Principal { account, credential: Credential::Login(claims.sid) })
+        let account = self.account(user).await?;
+        let proof = Proof::Login { session, user, until };
+        let credential = Credential::Login(session);
+        Ok(Proven { principal: Principal { account, credential, proof }, until: Some(end) })
     }
 
     async fn account(&self, id: UserId) -> Result<Arc<Account>, AccessError> {

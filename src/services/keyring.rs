@@ -43,6 +43,14 @@ pub struct Claims {
     pub aud: String,
 }
 
+impl Claims {
+    /// From this instant on it is refused: its `exp` and [`LEEWAY`].
+    pub fn good_until(&self) -> DateTime<Utc> {
+        let end = self.exp.saturating_add(LEEWAY.num_seconds());
+        DateTime::from_timestamp(end, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
 /// Only what we write ourselves: `jwk`, `jku`, `x5u`, `crit` and the like are
 /// refused by being unknown.
 #[derive(Serialize, Deserialize)]

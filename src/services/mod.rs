@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod api_keys;
 pub mod bootstrap;
 pub mod credentials;
+pub mod door;
 pub mod gifts;
 pub mod health;
 pub mod key_input;
@@ -24,6 +25,7 @@ pub mod passwords;
 pub mod refresh;
 pub mod sealer;
 pub mod sheet;
+pub mod streams;
 pub mod upstreams;
 pub mod usage;
 pub mod vouchers;
@@ -35,8 +37,8 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
     logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
-    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
-    wallet::WalletService,
+    streams::StreamService, upstreams::UpstreamService, usage::UsageService,
+    vouchers::VoucherService, wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle};
 /// Every service error wraps this one, so callers may name it without reaching
@@ -61,6 +63,7 @@ pub struct Services {
     pub passes: Arc<PassService>,
     pub vouchers: Arc<VoucherService>,
     pub wallet: Arc<WalletService>,
+    pub streams: Arc<StreamService>,
     pub upstreams: Arc<UpstreamService>,
     pub usage: Arc<UsageService>,
     pub keyring: Arc<Keyring>,
@@ -112,11 +115,13 @@ impl Services {
         ));
         let vouchers =
             VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
+        let access = Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone()));
         Self {
+            streams: StreamService::new(access.clone(), hub, clock.clone()),
+            access,
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,
-            access: Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone())),
             api_keys: Arc::new(ApiKeyService::new(
                 db.clone(),
                 clock.clone(),
