@@ -123,10 +123,20 @@ pub struct WebSocketConfig {
 }
 
 impl UpstreamConfig {
+    /// Which part a path below the mount belongs to; `None` if to none that has
+    /// a policy of its own.
+    pub fn part_of(&self, path: &str) -> Option<usize> {
+        self.paths.iter().position(|part| part.path.matches(path))
+    }
+
+    /// The policy of a part.
+    pub fn policy_at(&self, part: Option<usize>) -> &Policy {
+        part.and_then(|at| self.paths.get(at)).map_or(&self.policy, |part| &part.policy)
+    }
+
     /// The policy of a path below the mount.
     pub fn policy_of(&self, path: &str) -> &Policy {
-        let part = self.paths.iter().find(|part| part.path.matches(path));
-        part.map_or(&self.policy, |part| &part.policy)
+        self.policy_at(self.part_of(path))
     }
 
     /// The built-in echo where an upstream would be.

@@ -19,6 +19,7 @@ pub mod pass;
 pub mod password;
 pub mod policy;
 pub mod principal;
+pub mod stream;
 pub mod text;
 pub mod ticket;
 pub mod token;

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 use super::*;
 use crate::{
     domain::{
         id::{SessionId, UserId},
-        principal::{Account, Credential},
+        principal::{Account, Credential, Proof},
         user::{Role, Roles},
     },
     gateway::identity::{X_KEY_ID, X_ROLES, X_USER_ID, X_USERNAME},
@@ -33,7 +33,8 @@ fn alice(username: &str) -> Principal {
         is_active: true,
         version: 1,
     };
-    Principal { account: Arc::new(account), credential: Credential::Login(SessionId::NIL) }
+    let proof = Proof::Login { session: SessionId::NIL, user: id, until: DateTime::<Utc>::MAX_UTC };
+    Principal { account: Arc::new(account), credential: Credential::Login(SessionId::NIL), proof }
 }
 
 fn rewritten(headers: &HeaderMap, principal: Option<&Principal>) -> HeaderMap {

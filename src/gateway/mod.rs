@@ -16,6 +16,7 @@ pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
+mod events;
 mod headers;
 mod http2;
 mod identity;
@@ -31,6 +32,7 @@ pub mod rate_headers;
 mod record;
 pub mod rewrite;
 mod route;
+mod stream;
 mod timer;
 pub mod tunnel;
 pub mod upload;
@@ -51,6 +53,7 @@ use self::{
     metered::{Meter, Metered},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
+    stream::{Opener, origin_of},
     upload::UploadLimits,
 };
 pub use self::{
@@ -59,6 +62,7 @@ pub use self::{
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
     route::{Route, Table, path_and_query},
+    stream::End,
     upload::UploadFault,
     upstream::{AnswerBody, Upstream},
 };
@@ -148,7 +152,8 @@ impl Gateway {
             return Err(GatewayError::Starting);
         }
         let upstream = arrival.route.upstream;
-        let policy = upstream.config.policy_of(arrival.route.path);
+        let part = upstream.config.part_of(arrival.route.path);
+        let policy = upstream.config.policy_at(part);
         if !policy.allows_method(parts.method.as_str()) {
             let allow = policy.methods.join(", ");
             return Err(GatewayError::MethodNotAllowed { allow });
@@ -183,6 +188,7 @@ impl Gateway {
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
+        let origin = origin_of(principal, &parts.headers);
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
             &mut parts.headers,
@@ -216,8 +222,10 @@ impl Gateway {
                 return Err(error.into());
             }
         };
-        let known = Known { authenticated: principal.is_some(), ends };
-        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, upload.as_deref());
+        let opener = Opener { principal, part, origin: origin.as_ref() };
+        let known = Known { opener, ends, upload: upload.as_ref() };
+        let streams = &self.services.streams;
+        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams);
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }

@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod browser;
 pub mod claims;
 pub mod credentials;
+pub mod door;
 pub mod forms;
 pub mod gifts;
 pub mod health;
@@ -28,6 +29,7 @@ pub mod passwords;
 pub mod refresh;
 pub mod sealer;
 pub mod sheet;
+pub mod streams;
 pub mod tickets;
 pub mod upstreams;
 pub mod usage;
@@ -40,8 +42,8 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     browser::BrowserService, credentials::CredentialCache, health::HealthService, keyring::Keyring,
     limits::LimitService, logins::LoginService, passes::PassService, passwords::Passwords,
-    sealer::Sealer, tickets::TicketService, upstreams::UpstreamService, usage::UsageService,
-    vouchers::VoucherService, wallet::WalletService,
+    sealer::Sealer, streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
+    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
 /// Every service error wraps this one, so callers may name it without reaching
@@ -68,6 +70,7 @@ pub struct Services {
     pub tickets: Arc<TicketService>,
     pub vouchers: Arc<VoucherService>,
     pub wallet: Arc<WalletService>,
+    pub streams: Arc<StreamService>,
     pub upstreams: Arc<UpstreamService>,
     pub usage: Arc<UsageService>,
     pub keyring: Arc<Keyring>,
@@ -144,6 +147,7 @@ impl Services {
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,
+            streams: StreamService::new(access.clone(), hub, clock.clone()),
             access,
             browser,
             api_keys: Arc::new(ApiKeyService::new(
