@@ -208,9 +208,18 @@ fn a_body_that_is_not_of_its_coding_is_broken_off() {
 #[test]
 fn utf_16_is_known_by_its_mark_too() {
     let wide: Vec<u8> = [0xff, 0xfe].into_iter().chain(b"<\0a\0 \0h\0/\0>\0".to_vec()).collect();
+    let run = |kind, body: &[u8], chunk| {
+        let (asked, fields) = ([("sec-fetch-dest", "worker")], [("content-type", kind)]);
+        let (asked, fields, body) = (&asked[..], &fields[..], body.to_vec());
+        Case { asked, fields, body, chunk: Some(chunk), ..Case::default() }.run().body.unwrap()
+    };
     for chunk in [1, 2, 100] {
-        let got = Case { body: wide.clone(), chunk: Some(chunk), ..Case::default() }.run();
-        assert_eq!(got.body.unwrap(), wide);
+        for kind in ["text/html", "text/css", "text/javascript"] {
+            assert_eq!(run(kind, &wide, chunk), wide, "{kind} by {chunk}");
+        }
+        // A first byte that could begin a mark and does not is not lost.
+        assert_eq!(run("text/css", b"\xff", chunk), b"\xff");
+        assert!(run("text/javascript", b"\xffx", chunk).ends_with(b");\n\xffx"), "{chunk}");
     }
 }
 
