@@ -124,8 +124,7 @@ impl Holder {
             "key disabled" => self.set_key(json!({ "is_active": false })).await,
             "key expires" => self.set_key(json!({ "expires_at": soon })).await,
             "key rotated" | "grace ends" => {
-                let seconds = if way == "key rotated" { 0 } else { 1 };
-                let grace = json!({ "grace_period_seconds": seconds });
+                let grace = json!({ "grace_period_seconds": i32::from(way == "grace ends") });
                 self.login.post(&format!("{}/rotate", self.key), grace).await.expect(200);
             }
             "network" => self.set_key(json!({ "allowed_ips": ["203.0.113.1"] })).await,

@@ -75,7 +75,8 @@ async fn nothing_is_added_to_what_is_compressed_or_has_a_length() {
         let recorder = Recorder::start(move |_| {
             let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
             let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{field}");
-            let body = if field.starts_with("t") { "d\r\ndata: hello\n\n\r\n" } else { HELLO };
+            let body =
+                if field.starts_with("transfer") { "d\r\ndata: hello\n\n\r\n" } else { HELLO };
             sender.send(format!("{head}\r\n\r\n{body}").into_bytes()).unwrap();
             // Open for as long as the test.
             Box::leak(Box::new(sender));

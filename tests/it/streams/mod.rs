@@ -58,10 +58,8 @@ impl Source {
         let senders = Arc::clone(&open);
         let recorder = Recorder::start(move |delivery| {
             let (sender, receiver) = unbounded_channel();
-            let kind = match delivery.request_line().contains("/download") {
-                true => "application/octet-stream",
-                false => "text/event-stream",
-            };
+            let download = delivery.request_line().contains("/download");
+            let kind = if download { "application/octet-stream" } else { "text/event-stream" };
             // One answer on each connection: what comes after it is not read.
             let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close";
             sender.send(format!("{head}\r\ncontent-type: {kind}\r\n\r\n").into_bytes()).unwrap();
