@@ -138,8 +138,6 @@ async fn a_thousand_streams_are_cheap_and_a_revocation_ends_its_own() {
     assert!(last < Duration::from_millis(1250), "{last:?}");
     let half = async || open.load(SeqCst) == STREAMS / 2;
     process.until("closed upstream", Duration::from_secs(2), half).await;
-    let listed = admin.get("/api/v1/admin/connections?limit=200").await.expect(200);
-    assert_eq!(listed.json["items"].as_array().unwrap().len(), 200);
     drop(staying);
     process.until("closed", Duration::from_secs(5), async || open.load(SeqCst) == 0).await;
 }

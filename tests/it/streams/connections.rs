@@ -4,12 +4,14 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{FREE, HELLO, Open, Source, listed, put_in_front, told};
-use crate::support::{Options, TestApp};
+use super::{FREE, HELLO, Open, Source, listed, put_in_front, put_named_in_front, told};
+use crate::support::{Options, TestApp, unique};
 
 async fn app(source: &Source) -> TestApp {
     let settings = FREE.map(|(name, value)| (name, value.to_owned())).to_vec();
-    let app = TestApp::with(Options { settings, ..Options::default() }).await;
+    // Other tests' instances would be listed with it.
+    let options = Options { settings, in_memory: true, ..Options::default() };
+    let app = TestApp::with(options).await;
     put_in_front(&app, &source.url(), "auth = 'optional'");
     app
 }
@@ -127,13 +129,15 @@ async fn an_admin_cuts_one_and_no_other() {
 async fn every_instance_lists_and_cuts_the_streams_of_all() {
     let Some(apps) = TestApp::instances(3, &FREE).await else { return };
     let source = Source::start().await;
+    // Other tests share the Redis.
+    let name = unique("u");
     let mut open = vec![];
     for app in &apps {
-        put_in_front(app, &source.url(), "auth = 'public'");
+        put_named_in_front(app, &name, &source.url(), "auth = 'public'");
         open.push(Open::begin(app, "/a", "A: b").await);
     }
     let admin = apps[0].admin().await;
-    let upstream = "?upstream=default";
+    let upstream = &format!("?upstream={name}");
     for (at, app) in apps.iter().enumerate() {
         let all = listed(&admin.at(&app.base), upstream, 3).await;
         let mut instances: Vec<&str> =

@@ -99,8 +99,12 @@ fn chunk(text: &str) -> Vec<u8> {
 
 /// Makes this the only upstream, with more settings of its own.
 fn put_in_front(app: &TestApp, url: &str, settings: &str) {
+    put_named_in_front(app, "default", url, settings);
+}
+
+fn put_named_in_front(app: &TestApp, name: &str, url: &str, settings: &str) {
     let file =
-        format!("[[upstreams]]\nname = 'default'\nmount = '/up'\nurl = '{url}'\n{settings}\n");
+        format!("[[upstreams]]\nname = '{name}'\nmount = '/up'\nurl = '{url}'\n{settings}\n");
     let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
     app.app.services.upstreams.replace(&config.upstreams);
 }
