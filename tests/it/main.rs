@@ -31,6 +31,7 @@ mod process;
 mod redis_faults;
 mod refresh;
 mod storage;
+mod streams;
 mod support;
 mod throttle;
 mod tickets;

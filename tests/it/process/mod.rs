@@ -16,6 +16,7 @@ mod outage;
 mod reload;
 mod start;
 mod stop;
+mod streams;
 mod tokens;
 mod upstream;
 mod wallet;
