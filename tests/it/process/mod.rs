@@ -14,6 +14,7 @@ mod money_crash;
 mod order;
 mod outage;
 mod reload;
+mod sockets;
 mod start;
 mod stop;
 mod streams;

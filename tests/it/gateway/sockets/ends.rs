@@ -84,10 +84,8 @@ async fn however_the_credential_came_its_end_is_the_sockets() {
     let upstream = Upstream::start().await;
     let app = app(&upstream, "").await;
     let browser = signed_in(&app, "ada").await;
-    let cookie = format!(
-        "Origin: http://a\r\nCookie: tollgate_sid={}\r\n",
-        browser.cookie("sid").unwrap()
-    );
+    let cookie =
+        format!("Origin: http://a\r\nCookie: tollgate_sid={}\r\n", browser.cookie("sid").unwrap());
     let mut by_cookie = Wire::open(address(&app), PATH, &cookie).await;
     let login = app.user("grace").await;
     let asked = login.post("/api/v1/auth/ticket", json!({ "path": PATH })).await.expect(201);

@@ -61,9 +61,12 @@ async fn a_client_that_breaks_the_rules_is_told_and_its_frame_is_not_passed_on()
             frame(0x01, true, b"x").len(),
         ),
         ("pings", frame(PING, true, b"").repeat(101), chatter, 600),
-        ("empty fragments", {
-            [frame(0x01, true, b"x"), frame(0x00, true, b"").repeat(101)].concat()
-        }, chatter, 607),
+        (
+            "empty fragments",
+            { [frame(0x01, true, b"x"), frame(0x00, true, b"").repeat(101)].concat() },
+            chatter,
+            607,
+        ),
         ("not HTTP either", b"GET / HTTP/1.1\r\n\r\n".to_vec(), protocol, 0),
     ] {
         let mut wire = Wire::open(address(&app), PATH, "").await;

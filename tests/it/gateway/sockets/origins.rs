@@ -82,10 +82,7 @@ async fn only_the_cookie_of_this_scheme_counts_and_only_without_a_field() {
             (400, "duplicate_credential"),
         ),
         (format!("{own}{secure}Cookie: tollgate_sid={sid}\r\n"), (401, "unauthenticated")),
-        (
-            format!("{own}{secure}Cookie: __Host-tollgate-sid={sid}\r\n"),
-            (403, "cross_site"),
-        ),
+        (format!("{own}{secure}Cookie: __Host-tollgate-sid={sid}\r\n"), (403, "cross_site")),
         (
             format!("{own}X-API-Key: tg_bad\r\nCookie: tollgate_sid={sid}\r\n"),
             (401, "invalid_credential"),

@@ -40,8 +40,7 @@ async fn a_pass_opens_a_socket_begins_and_is_seen_nowhere() {
         client.get("/api/v1/tokens/status").await.expect(200).text("status").to_owned()
     };
     assert_eq!(status().await, "unused");
-    let mut wire =
-        Wire::open(address(&app), &format!("{PATH}?a=%20&token={token}&b=2"), "").await;
+    let mut wire = Wire::open(address(&app), &format!("{PATH}?a=%20&token={token}&b=2"), "").await;
     wire.echoes("hello").await;
     assert_eq!(status().await, "active");
     let head = upstream.heads().remove(0);

@@ -118,38 +118,73 @@ async fn the_preface_of_http2_opens_no_tunnel() {
 async fn over_http2_there_is_no_upgrade() {
     let upstream = Upstream::start().await;
     let app = app(&upstream, PUBLIC).await;
-    let connect = async || {
-        let socket = TcpStream::connect(address(&app)).await.unwrap();
-        let (client, connection) = h2::client::handshake(socket).await.unwrap();
-        tokio::spawn(async move { drop(connection.await) });
-        client.ready().await.unwrap()
-    };
-    let request = |method: &str| {
-        let request = http::Request::builder().method(method).version(http::Version::HTTP_2);
-        request.uri(format!("http://a{PATH}"))
-    };
-    let mut client = connect().await;
-    assert!(!client.is_extended_connect_protocol_enabled());
-    let plain = request("GET")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", crate::support::websocket::KEY);
-    let (answer, _) = client.send_request(plain.body(()).unwrap(), true).unwrap();
-    assert_eq!(answer.await.unwrap().status(), 200, "a plain request");
+    let get = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", PATH)];
+    let with = |more: &[(&'static str, &'static str)]| [&get[..], more].concat();
+    let key = ("sec-websocket-key", crate::support::websocket::KEY);
+    let plain = with(&[("sec-websocket-version", "13"), key]);
+    assert_eq!(over_http2(&app, &plain).await, Http2::Ok, "a plain request");
     assert_eq!(upstream.heads().len(), 1);
-    for (name, value) in [("upgrade", "websocket"), ("connection", "upgrade")] {
-        let mut client = connect().await;
-        let asking = request("GET").header(name, value).body(()).unwrap();
-        // Some clients refuse to send it at all.
-        let Ok((answer, _)) = client.send_request(asking, true) else { continue };
-        assert!(answer.await.is_err_and(|error| error.is_reset() || error.is_go_away()));
+    let connect = |more: &[(&'static str, &'static str)]| {
+        let mut fields = with(more);
+        fields[0].1 = "CONNECT";
+        fields
+    };
+    for fields in [
+        with(&[("upgrade", "websocket")]),
+        with(&[("connection", "upgrade")]),
+        with(&[("connection", "upgrade"), ("upgrade", "websocket"), key]),
+        with(&[("http2-settings", "AAMAAABkAAQAAP__"), ("upgrade", "h2c")]),
+        connect(&[]),
+        connect(&[(":protocol", "websocket")]),
+        vec![(":method", "CONNECT"), (":authority", "a:443")],
+    ] {
+        assert_eq!(over_http2(&app, &fields).await, Http2::Refused, "{fields:?}");
+        assert!(upstream.heads().is_empty(), "{fields:?}");
     }
-    let mut client = connect().await;
-    let tunnel = http::Request::connect("a:443").body(()).unwrap();
-    if let Ok((answer, _)) = client.send_request(tunnel, false) {
-        let refused = answer.await.is_ok_and(|answer| answer.status() == 405);
-        assert!(refused);
+}
+
+#[derive(Debug, PartialEq)]
+enum Http2 {
+    Ok,
+    Refused,
+}
+
+/// What becomes of a request with these fields, which no usual client would
+/// send.
+async fn over_http2(app: &TestApp, fields: &[(&str, &str)]) -> Http2 {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut block = vec![];
+    for text in fields.iter().map(|(name, value)| [name, value]) {
+        // A literal that is not indexed (RFC 7541, 6.2.2).
+        block.push(0);
+        for text in text {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
     }
-    assert!(upstream.heads().is_empty());
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(SETTINGS);
+    // The last of its headers and of the request.
+    bytes.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+    bytes.extend(block);
+    let mut socket = TcpStream::connect(address(app)).await.unwrap();
+    socket.write_all(&bytes).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        if socket.read_exact(&mut head).await.is_err() {
+            return Http2::Refused;
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        socket.read_exact(&mut payload).await.unwrap();
+        match head[3] {
+            // `:status: 200` (RFC 7541, appendix A).
+            1 if payload[0] == 0x88 => return Http2::Ok,
+            // Other headers, a reset of the stream, the end of the connection.
+            1 | 3 | 7 => return Http2::Refused,
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test]
