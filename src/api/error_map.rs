@@ -3,6 +3,7 @@
 
 use super::error::{ApiError, ErrorCode, FieldProblem};
 use crate::{
+    config::Problem,
     domain::{
         api_key::KeyRefusal, limit::Window, password::PasswordRefusal, policy::PolicyRefusal,
     },
@@ -11,7 +12,7 @@ use crate::{
     services::{
         StoreError, access::AccessError, accounts::AccountError, api_keys::ApiKeyError,
         key_input::FieldError, limits::LimitError, logins::LoginError, passwords::PasswordError,
-        usage::Saturated,
+        reload::ReloadError, usage::Saturated,
     },
 };
 
@@ -202,6 +203,25 @@ impl From<UpstreamError> for ApiError {
             "the upstream did not answer"
         );
         Self::new(code, detail)
+    }
+}
+
+impl From<ReloadError> for ApiError {
+    fn from(error: ReloadError) -> Self {
+        if let ReloadError::Unsupported = error {
+            return Self::hidden(ErrorCode::Unavailable, &error);
+        }
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the settings cannot be used; those in force stay"
+        );
+        let problems = error.problems().into_iter();
+        let field = |problem: Problem| FieldProblem {
+            field: problem.name,
+            code: "setting".to_owned(),
+            message: problem.expected,
+        };
+        Self::invalid_configuration(problems.map(field).collect())
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod admission;
 mod answer;
+mod checkup;
 mod connect;
 pub mod credentials;
 mod echo;
@@ -46,6 +47,7 @@ use self::{
     upload::UploadLimits,
 };
 pub use self::{
+    checkup::Checkup,
     connect::trusted,
     error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},

@@ -3,6 +3,7 @@
 
 mod ledger;
 mod startup;
+mod upstreams;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     ledger::reconcile,
     startup::{prepare, print_password},
+    upstreams::watch_upstreams,
 };
 use crate::{app::App, services::health::Phase, shutdown::Shutdown};
 
@@ -49,6 +51,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             );
         }
     }));
+
+    tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
     tasks.spawn(every(SWEEP_EVERY, stop(), async move || {

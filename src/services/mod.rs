@@ -22,6 +22,7 @@ mod pass_copy;
 pub mod passes;
 pub mod passwords;
 pub mod refresh;
+pub mod reload;
 pub mod sealer;
 pub mod sheet;
 pub mod upstreams;
@@ -34,7 +35,8 @@ use std::sync::Arc;
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
-    logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
+    logins::LoginService, passes::PassService, passwords::Passwords, reload::ReloadService,
+    sealer::Sealer,
     upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
     wallet::WalletService,
 };
@@ -63,6 +65,7 @@ pub struct Services {
     pub wallet: Arc<WalletService>,
     pub upstreams: Arc<UpstreamService>,
     pub usage: Arc<UsageService>,
+    pub reload: Arc<ReloadService>,
     pub keyring: Arc<Keyring>,
     pub clock: SharedClock,
 }
@@ -77,12 +80,15 @@ pub struct Parts<'a> {
     pub keyring: Arc<Keyring>,
     pub sealer: Arc<Sealer>,
     pub resolver: SharedResolver,
+    /// How the settings are read again, if they can be.
+    pub read: Option<reload::Read>,
+    pub material: reload::Material,
     pub clock: SharedClock,
 }
 
 impl Services {
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { config, db, redis, hub, limiter, keyring, sealer, resolver, clock } = parts;
+        let Parts { config, db, redis, hub, limiter, keyring, sealer, clock, .. } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
@@ -93,7 +99,7 @@ impl Services {
             clock.clone(),
         ));
         let upstreams =
-            Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), resolver));
+            Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), parts.resolver));
         let passes = Arc::new(PassService::new(passes::Parts {
             db: db.clone(),
             clock: clock.clone(),
@@ -114,7 +120,16 @@ impl Services {
         ));
         let vouchers =
             VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
+        let reload = Arc::new(ReloadService::new(reload::Parts {
+            read: parts.read,
+            material: parts.material,
+            data_dir: config.data_dir.clone(),
+            keyring: keyring.clone(),
+            upstreams: upstreams.clone(),
+            limits: limits.clone(),
+        }));
         Self {
+            reload,
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,

@@ -1,6 +1,7 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
 mod tokens;
+mod upstreams;
 mod users;
 mod vouchers;
 mod wallets;
@@ -8,5 +9,9 @@ mod wallets;
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router().merge(tokens::router()).merge(wallets::router()).merge(vouchers::router())
+    users::router()
+        .merge(tokens::router())
+        .merge(wallets::router())
+        .merge(vouchers::router())
+        .merge(upstreams::router())
 }
