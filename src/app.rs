@@ -14,7 +14,8 @@ use crate::{
     repositories::Database,
     server,
     services::{
-        self, Keyring, Sealer, Services, bootstrap::generate_password,
+        self, Keyring, Sealer, Services,
+        bootstrap::generate_password,
         keyring::generate_ed25519_pem,
         reload::Read,
         upstreams::resolver::{SharedResolver, SystemResolver},
@@ -43,7 +44,12 @@ pub struct AppBuilder {
 
 impl AppBuilder {
     pub fn new(config: Config) -> Self {
-        Self { config, clock: Arc::new(SystemClock), resolver: Arc::new(SystemResolver), read: None }
+        Self {
+            config,
+            clock: Arc::new(SystemClock),
+            resolver: Arc::new(SystemResolver),
+            read: None,
+        }
     }
 
     /// How the settings are read again while the process runs.

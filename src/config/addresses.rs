@@ -48,7 +48,7 @@ pub(super) fn target(text: &str) -> Parsed<String> {
     let url = base_url(text)?;
     let host = Parts::of(&url)?.host;
     let name = host.strip_suffix('.').unwrap_or(&host);
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare.parse::<IpAddr>() {
         return if is_allowed(address, false, true) {
             Ok(url)
@@ -58,7 +58,8 @@ pub(super) fn target(text: &str) -> Parsed<String> {
     }
     let last = name.rsplit('.').next().unwrap_or_default();
     let hex = |rest: &str| rest.bytes().all(|b| b.is_ascii_hexdigit());
-    let is_number = last.bytes().all(|b| b.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(hex);
+    let is_number =
+        last.bytes().all(|b| b.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(hex);
     if is_number {
         return Err("expected an address in its usual form, or a host name".to_owned());
     }

@@ -3,11 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    settings::Settings,
-    sources::Sources,
-    table::KEYS,
-};
+use super::{settings::Settings, sources::Sources, table::KEYS};
 
 /// The text of every setting, as one reading of the sources found it.
 #[derive(Clone, Default)]

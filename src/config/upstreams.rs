@@ -10,8 +10,8 @@ use std::{
 use secrecy::SecretString;
 
 use super::{
-    BasicAuth, HeaderChanges, Mount, PathPolicy, Preset, TargetConfig, TlsConfig, UpstreamConfig, Upstreams,
-    WebSocketConfig, addresses,
+    BasicAuth, HeaderChanges, Mount, PathPolicy, Preset, TargetConfig, TlsConfig, UpstreamConfig,
+    Upstreams, WebSocketConfig, addresses,
     preset::Defaults,
     problem::Problem,
     reader::{Parsed, Reader},

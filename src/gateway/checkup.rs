@@ -45,9 +45,8 @@ impl Checkup {
         headers.insert(header::HOST, Upstream::own_host(&upstream.config, &url));
         headers.insert(header::USER_AGENT, header::HeaderValue::from_static("tollgate"));
         headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-        headers.extend(
-            Upstream::basic(&upstream.config).map(|value| (header::AUTHORIZATION, value)),
-        );
+        headers
+            .extend(Upstream::basic(&upstream.config).map(|value| (header::AUTHORIZATION, value)));
         Self { target: Arc::clone(target), connector, request, limit: check.timeout }
     }
 

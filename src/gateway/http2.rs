@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Uri, header, uri::{Authority, PathAndQuery, Scheme}};
+use http::{
+    Request, Response, Uri, header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
 use hyper::{
     body::Incoming,
     client::conn::{

@@ -14,6 +14,7 @@ mod connect;
 pub mod credentials;
 mod echo;
 mod error;
+mod framing;
 mod headers;
 mod http2;
 mod identity;

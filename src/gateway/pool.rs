@@ -269,8 +269,7 @@ impl Inner {
         let now = Instant::now();
         let mut idle = self.idle();
         // The oldest come first; here they are closed although nobody asks.
-        let stale =
-            idle.iter().take_while(|idle| now - idle.since >= self.limits.idle_for).count();
+        let stale = idle.iter().take_while(|idle| now - idle.since >= self.limits.idle_for).count();
         idle.drain(..stale);
         if idle.len() < MAX_IDLE && !sender.is_closed() {
             idle.push(Idle { sender, since: now });

@@ -26,6 +26,7 @@ use super::{
     connect::{Network, Stream},
     echo,
     error::{SendError, UpstreamError},
+    framing,
     lease::{AnswerFault, Lease, PooledBody, Sent},
     pool::Pool,
     timer::Timeouts,
@@ -208,10 +209,18 @@ impl Upstream {
             };
             match sent {
                 // The request did not ask for another protocol.
-                Some(Sent::Answer(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Some(Sent::Answer(answer))
+                    if answer.status() == StatusCode::SWITCHING_PROTOCOLS =>
+                {
                     return Err(UpstreamError::BadAnswer);
                 }
-                Some(Sent::Answer(answer)) => return Ok((answer, lease)),
+                Some(Sent::Answer(mut answer)) => {
+                    let status = answer.status();
+                    if !framing::settle(status, answer.headers_mut()) {
+                        return Err(UpstreamError::BadAnswer);
+                    }
+                    return Ok((answer, lease));
+                }
                 Some(Sent::Unsent(unsent)) => body = unsent,
                 None => {
                     lease.retire();

@@ -148,12 +148,7 @@ impl LimitService {
         let or_default = |own: Option<u32>, default: u64| own.map_or(default, u64::from);
         let per_minute = or_default(key.rate_limit_per_minute, config.key_per_minute);
         push(&mut tiers, &subject, Window::MINUTE, per_minute);
-        push(
-            &mut tiers,
-            &subject,
-            Window::HOUR,
-            or_default(key.rate_limit, config.key_per_hour),
-        );
+        push(&mut tiers, &subject, Window::HOUR, or_default(key.rate_limit, config.key_per_hour));
         push(&mut tiers, &subject, Window::Month, key.monthly_quota.unwrap_or(0));
         tiers
     }

@@ -36,8 +36,7 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
     logins::LoginService, passes::PassService, passwords::Passwords, reload::ReloadService,
-    sealer::Sealer,
-    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
+    sealer::Sealer, upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
     wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
@@ -141,7 +140,12 @@ impl Services {
                 limits.clone(),
                 usage.clone(),
             )),
-            health: Arc::new(HealthService::new(db.clone(), redis, upstreams.clone(), clock.clone())),
+            health: Arc::new(HealthService::new(
+                db.clone(),
+                redis,
+                upstreams.clone(),
+                clock.clone(),
+            )),
             logins: Arc::new(LoginService::new(logins::Parts {
                 db,
                 clock: clock.clone(),

@@ -104,7 +104,9 @@ impl ReloadService {
         let config = Config::load(&sources)?;
         let material = material(&config.auth, data_dir).map_err(ReloadError::Keys)?;
         // The last step that can fail is the first that changes anything.
-        keyring.replace(&config.auth, &material).map_err(|error| ReloadError::Keys(error.into()))?;
+        keyring
+            .replace(&config.auth, &material)
+            .map_err(|error| ReloadError::Keys(error.into()))?;
         let changed_upstreams = upstreams.replace(&config.upstreams);
         limits.replace(config.limits);
 

@@ -34,6 +34,7 @@ mod support;
 mod throttle;
 mod tokens;
 mod tour;
+mod upstreams;
 mod usage;
 mod usage_kept;
 mod verify;

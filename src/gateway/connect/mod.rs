@@ -139,7 +139,8 @@ impl Connector {
         limit: Duration,
         connected: Option<Connected>,
     ) -> Result<Stream, ConnectError> {
-        let wire = timeout(limit, self.reach(offer)).await.map_err(|_| ConnectError::TimedOut)??;
+        let wire =
+            timeout(limit, self.reach(offer)).await.map_err(|_| ConnectError::TimedOut)??;
         Ok(Stream::new(wire, connected))
     }
 

@@ -66,13 +66,16 @@ mod tests {
         let good = listener.local_addr().unwrap();
         let refusing = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         // Full: the kernel answers no further connection.
-        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let full =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         full.listen(0).unwrap();
         let silent = full.local_addr().unwrap().as_socket().unwrap();
         let _fill: Vec<_> = (0..4)
             .map(|_| {
-                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                let socket =
+                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+                        .unwrap();
                 socket.set_nonblocking(true).unwrap();
                 _ = socket.connect(&silent.into());
                 socket

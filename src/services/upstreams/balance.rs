@@ -106,13 +106,15 @@ mod tests {
     }
 
     fn bed(weights: &[u32]) -> Bed {
-        let targets = weights.iter().enumerate().map(|(at, weight)| {
-            format!("{{ url = 'http://10.0.0.{at}', weight = {weight} }}")
-        });
+        let targets = weights
+            .iter()
+            .enumerate()
+            .map(|(at, weight)| format!("{{ url = 'http://10.0.0.{at}', weight = {weight} }}"));
         let targets = targets.collect::<Vec<_>>().join(",");
         let file = format!("[[upstreams]]\nname='a'\nmount='/a'\ntargets=[{targets}]");
         let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
-        let clock = FakeClock::starting_at(chrono::DateTime::from_timestamp(1_767_225_600, 0).unwrap());
+        let clock =
+            FakeClock::starting_at(chrono::DateTime::from_timestamp(1_767_225_600, 0).unwrap());
         let service =
             UpstreamService::new(&config.upstreams, clock.clone(), Arc::new(SystemResolver));
         Bed { state: service.current().upstreams[0].clone(), clock }

@@ -82,8 +82,7 @@ impl UpstreamService {
     pub fn replace(&self, configs: &Upstreams) -> Vec<String> {
         let before = self.current.load_full();
         let generation = before.generation + 1;
-        let upstreams: Vec<_> =
-            configs.iter().map(|config| self.state(config, &before)).collect();
+        let upstreams: Vec<_> = configs.iter().map(|config| self.state(config, &before)).collect();
         let missing = |state: &&Arc<UpstreamState>, from: &[Arc<UpstreamState>]| {
             !from.iter().any(|other| Arc::ptr_eq(other, state))
         };

@@ -136,10 +136,7 @@ impl FailureKind {
 
     /// Whether there never was a connection, so that nothing was sent.
     pub fn is_connecting(self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable | Self::AddressRefused | Self::Tls | Self::ConnectTimeout
-        )
+        matches!(self, Self::Unreachable | Self::AddressRefused | Self::Tls | Self::ConnectTimeout)
     }
 }
 
