@@ -11,12 +11,14 @@ mod admission;
 mod answer;
 mod assertion;
 pub mod browser;
+mod checkup;
 mod connect;
 pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
 mod events;
+mod framing;
 mod headers;
 mod http2;
 mod identity;
@@ -59,6 +61,7 @@ use self::{
     upload::UploadLimits,
 };
 pub use self::{
+    checkup::Checkup,
     connect::trusted,
     error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},

@@ -37,6 +37,7 @@ mod throttle;
 mod tickets;
 mod tokens;
 mod tour;
+mod upstreams;
 mod usage;
 mod usage_kept;
 mod verify;
