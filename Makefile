@@ -28,7 +28,7 @@ races: ## money at length: races, a model, kills, on both engines; half an hour
 	tests/races.sh
 
 torture: ## a 10 GiB download and a 1 GiB upload through the program; minutes
-	TOLLGATE_TORTURE=1 cargo test --release --locked --test it -- process::backpressure --nocapture
+	TOLLGATE_TORTURE=1 cargo test --locked --test it -- process::backpressure --nocapture
 
 fmt: ## format the sources
 	cargo fmt

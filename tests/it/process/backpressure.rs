@@ -194,16 +194,17 @@ async fn a_large_body_needs_no_more_memory_than_a_small_one() {
         let (here, there) = (client.clone(), origin.moved.clone());
         let is_down = what == "down";
         let ahead = move || {
-            let (sender, taker) = if is_down { (&there, &here) } else { (&here, &there) };
-            let taken = taker.load(SeqCst);
+            let (giver, reader) = if is_down { (&there, &here) } else { (&here, &there) };
+            let read = reader.load(SeqCst);
             // Of the second's first moments the other side still shows the first.
-            if begun.elapsed() < SLOW { sender.load(SeqCst).saturating_sub(taken) } else { 0 }
+            if begun.elapsed() < SLOW { giver.load(SeqCst).saturating_sub(read) } else { 0 }
         };
         origin.moved.store(0, SeqCst);
         let (_watching, most) = watch(&process, ahead);
-        match is_down {
-            true => download(address, size, &client).await,
-            false => upload(address, size, &client).await,
+        if is_down {
+            download(address, size, &client).await;
+        } else {
+            upload(address, size, &client).await;
         }
         let [resident, ahead] = [0, 1].map(|at| most[at].load(SeqCst));
         let above = resident.saturating_sub(base);

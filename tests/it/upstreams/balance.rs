@@ -109,8 +109,8 @@ async fn a_target_that_takes_no_connection_leaves_time_for_another() {
     full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     full.listen(0).unwrap();
     let silent = full.local_addr().unwrap().as_socket().unwrap();
-    let fill: Vec<_> = (0..4).map(socket).collect();
-    for socket in &fill {
+    let clients: Vec<_> = (0..4).map(socket).collect();
+    for socket in &clients {
         socket.set_nonblocking(true).unwrap();
         _ = socket.connect(&silent.into());
     }

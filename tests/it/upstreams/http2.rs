@@ -130,7 +130,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         "/together" => {
             HELD.add_permits(1);
-            _ = HELD.acquire_many(20).await.map(|all| drop(all));
+            _ = HELD.acquire_many(20).await.map(drop);
             respond.send_response(plain().body(()).unwrap(), true).unwrap();
         }
         path @ ("/no-error" | "/cancel" | "/internal") => {
