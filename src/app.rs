@@ -7,7 +7,7 @@ use axum::http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    api::{self, AppState, MetricsState},
+    api::{self, AppState, MetricsState, Site},
     cache::{CacheHub, Limiter, RedisStore},
     config::{Algorithm, AuthConfig, Config, SecretsConfig, secrets},
     domain::clock::{SharedClock, SystemClock},
@@ -91,7 +91,9 @@ impl AppBuilder {
             token: config.metrics.token.clone(),
             apart: config.metrics.port.is_some(),
         };
-        let state = AppState { services: services.clone(), metrics, allowed_origins };
+        let prefix = config.upstreams.first().map_or("", |upstream| upstream.mount.prefix());
+        let site = Arc::new(Site::new(&config.server, prefix));
+        let state = AppState { services: services.clone(), metrics, site, allowed_origins };
         Ok(App { config: Arc::new(config), db, hub, limiter, redis, services, state })
     }
 }

@@ -4,7 +4,7 @@
 //! the services and the gateway can fail with is mapped in [`super::error_map`].
 
 use axum::{
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
 use bytes::Bytes;
@@ -83,6 +83,8 @@ error_codes! {
     CredentialNotAccepted = "credential_not_accepted", FORBIDDEN;
     ScopeMissing = "scope_missing", FORBIDDEN;
     AddressNotAllowed = "address_not_allowed", FORBIDDEN;
+    /// A browser sends it with a cookie, but not from a page of this site.
+    CrossSite = "cross_site", FORBIDDEN;
     OriginNotAllowed = "origin_not_allowed", FORBIDDEN;
     UpstreamNotAllowed = "upstream_not_allowed", FORBIDDEN;
     RegistrationClosed = "registration_closed", FORBIDDEN;
@@ -265,6 +267,11 @@ impl ApiError {
         self.0.code
     }
 
+    /// Safe to show to a person.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(std::sync::Arc::make_mut(&mut self.0));
         self
@@ -279,7 +286,7 @@ impl ApiError {
         instance: &str,
         now: DateTime<Utc>,
     ) {
-        let Inner { code, detail, errors, limit, retry_after_seconds, shortfall } = &*self.0;
+        let Inner { code, detail, errors, shortfall, .. } = &*self.0;
         let status = code.status();
         let problem = Problem {
             kind: format!("https://tollgate.example/problems/{}", code.as_str().replace('_', "-")),
@@ -301,7 +308,13 @@ impl ApiError {
         headers.insert(header::CONTENT_TYPE, problem_json);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.remove(header::CONTENT_LENGTH);
-        if status == StatusCode::UNAUTHORIZED {
+        self.put_fields(headers, now);
+    }
+
+    /// The fields that belong to the failure, in whatever form it is told.
+    pub fn put_fields(&self, headers: &mut HeaderMap, now: DateTime<Utc>) {
+        let Inner { code, limit, retry_after_seconds, .. } = &*self.0;
+        if code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, challenge(*code));
         }
         if let Some(state) = limit {

@@ -1,12 +1,20 @@
 //! What each service can fail with, as codes. No wildcard arms: a new failure
 //! must be given a code on purpose.
 
-use super::error::{ApiError, ErrorCode, FieldProblem};
+use axum::response::{IntoResponse, Response};
+
+use super::{
+    error::{ApiError, ErrorCode, FieldProblem},
+    pages,
+};
 use crate::{
     domain::{
         api_key::KeyRefusal, limit::Window, password::PasswordRefusal, policy::PolicyRefusal,
     },
-    gateway::{GatewayError, UpstreamError, credentials::RepeatedField, upload::UploadFault},
+    gateway::{
+        GatewayError, UpstreamError, browser::CrossSite, cookies::RepeatedCookie,
+        credentials::RepeatedField, upload::UploadFault,
+    },
     server::Fault,
     services::{
         StoreError, access::AccessError, accounts::AccountError, api_keys::ApiKeyError,
@@ -166,6 +174,28 @@ impl From<RepeatedField> for ApiError {
     }
 }
 
+impl From<RepeatedCookie> for ApiError {
+    fn from(error: RepeatedCookie) -> Self {
+        Self::new(ErrorCode::DuplicateCredential, error.to_string())
+    }
+}
+
+impl From<CrossSite> for ApiError {
+    fn from(error: CrossSite) -> Self {
+        Self::new(ErrorCode::CrossSite, error.to_string())
+    }
+}
+
+/// A person is led to the login page; everybody else reads a problem.
+impl IntoResponse for GatewayError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::SignIn(page) => pages::see_other(&page),
+            error => ApiError::from(error).into_response(),
+        }
+    }
+}
+
 impl From<UploadFault> for ApiError {
     fn from(fault: UploadFault) -> Self {
         let code = match fault {
@@ -200,9 +230,12 @@ impl From<GatewayError> for ApiError {
     fn from(error: GatewayError) -> Self {
         match error {
             GatewayError::RepeatedField(error) => error.into(),
-            GatewayError::CredentialRequired => {
+            GatewayError::RepeatedCookie(error) => error.into(),
+            // Told otherwise where it can be, see below.
+            GatewayError::SignIn(_) | GatewayError::CredentialRequired => {
                 Self::new(ErrorCode::Unauthenticated, "a credential is needed")
             }
+            GatewayError::CrossSite(error) => error.into(),
             GatewayError::Access(error) => error.into(),
             GatewayError::MethodNotAllowed => {
                 Self::new(ErrorCode::MethodNotAllowed, error.to_string())

@@ -43,6 +43,9 @@ pub struct Json<T>(pub T);
 /// The same, from JSON or from a form.
 pub struct JsonOrForm<T>(pub T);
 
+/// The same, from a form alone.
+pub struct Form<T>(pub T);
+
 /// A JSON body that may be left out.
 pub struct OptionalJson<T>(pub Option<T>);
 
@@ -117,6 +120,17 @@ impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequest<S> for JsonOrFo
             Media::Json | Media::Other => from_json(&bytes)?,
         };
         valid(value).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        if media_type(request.headers()) != Media::Form {
+            return Err(unsupported("application/x-www-form-urlencoded"));
+        }
+        from_form(&read(request.into_body()).await?).map(Self)
     }
 }
 

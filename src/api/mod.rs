@@ -21,6 +21,7 @@ mod metrics;
 mod middleware;
 mod openapi;
 mod page;
+mod pages;
 mod proxy;
 mod requests;
 mod secret;
@@ -41,7 +42,10 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::error::{ApiError, ErrorCode};
-pub use self::state::{AppState, MetricsState};
+pub use self::{
+    pages::Site,
+    state::{AppState, MetricsState},
+};
 
 type ApiRouter = OpenApiRouter<AppState>;
 
@@ -66,11 +70,13 @@ pub fn router(state: &AppState) -> Router {
             .layer(from_fn(middleware::no_store));
         router = router.nest(prefix, both);
     }
-    router
+    let api = router
         .fallback(nothing_here)
         // Outside of everything that can fail, so that its answers are
         // readable for scripts of other origins too.
-        .layer(cors(&state.allowed_origins))
+        .layer(cors(&state.allowed_origins));
+    // Pages are for people, never for scripts of other origins.
+    api.merge(pages::router(state))
         .layer(from_fn(middleware::wrong_method))
         .with_state(state.clone())
 }
@@ -105,7 +111,7 @@ pub fn document() -> OpenApi {
 /// Only whole first segments count: an upstream's own `/api/prompt` is not
 /// ours, `/api/keys` and everything below it is.
 pub fn is_ours(path: &str) -> bool {
-    const WHOLE: [&str; 5] = ["/health", "/metrics", "/console", "/login", "/logout"];
+    const WHOLE: [&str; 6] = ["/health", "/metrics", "/console", "/login", "/logout", "/.tollgate"];
     const BELOW_API: [&str; 15] = [
         "v1",
         "auth",

@@ -6,6 +6,7 @@ use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
+use super::pages::Site;
 use crate::services::Services;
 
 /// What a request handler can reach.
@@ -13,6 +14,8 @@ use crate::services::Services;
 pub struct AppState {
     pub services: Services,
     pub metrics: MetricsState,
+    /// How the pages look.
+    pub site: Arc<Site>,
     /// Origins that scripts may call the API from.
     pub allowed_origins: Arc<[HeaderValue]>,
 }

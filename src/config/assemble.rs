@@ -69,6 +69,8 @@ fn server(reader: &mut Reader) -> ServerConfig {
             .optional("SERVER_TRUSTED_HOSTS", list(addresses::host))
             .unwrap_or_default(),
         public_url: reader.optional("SERVER_PUBLIC_URL", addresses::base_url),
+        site_name: reader.required("SERVER_SITE_NAME", values::line(64)),
+        site_color: reader.required("SERVER_SITE_COLOR", values::color),
         max_connections: reader.required("SERVER_MAX_CONNECTIONS", number(1..=1_000_000)),
         header_timeout: reader.required("SERVER_HEADER_TIMEOUT_SECONDS", seconds(0.1..=300.0)),
         io_timeout: reader.required("SERVER_IO_TIMEOUT_SECONDS", seconds(0.1..=3600.0)),
@@ -155,6 +157,15 @@ fn admin(reader: &mut Reader) -> AdminConfig {
         email: reader.required("ADMIN_EMAIL", values::email),
         password: reader.secret("ADMIN_PASSWORD", strength::admin_password(least)),
     }
+}
+
+/// A shared secret has no key set, so nobody could check what it signs.
+pub(super) fn assertion(reader: &mut Reader) -> bool {
+    let assertion = reader.required("UPSTREAM_ASSERTION", truth);
+    if assertion && reader.required("AUTH_ALGORITHM", values::algorithm) == Algorithm::Hs256 {
+        reader.refuse("UPSTREAM_ASSERTION", "expected AUTH_ALGORITHM EdDSA or RS256 with it");
+    }
+    assertion
 }
 
 /// `AUTH_REQUIRE_AUTH` says the same more coarsely. Of different layers the

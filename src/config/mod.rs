@@ -87,6 +87,9 @@ pub struct ServerConfig {
     pub trusted_hosts: Vec<String>,
     /// Scheme and authority that links are made with; no trailing slash.
     pub public_url: Option<String>,
+    /// What the pages of ours are headed with.
+    pub site_name: String,
+    pub site_color: Rgb,
     /// Most connections at once.
     pub max_connections: usize,
     /// A request's whole head must arrive within this time.
@@ -98,6 +101,10 @@ pub struct ServerConfig {
     /// How long requests under way may take after that.
     pub shutdown_grace: Duration,
 }
+
+/// A colour of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rgb(pub [u8; 3]);
 
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {

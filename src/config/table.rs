@@ -18,6 +18,8 @@ pub static KEYS: &[Key] = &[
         "What users type, https://gate.example.com; links are made of it.",
     )
     .also(&[alias("BACKEND_URL")]),
+    key("SERVER_SITE_NAME", "Tollgate", "What the login page is headed with."),
+    key("SERVER_SITE_COLOR", "1f5fa8", "Its colour, rrggbb; with a # in front, in quotes."),
     key("SERVER_MAX_CONNECTIONS", "10000", "Most client connections at once."),
     key("SERVER_HEADER_TIMEOUT_SECONDS", "10", "A request's head must arrive within this time."),
     key("SERVER_IO_TIMEOUT_SECONDS", "30", "A client that moves no byte for this long is cut off."),
@@ -99,6 +101,11 @@ pub static KEYS: &[Key] = &[
     ),
     key("UPSTREAM_AUTH", "required", "A caller's credential: required, optional or public."),
     key("UPSTREAM_VERIFY_TLS", "true", "Whether an https backend's certificate is checked."),
+    key(
+        "UPSTREAM_ASSERTION",
+        "false",
+        "Send X-Tollgate-Assertion, a signed identity. Needs AUTH_ALGORITHM=EdDSA or RS256.",
+    ),
     key("UPSTREAM_BASIC_AUTH_USER", "", "Basic authentication towards the backend.")
         .also(&[alias("ZENZEFI_BASIC_AUTH_USER")]),
     key("UPSTREAM_BASIC_AUTH_PASSWORD", "", "Its password; both or neither.")

@@ -25,6 +25,8 @@ pub struct UpstreamConfig {
     /// Origins whose pages may open `WebSocket`s with a cookie, besides its own.
     pub origins: Vec<String>,
     pub tls: TlsConfig,
+    /// Whether it is sent a signed `X-Tollgate-Assertion`.
+    pub assertion: bool,
     pub basic_auth: Option<(String, SecretString)>,
     pub host: HostHeader,
     pub request_headers: HeaderChanges,

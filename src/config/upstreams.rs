@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    HeaderChanges, Mount, PathPolicy, Preset, TargetConfig, TlsConfig, UpstreamConfig, Upstreams,
-    WebSocketConfig, addresses,
+    Algorithm, HeaderChanges, Mount, PathPolicy, Preset, TargetConfig, TlsConfig, UpstreamConfig,
+    Upstreams, WebSocketConfig, addresses,
     preset::Defaults,
     problem::Problem,
     reader::{Parsed, Reader},
@@ -27,6 +27,7 @@ const MAX_BODY: u64 = 1 << 40;
 pub(super) fn all(reader: &mut Reader, tables: Vec<toml::Table>) -> Upstreams {
     let public =
         reader.optional("AUTH_PUBLIC_PATHS", list(addresses::path_pattern)).unwrap_or_default();
+    let algorithm = reader.required("AUTH_ALGORITHM", values::algorithm);
     let mut upstreams = vec![];
     // With others declared, the echo is nobody's wish.
     if tables.is_empty() || reader.given("UPSTREAM_URL").is_some() {
@@ -36,7 +37,7 @@ pub(super) fn all(reader: &mut Reader, tables: Vec<toml::Table>) -> Upstreams {
         let name = values.get("name").and_then(toml::Value::as_str);
         let name = name.map_or_else(|| format!("upstreams[{at}]"), |n| format!("upstreams.{n}"));
         let mut table = Table::new(name, values, reader.problems());
-        upstreams.extend(declared(&mut table));
+        upstreams.extend(declared(&mut table, algorithm));
         table.finish();
     }
     check_together(&upstreams, reader.problems());
@@ -71,6 +72,7 @@ fn default(reader: &mut Reader) -> UpstreamConfig {
         .optional("UPSTREAM_REWRITE", truth)
         .unwrap_or(matches!(upstream.mount, Mount::Prefix(_)));
     upstream.tls.verify = reader.required("UPSTREAM_VERIFY_TLS", truth);
+    upstream.assertion = super::assemble::assertion(reader);
     upstream.basic_auth = user.zip(password);
     // What a preset says holds until the operator says something else.
     let mut time = |env, at: &mut Duration, least| {
@@ -107,6 +109,7 @@ fn with_defaults(
         paths: vec![],
         origins: vec![],
         tls: TlsConfig { verify: true, ca: None, http2: true },
+        assertion: false,
         basic_auth: None,
         host: defaults.host,
         request_headers: defaults.request_headers,
@@ -132,7 +135,7 @@ fn with_defaults(
 }
 
 /// `None` where so much is wrong that nothing can be made of it.
-fn declared(table: &mut Table<'_>) -> Option<UpstreamConfig> {
+fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfig> {
     let name = table.need("name", values::upstream_name);
     let mount = table.need("mount", addresses::mount);
     let preset = table.get("preset", Preset::parse);
@@ -160,6 +163,10 @@ fn declared(table: &mut Table<'_>) -> Option<UpstreamConfig> {
         table.refuse("basic_auth_user", "expected basic_auth_password with it, or neither");
     }
     upstream.basic_auth = user.zip(password);
+    set(&mut upstream.assertion, table.get("assertion", truth));
+    if upstream.assertion && algorithm == Algorithm::Hs256 {
+        table.refuse("assertion", "expected AUTH_ALGORITHM EdDSA or RS256 with it");
+    }
     set(&mut upstream.host, table.get("host", host_header));
     set(&mut upstream.private_addresses, table.get("private_addresses", truth));
     if let Some(changes) = table.table("request_headers", header_changes) {

@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
-use super::{Algorithm, OnStoreLoss, Registration, reader::Parsed};
+use super::{Algorithm, OnStoreLoss, Registration, Rgb, reader::Parsed};
 use crate::domain::{
     money::{Currency, MAX_AMOUNT, NoCurrency},
     pass::RefundPolicy,
@@ -59,6 +59,15 @@ pub(super) fn list<T>(item: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Pars
             .map(|(at, text)| item(text).map_err(|e| format!("item {}: {e}", at + 1)))
             .collect()
     }
+}
+
+/// Six hexadecimal digits, perhaps after `#`.
+pub(super) fn color(text: &str) -> Parsed<Rgb> {
+    let digits = text.strip_prefix('#').unwrap_or(text);
+    let mut rgb = [0; 3];
+    hex::decode_to_slice(digits, &mut rgb)
+        .map(|()| Rgb(rgb))
+        .map_err(|_| "expected a colour as rrggbb or #rrggbb".to_owned())
 }
 
 /// Text of 1 to `most` characters on one line.

@@ -13,6 +13,7 @@ use http::{
     header::{self, AUTHORIZATION, COOKIE, SET_COOKIE},
 };
 
+use super::cookies::pairs;
 use crate::{
     domain::{principal::Principal, token::looks_like_api_key},
     services::access::{AccessError, AccessService, Presented},
@@ -152,14 +153,6 @@ fn remove_own_cookies(headers: &mut HeaderMap) {
         let value = HeaderValue::from_bytes(&joined).expect("parts of good values");
         headers.insert(header::COOKIE, value);
     }
-}
-
-fn pairs(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value
-        .as_bytes()
-        .split(|byte| *byte == b';')
-        .map(<[u8]>::trim_ascii)
-        .filter(|pair| !pair.is_empty())
 }
 
 fn is_ours(pair: &[u8]) -> bool {

@@ -6,7 +6,10 @@
 
 use http::StatusCode;
 
-use super::{connector::ConnectTimedOut, credentials::RepeatedField, upload::UploadFault};
+use super::{
+    browser::CrossSite, connector::ConnectTimedOut, cookies::RepeatedCookie,
+    credentials::RepeatedField, upload::UploadFault,
+};
 use crate::{
     domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal},
     services::{StoreError, access::AccessError, limits::LimitError, usage::Saturated},
@@ -16,6 +19,13 @@ use crate::{
 pub enum GatewayError {
     #[error(transparent)]
     RepeatedField(#[from] RepeatedField),
+    #[error(transparent)]
+    RepeatedCookie(#[from] RepeatedCookie),
+    /// A person is to sign in at this path first.
+    #[error("a login is required")]
+    SignIn(Box<str>),
+    #[error(transparent)]
+    CrossSite(#[from] CrossSite),
     /// Nothing was presented where something is required.
     #[error("a credential is required")]
     CredentialRequired,

@@ -18,6 +18,7 @@ fn client() -> ClientInfo {
         address: "203.0.113.7".parse().unwrap(),
         peer: "10.0.0.1".parse().unwrap(),
         scheme: Scheme::Https,
+        browser_scheme: Scheme::Https,
         host: Some(HeaderValue::from_static("a.example")),
         request_id: RequestId::new(DateTime::from_timestamp(1_700_000_000, 0).unwrap()),
     }

@@ -9,7 +9,10 @@
 
 mod admission;
 mod answer;
+mod assertion;
+pub mod browser;
 mod connector;
+pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
@@ -17,8 +20,10 @@ mod headers;
 mod identity;
 mod memo;
 mod metered;
+pub mod next;
 pub mod path;
 mod pool;
+mod proof;
 pub mod query;
 pub mod rate_headers;
 mod record;
@@ -56,7 +61,6 @@ use crate::{
     domain::{
         limit::TierState,
         pass::Pass,
-        policy::{Demand, Policy},
         principal::Principal,
         token::TokenHash,
         usage::{Outcome, UsageRecord},
@@ -140,9 +144,13 @@ impl Gateway {
         if !policy.allows_method(parts.method.as_str()) {
             return Err(GatewayError::MethodNotAllowed);
         }
-        seen.principal = pin!(self.prove(policy, &parts.headers)).await?;
+        let visitor = pin!(self.prove(policy, parts, arrival, &mut seen.principal)).await?;
         let principal = seen.principal.as_ref();
         check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers)?;
+        let renewed = match &visitor {
+            Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
+            None => None,
+        };
         let limits =
             UploadLimits { max_bytes: upstream.config.max_body_bytes, idle: self.io_timeout };
         let (mut body, upload) = upload::limited(&parts.headers, body, limits, arrival.started)?;
@@ -151,7 +159,7 @@ impl Gateway {
         let slot = self.services.usage.recorder().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
         // Only now: what is refused must not begin the time that was paid for.
-        let ends = pin!(self.begin(principal, &parts.headers)).await?;
+        let ends = pin!(self.begin(principal, &parts.headers, arrival.client)).await?;
         body.end_at(ends);
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
@@ -170,6 +178,10 @@ impl Gateway {
             },
         );
         headers::change(&mut parts.headers, &upstream.config.request_headers);
+        if let Some(principal) = principal.filter(|_| upstream.config.assertion) {
+            let (keyring, upstream) = (&self.services.keyring, upstream.config.name);
+            assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
+        }
 
         let sent = pin!(upstream.send(target, parts, body, upload.as_ref())).await;
         let answered = match sent {
@@ -187,25 +199,11 @@ impl Gateway {
             }
         };
         let known = Known { authenticated: principal.is_some(), ends };
-        Ok(answer::pass_on(answered, meter, arrival, known, upload.as_deref()))
-    }
-
-    /// Who is asking. Everything that is presented must be good, also where
-    /// nothing would be required; a public upstream looks at nothing.
-    async fn prove(
-        &self,
-        policy: &Policy,
-        headers: &HeaderMap,
-    ) -> Result<Option<Principal>, GatewayError> {
-        if policy.demand == Demand::Public {
-            return Ok(None);
+        let mut answer = answer::pass_on(answered, meter, arrival, known, upload.as_deref());
+        if let Some(cookie) = renewed {
+            browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }
-        let found = credentials::read(headers)?;
-        let principal = pin!(found.prove(&self.services.access)).await?;
-        if principal.is_none() && policy.demand == Demand::Required {
-            return Err(GatewayError::CredentialRequired);
-        }
-        Ok(principal)
+        Ok(answer)
     }
 
     /// When the time of the pass that opens the door is over. It begins now
@@ -214,12 +212,13 @@ impl Gateway {
         &self,
         principal: Option<&Principal>,
         headers: &HeaderMap,
+        client: &ClientInfo,
     ) -> Result<Option<Instant>, GatewayError> {
         let Some(pass) = principal.and_then(Principal::pass) else { return Ok(None) };
         let end = match pass.expires_at() {
             Some(end) => end,
             // Boxed, since it happens once.
-            None => Box::pin(self.activate(pass, headers)).await?,
+            None => Box::pin(self.activate(pass, headers, client)).await?,
         };
         Ok(Some(self.instant_of(end)))
     }
@@ -229,8 +228,12 @@ impl Gateway {
         &self,
         pass: &Pass,
         headers: &HeaderMap,
+        client: &ClientInfo,
     ) -> Result<DateTime<Utc>, GatewayError> {
-        let text = credentials::read(headers)?.access_token;
+        let text = match credentials::read(headers)?.access_token {
+            None => cookies::read(headers, client)?.pass,
+            text => text,
+        };
         let hash = text.and_then(TokenHash::of_pass).ok_or(AccessError::Invalid)?;
         let begun = self.services.passes.activate(&hash, pass.id).await?;
         // `None`: it was ended since we looked.

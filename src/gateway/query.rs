@@ -11,9 +11,9 @@ use std::borrow::Cow;
 /// values that happen to begin alike (`?table=tg_users`) are left alone.
 const SECRET_LEN: usize = 40;
 
-/// How the header of every login token begins, `{"typ":"at+jwt"`: an upstream's
-/// own tokens are its own affair.
-const LOGIN_TOKEN: &str = "eyJ0eXAiOiJhdCtqd3Qi";
+/// How the headers of login tokens and login cookies begin, `{"typ":"at+jwt` and
+/// `{"typ":"tgc+jwt`: an upstream's own tokens are its own affair.
+const LOGIN_TOKENS: [&str; 2] = ["eyJ0eXAiOiJhdCtqd3Qi", "eyJ0eXAiOiJ0Z2Mrand0"];
 
 /// Whether some value in the query has the shape of an API key (`tg_…`), an
 /// access or refresh token (`tga_…`, `tgr_…`) or a login token, also when parts
@@ -49,8 +49,8 @@ pub fn without_credentials(path: &str) -> Cow<'_, str> {
 }
 
 fn is_credential(value: &str) -> bool {
-    let prefixes = ["tg_", "tga_", "tgr_", LOGIN_TOKEN];
-    let secret = prefixes.iter().find_map(|prefix| value.strip_prefix(prefix));
+    let prefixes = ["tg_", "tga_", "tgr_"];
+    let secret = prefixes.iter().chain(&LOGIN_TOKENS).find_map(|prefix| value.strip_prefix(prefix));
     secret.is_some_and(|secret| {
         let length = secret
             .bytes()
@@ -119,12 +119,14 @@ mod tests {
             .chunks(2)
             .fold(String::new(), |text, pair| text + "%" + str::from_utf8(pair).unwrap());
         let refresh = token.replace("tga_", "tgr_");
-        let login = format!("{LOGIN_TOKEN}LCJhbGciOiJIUzI1NiIsImtpZCI6InNvbWVib2R5In0.e30.c2ln");
+        let rest = "LCJhbGciOiJIUzI1NiIsImtpZCI6InNvbWVib2R5In0.e30.c2ln";
+        let [login, cookie] = LOGIN_TOKENS.map(|begin| format!("{begin}{rest}"));
         for secret in [
             key,
             &token,
             &refresh,
             &login,
+            &cookie,
             &encoded,
             &key.replace('_', "%5F"),
             &key.replace('t', "%74"),

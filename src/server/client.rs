@@ -19,6 +19,9 @@ pub struct ClientInfo {
     pub peer: IpAddr,
     /// How the client reached the first trusted proxy, or us.
     pub scheme: Scheme,
+    /// What a browser sees, also where a proxy that is not trusted is in front:
+    /// https if the public URL is, else `scheme`. Cookies and origins go by it.
+    pub browser_scheme: Scheme,
     /// The host that the client asked for, with its port if it gave one.
     /// `None`: an HTTP/1.0 request without `Host`.
     pub host: Option<HeaderValue>,
@@ -37,6 +40,12 @@ impl Scheme {
             Self::Http => "http",
             Self::Https => "https",
         }
+    }
+
+    /// What a browser sees of a request that came by this scheme.
+    pub fn at_browser(self, public_url: Option<&str>) -> Self {
+        let public = public_url.is_some_and(|url| url.starts_with("https:"));
+        if public { Self::Https } else { self }
     }
 }
 

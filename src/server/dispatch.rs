@@ -132,7 +132,7 @@ impl Dispatcher {
         peer: IpAddr,
         at: DateTime<Utc>,
     ) -> (ClientInfo, Option<Fault>) {
-        let ServerConfig { trusted_proxies, trusted_hosts, .. } = &*self.config;
+        let ServerConfig { trusted_proxies, trusted_hosts, public_url, .. } = &*self.config;
         let origin = forwarded::origin(peer, &parts.headers, trusted_proxies);
         let (named, fault) = match screen::host(&parts.uri, &parts.headers, parts.version) {
             Ok(host) => (host, None),
@@ -145,6 +145,7 @@ impl Dispatcher {
             address: origin.address,
             peer,
             scheme: origin.scheme,
+            browser_scheme: origin.scheme.at_browser(public_url.as_deref()),
             host,
             request_id: RequestId::of(&parts.headers, at),
         };
@@ -177,7 +178,7 @@ impl Dispatcher {
         flight.called_by(caller, Some(arrival.route.upstream.config.name));
         let mut answer = match result {
             Ok(response) => Answer::Proxied(response),
-            Err(error) => Answer::Api(ApiError::from(error).into_response()),
+            Err(error) => Answer::Api(error.into_response()),
         };
         if let Some(limit) = &seen.limit {
             rate_headers::set(answer.headers_mut(), limit, arrival.at);

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use super::{CredentialCache, Keyring};
+use chrono::{DateTime, Utc};
+
+use super::{CredentialCache, Keyring, claims::Claims};
 use crate::{
     domain::{
         clock::SharedClock,
-        id::UserId,
+        id::{SessionId, UserId},
         pass::Pass,
         principal::{Account, Credential, Principal},
         token::TokenHash,
@@ -108,15 +110,26 @@ impl AccessService {
 
     async fn login(&self, presented: &str) -> Result<Principal, AccessError> {
         let now = self.clock.now();
-        let claims = self.keyring.verify(presented, now).map_err(|_| AccessError::Invalid)?;
-        let session = self.cache.session(claims.sid).await?.ok_or(AccessError::Invalid)?;
-        if session.ended || session.expires_at <= now || session.user_id != claims.sub {
+        let claims: Claims =
+            self.keyring.verify(presented, now).map_err(|_| AccessError::Invalid)?;
+        self.session(claims.sub, claims.sid).await.map(|(principal, _)| principal)
+    }
+
+    /// The user of a live login session, and when that ends. Only for what a
+    /// verified token says.
+    pub(super) async fn session(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<(Principal, DateTime<Utc>), AccessError> {
+        let found = self.cache.session(session).await?.ok_or(AccessError::Invalid)?;
+        if found.ended || found.expires_at <= self.clock.now() || found.user_id != user {
             return Err(AccessError::Invalid);
         }
         // Name and roles are the account's, not the token's: a role that was
         // taken away is gone at once.
-        let account = self.account(claims.sub).await?;
-        Ok(Principal { account, credential: Credential::Login(claims.sid) })
+        let account = self.account(user).await?;
+        Ok((Principal { account, credential: Credential::Login(session) }, found.expires_at))
     }
 
     async fn account(&self, id: UserId) -> Result<Arc<Account>, AccessError> {

@@ -1,4 +1,4 @@
-//! The keys that sign and verify logins' JWTs, and nothing about sessions.
+//! The keys that sign and verify our JWTs, and nothing about sessions.
 //!
 //! The header and the claims are parsed here, strictly, before any signature
 //! is computed: the algorithm and the key come from configuration and `kid`,
@@ -15,33 +15,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    config::{Algorithm, AuthConfig},
-    domain::id::{JwtId, SessionId, UserId},
-};
+use super::claims::{Kind, Presentable, Registered, Signed};
+use crate::config::{Algorithm, AuthConfig};
 
 /// How far clocks may differ (RELIABILITY G-102).
 pub const LEEWAY: TimeDelta = TimeDelta::seconds(30);
-/// The `typ` of an access token (RFC 9068, 2.1).
-const TYPE: &str = "at+jwt";
 /// A token of ours is below 1 KiB.
 const MAX_LEN: usize = 4096;
-
-/// What a JWT of ours says. Every claim is required; none is optional.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Claims {
-    pub sub: UserId,
-    pub username: String,
-    pub roles: Vec<String>,
-    /// The login session; ending it ends the token.
-    pub sid: SessionId,
-    pub jti: JwtId,
-    pub iat: i64,
-    pub nbf: i64,
-    pub exp: i64,
-    pub iss: String,
-    pub aud: String,
-}
 
 /// Only what we write ourselves: `jwk`, `jku`, `x5u`, `crit` and the like are
 /// refused by being unknown.
@@ -76,7 +56,8 @@ pub struct Keyring {
 struct Keys {
     algorithm: Algorithm,
     signer: EncodingKey,
-    header: String,
+    /// The encoded header of each kind, in the order of [`Kind::ALL`].
+    headers: [String; Kind::ALL.len()],
     verifiers: Vec<Verifier>,
 }
 
@@ -122,9 +103,9 @@ impl Keyring {
     }
 
     /// The compact form of `claims`, signed with the current key.
-    pub fn sign(&self, claims: &Claims) -> String {
+    pub fn sign<C: Signed>(&self, claims: &C) -> String {
         let keys = self.keys.load();
-        let mut token = keys.header.clone();
+        let mut token = keys.headers[C::KIND as usize].clone();
         token.push('.');
         token.push_str(&encode(claims));
         let signature = crypto::sign(token.as_bytes(), &keys.signer, alg(keys.algorithm))
@@ -134,9 +115,14 @@ impl Keyring {
         token
     }
 
-    /// The claims of a token that is ours and valid at `now`, give or take
-    /// [`LEEWAY`]. Whether its session still lives is not known here.
-    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, InvalidToken> {
+    /// The claims of a token that is ours, of the kind that is asked for, and
+    /// valid at `now`, give or take [`LEEWAY`]. Whether its session still lives
+    /// is not known here.
+    pub fn verify<C: Presentable>(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<C, InvalidToken> {
         if token.len() > MAX_LEN {
             return Err(InvalidToken);
         }
@@ -144,7 +130,7 @@ impl Keyring {
         let (header, payload) = message.split_once('.').ok_or(InvalidToken)?;
         let header: Header = decode(header)?;
         let keys = self.keys.load();
-        if header.typ != TYPE || header.alg != name(keys.algorithm) {
+        if header.typ != C::KIND.name() || header.alg != name(keys.algorithm) {
             return Err(InvalidToken);
         }
         let verifier = keys
@@ -157,13 +143,15 @@ impl Keyring {
         if !matches!(genuine, Ok(true)) {
             return Err(InvalidToken);
         }
-        let claims: Claims = decode(payload)?;
+        let claims: C = decode(payload)?;
+        let Registered { issued_at, not_before, expires_at, issuer, audience } =
+            claims.registered();
         let now = now.timestamp();
         let leeway = LEEWAY.num_seconds();
-        let in_time = claims.exp.saturating_add(leeway) > now
-            && claims.nbf <= now.saturating_add(leeway)
-            && claims.iat <= now.saturating_add(leeway);
-        if !in_time || claims.iss != self.issuer || claims.aud != self.audience {
+        let in_time = expires_at.saturating_add(leeway) > now
+            && not_before <= now.saturating_add(leeway)
+            && issued_at <= now.saturating_add(leeway);
+        if !in_time || issuer != self.issuer || audience != self.audience {
             return Err(InvalidToken);
         }
         Ok(claims)
@@ -200,12 +188,14 @@ impl Keys {
                 }
             }
         }
-        let header = Header {
-            typ: TYPE.to_owned(),
-            alg: name(config.algorithm).to_owned(),
-            kid: verifiers[0].kid.clone(),
-        };
-        Ok(Self { algorithm: config.algorithm, signer, header: encode(&header), verifiers })
+        let headers = Kind::ALL.map(|kind| {
+            encode(&Header {
+                typ: kind.name().to_owned(),
+                alg: name(config.algorithm).to_owned(),
+                kid: verifiers[0].kid.clone(),
+            })
+        });
+        Ok(Self { algorithm: config.algorithm, signer, headers, verifiers })
     }
 }
 

@@ -75,6 +75,12 @@ impl LoginThrottle {
         self.charge(&format!("\0{user}"), address, false).await
     }
 
+    /// The same for an access token that is typed in. Nobody guesses one, but
+    /// who tries costs look-ups; strangers do not use up each other's attempts.
+    pub async fn charge_token(&self, address: IpAddr) -> Result<Attempt, TierState> {
+        self.charge("\0token", address, true).await
+    }
+
     /// The password was right: the attempt does not count.
     pub async fn give_back(&self, attempt: &Attempt) {
         self.limiter.refund(&attempt.tiers, 1).await;

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::{
     CredentialCache, Keyring, Passwords,
-    keyring::Claims,
+    claims::Claims,
     login_throttle::LoginThrottle,
     passwords::PasswordError,
     refresh::{self, Refreshed},
@@ -65,6 +65,15 @@ pub struct TokenPair {
     pub user: User,
 }
 
+/// A user whose password was right.
+struct Checked {
+    user: User,
+    /// What the password was compared with.
+    hash: String,
+    /// What to keep instead.
+    renewed: Option<String>,
+}
+
 /// What the service is built from.
 pub struct Parts {
     pub db: Database,
@@ -100,6 +109,31 @@ impl LoginService {
         password: &SecretString,
         device: &Device,
     ) -> Result<TokenPair, LoginError> {
+        let checked = self.check(login, password, device).await?;
+        let token = PlainToken::refresh(&mut rand::rng());
+        let session = self.begin_session(&checked, Some(&token), device).await?;
+        Ok(self.pair(checked.user, session.id, token))
+    }
+
+    /// The same for a browser, whose cookie is kept alive otherwise.
+    pub(super) async fn login_browser(
+        &self,
+        login: &str,
+        password: &SecretString,
+        device: &Device,
+    ) -> Result<(UserId, LoginSession), LoginError> {
+        let checked = self.check(login, password, device).await?;
+        let session = self.begin_session(&checked, None, device).await?;
+        Ok((checked.user.id, session))
+    }
+
+    /// Whose password it is.
+    async fn check(
+        &self,
+        login: &str,
+        password: &SecretString,
+        device: &Device,
+    ) -> Result<Checked, LoginError> {
         let login = fold(login);
         let (known_address, found) = {
             let since = self.clock.now() - KNOWN_FOR;
@@ -124,7 +158,7 @@ impl LoginService {
         // The parameters may have been raised since the password was set.
         let renewed =
             if verdict.outdated { Some(self.passwords.hash(password).await?) } else { None };
-        self.begin_session(user, &hash, renewed.as_deref(), device).await
+        Ok(Checked { user, hash, renewed })
     }
 
     /// Exchanges a refresh token for a new pair; see [`refresh`].
@@ -193,15 +227,13 @@ impl LoginService {
         }
     }
 
-    /// `checked` is the hash that the password was compared with, `renewed` the
-    /// one to keep instead.
     async fn begin_session(
         &self,
-        user: User,
-        checked: &str,
-        renewed: Option<&str>,
+        checked: &Checked,
+        refresh: Option<&PlainToken>,
         device: &Device,
-    ) -> Result<TokenPair, LoginError> {
+    ) -> Result<LoginSession, LoginError> {
+        let Checked { user, hash, renewed } = checked;
         let now = self.clock.now();
         let session = LoginSession {
             id: SessionId::new(now),
@@ -214,29 +246,30 @@ impl LoginService {
             ended_at: None,
             version: 1,
         };
-        let token = PlainToken::refresh(&mut rand::rng());
-        let record = RefreshToken {
-            id: RefreshTokenId::new(now),
-            session_id: session.id,
-            hash: token.hash(),
-            created_at: now,
-            expires_at: now + REFRESH_IDLE,
-            spent_at: None,
-            successor_id: None,
-        };
         let mut tx = self.db.begin().await?;
         // Written even if it is the same: a change of the password waits for
         // this transaction and then ends its session, or it came first and the
         // password that was checked is none any more.
-        if !tx.users().replace_hash(user.id, checked, renewed.unwrap_or(checked)).await? {
+        if !tx.users().replace_hash(user.id, hash, renewed.as_ref().unwrap_or(hash)).await? {
             return Err(LoginError::Invalid);
         }
         tx.login_sessions().insert(&session).await?;
-        tx.refresh_tokens().insert(&record).await?;
+        if let Some(token) = refresh {
+            let record = RefreshToken {
+                id: RefreshTokenId::new(now),
+                session_id: session.id,
+                hash: token.hash(),
+                created_at: now,
+                expires_at: now + REFRESH_IDLE,
+                spent_at: None,
+                successor_id: None,
+            };
+            tx.refresh_tokens().insert(&record).await?;
+        }
         let ended = tx.login_sessions().end_oldest(user.id, MAX_SESSIONS, now).await?;
         tx.commit().await?;
         self.cache.sessions_ended(&ended).await;
-        Ok(self.pair(user, session.id, token))
+        Ok(session)
     }
 
     fn pair(&self, user: User, session_id: SessionId, refresh_token: PlainToken) -> TokenPair {

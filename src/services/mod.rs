@@ -7,8 +7,12 @@
 pub mod access;
 pub mod accounts;
 pub mod api_keys;
+pub mod assertion;
 pub mod bootstrap;
+pub mod browser;
+pub mod claims;
 pub mod credentials;
+pub mod forms;
 pub mod gifts;
 pub mod health;
 pub mod key_input;
@@ -33,9 +37,9 @@ use std::sync::Arc;
 
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
-    credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
-    logins::LoginService, passes::PassService, passwords::Passwords, sealer::Sealer,
-    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
+    browser::BrowserService, credentials::CredentialCache, health::HealthService, keyring::Keyring,
+    limits::LimitService, logins::LoginService, passes::PassService, passwords::Passwords,
+    sealer::Sealer, upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
     wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle};
@@ -55,6 +59,7 @@ pub struct Services {
     pub access: Arc<AccessService>,
     pub accounts: Arc<AccountService>,
     pub api_keys: Arc<ApiKeyService>,
+    pub browser: Arc<BrowserService>,
     pub health: Arc<HealthService>,
     pub limits: Arc<LimitService>,
     pub logins: Arc<LoginService>,
@@ -96,7 +101,7 @@ impl Services {
             db: db.clone(),
             clock: clock.clone(),
             cache: cache.clone(),
-            sealer,
+            sealer: sealer.clone(),
             config: &config.passes,
             wallet: &config.wallet,
             upstreams: upstreams.clone(),
@@ -112,28 +117,39 @@ impl Services {
         ));
         let vouchers =
             VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
+        let access = Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone()));
+        let logins = Arc::new(LoginService::new(logins::Parts {
+            db: db.clone(),
+            clock: clock.clone(),
+            cache: cache.clone(),
+            passwords,
+            keyring: keyring.clone(),
+            limiter: limiter.clone(),
+            token_life: config.auth.token_life,
+        }));
+        let browser = Arc::new(BrowserService::new(browser::Parts {
+            logins: logins.clone(),
+            access: access.clone(),
+            keyring: keyring.clone(),
+            throttle: LoginThrottle::new(limiter),
+            forms: forms::Forms::new(&sealer, clock.clone()),
+            clock: clock.clone(),
+        }));
         Self {
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,
-            access: Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone())),
+            access,
+            browser,
             api_keys: Arc::new(ApiKeyService::new(
                 db.clone(),
                 clock.clone(),
-                cache.clone(),
+                cache,
                 limits.clone(),
                 usage.clone(),
             )),
-            health: Arc::new(HealthService::new(db.clone(), redis, clock.clone())),
-            logins: Arc::new(LoginService::new(logins::Parts {
-                db,
-                clock: clock.clone(),
-                cache,
-                passwords,
-                keyring: keyring.clone(),
-                limiter,
-                token_life: config.auth.token_life,
-            })),
+            health: Arc::new(HealthService::new(db, redis, clock.clone())),
+            logins,
             accounts,
             limits,
             upstreams,

@@ -1,14 +1,16 @@
 //! Texts that must be readable again, but not by whoever gets hold of the
 //! database: sealed with AES-256-GCM (NIST SP 800-38D).
 //!
-//! Each key is derived from its configured secret by HKDF-SHA-256 (RFC 5869).
+//! Each key is derived from its configured secret by HKDF-SHA-256 (RFC 5869),
+//! and so are keys for other purposes, see [`Sealer::derive`].
 //! What is sealed is bound to its row: moved to another it does not open. A
 //! nonce is random; with 2^32 texts per key the chance that two share one is
 //! still below 2^-32, the bound of SP 800-38D.
 
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    hkdf::{HKDF_SHA256, Salt},
+    hkdf::{HKDF_SHA256, Prk, Salt},
+    hmac::{HMAC_SHA256, Key as MacKey},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -27,6 +29,7 @@ pub struct Sealer {
 
 struct Key {
     id: String,
+    prk: Prk,
     aead: LessSafeKey,
 }
 
@@ -47,6 +50,13 @@ impl Sealer {
     /// The id of the key that seals; not a secret.
     pub fn key_id(&self) -> &str {
         &self.current.id
+    }
+
+    /// A key for HMAC-SHA-256 that follows from the current secret and is good for
+    /// this purpose alone.
+    pub fn derive(&self, purpose: &'static str) -> MacKey {
+        let info = [purpose.as_bytes()];
+        self.current.prk.expand(&info, HMAC_SHA256).expect("one block of output").into()
     }
 
     /// Seals `text` for the row called `row`.
@@ -94,7 +104,7 @@ impl Key {
         digest.update(secret.expose_secret());
         let mut id = hex::encode(digest.finalize());
         id.truncate(ID_LEN);
-        Self { id, aead }
+        Self { id, prk, aead }
     }
 }
 
