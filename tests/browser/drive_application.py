@@ -1,6 +1,6 @@
 """The test application in Chromium: at the root, on a host name, under a prefix.
 
-    application.py [--direct] [--only PART]
+    drive_application.py [--direct] [--only PART]
 
 `--direct` asks the application itself, without a gateway: what fails there is a
 fault of the check. `--only` runs the checks whose name contains PART.

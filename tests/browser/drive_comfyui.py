@@ -1,6 +1,6 @@
 """ComfyUI's preset before the stand-in: for programs with a key, and in Chromium.
 
-    comfyui_tests.py [--direct]
+    drive_comfyui.py [--direct]
 """
 
 import asyncio
