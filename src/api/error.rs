@@ -125,6 +125,8 @@ error_codes! {
     /// Too many codes of vouchers were tried.
     RedeemThrottled = "redeem_throttled", TOO_MANY_REQUESTS;
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
+    /// As many as one credential may have unused.
+    TooManyTickets = "too_many_tickets", TOO_MANY_REQUESTS;
     Internal = "internal", INTERNAL_SERVER_ERROR;
     /// The upstream refused the connection, broke off or answered nonsense.
     UpstreamFailed = "upstream_failed", BAD_GATEWAY;

@@ -23,11 +23,12 @@ use crate::{
     api::AppState,
     domain::{
         id::{SessionId, UserId},
-        principal::{Credential, Principal},
+        principal::{Credential, Principal, Proof},
         user::Role,
     },
+    gateway::credentials,
     server::ClientInfo,
-    services::{api_keys::Owner, logins::Device},
+    services::{access::Presented, api_keys::Owner, logins::Device},
 };
 
 /// Most bytes of a JSON or form body (RELIABILITY, defaults).
@@ -58,6 +59,13 @@ pub struct Path<T>(pub T);
 /// A login or an API key. An access token opens the upstream: what it tells
 /// about itself is `GET /tokens/status`, and nothing else here is its business.
 pub struct Caller(pub Principal);
+
+/// Any valid credential, an access token too, and by what it can be proven
+/// again.
+pub struct Holder {
+    pub principal: Principal,
+    pub proof: Proof,
+}
 
 /// A person, proven by a login; API keys are refused, so that a leaked key
 /// cannot make more keys.
@@ -167,18 +175,39 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
+/// Who asks, if anybody does.
+fn identity(parts: &Parts) -> Result<Principal, ApiError> {
+    let identity = parts.extensions.get::<Identity>();
+    identity
+        .and_then(|Identity(principal)| principal.clone())
+        .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "a credential is needed"))
+}
+
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let identity = parts.extensions.get::<Identity>();
-        match identity.and_then(|Identity(principal)| principal.clone()) {
-            Some(Principal { credential: Credential::Pass(_), .. }) => {
-                Err(login_required("an access token opens the upstream and nothing here"))
-            }
-            Some(principal) => Ok(Self(principal)),
-            None => Err(ApiError::new(ErrorCode::Unauthenticated, "a credential is needed")),
+        let principal = identity(parts)?;
+        if principal.pass().is_some() {
+            return Err(login_required("an access token opens the upstream and nothing here"));
         }
+        Ok(Self(principal))
+    }
+}
+
+impl FromRequestParts<AppState> for Holder {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let principal = identity(parts)?;
+        let found = credentials::read(&parts.headers)?;
+        let presented = Presented {
+            access_token: found.access_token,
+            api_key: found.api_key.or(found.bearer_key),
+            jwt: found.jwt,
+        };
+        let proof = presented.proof(&principal).ok_or(ErrorCode::InvalidCredential)?;
+        Ok(Self { principal, proof })
     }
 }
 

@@ -27,6 +27,7 @@ mod requests;
 mod secret;
 mod sessions;
 mod state;
+mod tickets;
 mod tokens;
 mod usage;
 mod users;
@@ -155,6 +156,7 @@ fn public() -> ApiRouter {
 fn private() -> ApiRouter {
     ApiRouter::new()
         .merge(auth::router())
+        .merge(tickets::router())
         .merge(sessions::router())
         .merge(users::router())
         .merge(keys::router())

@@ -6,7 +6,10 @@ use secrecy::ExposeSecret as _;
 use validator::{ValidateEmail as _, ValidationError};
 
 use super::{double_option::DoubleOption, secret::Secret};
-use crate::domain::{ledger::is_reason, password, user::is_username};
+use crate::{
+    domain::{ledger::is_reason, password, user::is_username},
+    gateway::{path, query},
+};
 
 fn rule(holds: bool, code: &'static str, message: &'static str) -> Result<(), ValidationError> {
     if holds {
@@ -43,6 +46,13 @@ pub(super) fn reason(text: &str) -> Result<(), ValidationError> {
 /// call a question with one a fault.
 pub(super) fn no_nul(text: &str) -> Result<(), ValidationError> {
     rule(!text.contains('\0'), "nul", "must not contain the character NUL")
+}
+
+/// The path of a URL, without a query, that we would forward.
+pub(super) fn url_path(text: &str) -> Result<(), ValidationError> {
+    let holds =
+        text.len() <= 4096 && path::canonical(text).is_ok() && !query::path_holds_credential(text);
+    rule(holds, "path", "must be an unambiguous path of at most 4096 bytes, without a query")
 }
 
 /// A password that is to be set, by the rules that hold in every

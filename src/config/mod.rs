@@ -27,6 +27,7 @@ pub mod keys;
 mod preset;
 mod problem;
 mod reader;
+pub mod rewrite;
 pub mod secrets;
 mod settings;
 mod sources;

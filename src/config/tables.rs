@@ -103,6 +103,13 @@ impl<'p> Table<'p> {
         Some(list)
     }
 
+    /// What reads itself.
+    pub fn other<T: serde::de::DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+        let value = self.take(key)?;
+        let read = value.try_into().map_err(|error: toml::de::Error| error.message().to_owned());
+        self.parsed(key, read)
+    }
+
     /// A table within, read to its end by `read`.
     pub fn table<T>(
         &mut self,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{Mount, Preset};
+use super::{Mount, Preset, rewrite::RewriteConfig};
 use crate::domain::policy::{Demand, PathPattern, Policy};
 
 /// One backend. Made by the settings `UPSTREAM_*` or by a table of
@@ -14,8 +14,8 @@ pub struct UpstreamConfig {
     /// What keys, passes, records and metrics know it by.
     pub name: &'static str,
     pub mount: Mount,
-    /// Whether answers are rewritten for the mount's prefix.
-    pub rewrite: bool,
+    /// How answers are rewritten for the mount's prefix.
+    pub rewrite: RewriteConfig,
     /// Its servers. Empty: the built-in echo.
     pub targets: Vec<TargetConfig>,
     pub preset: Option<Preset>,

@@ -13,6 +13,7 @@ use super::{
     preset::Defaults,
     problem::Problem,
     reader::{Parsed, Reader},
+    rewrite::RewriteConfig,
     tables::{Table, seconds},
     upstream::{HealthCheck, HostHeader},
     values::{self, list, number, truth},
@@ -68,7 +69,7 @@ fn default(reader: &mut Reader) -> UpstreamConfig {
     let mut upstream = with_defaults(name, Mount::Root, targets, preset);
     upstream.mount = reader.required("UPSTREAM_MOUNT", addresses::mount);
     upstream.policy = super::assemble::upstream_auth(reader).into();
-    upstream.rewrite = reader
+    upstream.rewrite.enabled = reader
         .optional("UPSTREAM_REWRITE", truth)
         .unwrap_or(matches!(upstream.mount, Mount::Prefix(_)));
     upstream.tls.verify = reader.required("UPSTREAM_VERIFY_TLS", truth);
@@ -101,7 +102,10 @@ fn with_defaults(
     let defaults = Defaults::of(preset);
     UpstreamConfig {
         name,
-        rewrite: matches!(mount, Mount::Prefix(_)),
+        rewrite: RewriteConfig {
+            enabled: matches!(mount, Mount::Prefix(_)),
+            ..RewriteConfig::default()
+        },
         mount,
         targets,
         preset,
@@ -152,7 +156,7 @@ fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfi
         let path = part.need("path", addresses::path_pattern).unwrap_or_default();
         PathPolicy { path: PathPattern::new(&path), policy: policy(part, &whole) }
     });
-    set(&mut upstream.rewrite, table.get("rewrite", truth));
+    set(&mut upstream.rewrite, table.other("rewrite"));
     set(&mut upstream.origins, table.list("origins", addresses::origin));
     set(&mut upstream.tls.verify, table.get("verify_tls", truth));
     set(&mut upstream.tls.http2, table.get("http2", truth));

@@ -8,6 +8,7 @@ use super::{
     api_key::ApiKey,
     id::{ApiKeyId, PassId, SessionId, UserId},
     pass::Pass,
+    token::TokenHash,
     user::{Role, Roles},
 };
 
@@ -37,6 +38,15 @@ pub enum Credential {
     ApiKey(Arc<ApiKey>),
     /// A time pass, unused or active.
     Pass(Arc<Pass>),
+}
+
+/// By what a principal can be proven again later, without the credential's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    Login(SessionId),
+    /// The digest of the very text: after a rotation an old one ends alone.
+    ApiKey(TokenHash),
+    Pass(TokenHash),
 }
 
 impl Principal {

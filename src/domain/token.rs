@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const API_KEY_PREFIX: &str = "tg_";
 const REFRESH_PREFIX: &str = "tgr_";
+const TICKET_PREFIX: &str = "tgt_";
 const PASS_PREFIX: &str = "tga_";
 /// In base64.
 const PASS_SECRET_LEN: usize = 64;
@@ -47,6 +48,11 @@ impl PlainToken {
     /// A new refresh token, `tgr_…`, of the same strength.
     pub fn refresh(rng: &mut impl Rng) -> Self {
         Self::generate(REFRESH_PREFIX, rng)
+    }
+
+    /// A new ticket, `tgt_…`, of the same strength.
+    pub fn ticket(rng: &mut impl Rng) -> Self {
+        Self::generate(TICKET_PREFIX, rng)
     }
 
     /// A new time pass, `tga_…`.
@@ -110,6 +116,11 @@ impl TokenHash {
     /// The digest of a well-formed refresh token; `None` for anything else.
     pub fn of_refresh(presented: &str) -> Option<Self> {
         Self::of(REFRESH_PREFIX, presented)
+    }
+
+    /// The digest of a well-formed ticket; `None` for anything else.
+    pub fn of_ticket(presented: &str) -> Option<Self> {
+        Self::of(TICKET_PREFIX, presented)
     }
 
     /// The digest of a well-formed time pass; `None` for anything else.

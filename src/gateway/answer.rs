@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     AnswerBody, Arrival, Body, headers,
     metered::{Meter, Metered},
+    rewrite::Plan,
     timer::StallTimer,
     upload::Progress,
 };
@@ -26,6 +27,7 @@ pub struct Known {
 /// Makes it the client's: fields rewritten, the body counted and watched.
 pub fn pass_on(
     answer: Response<AnswerBody>,
+    plan: Plan,
     mut meter: Meter<Slot>,
     arrival: &Arrival<'_>,
     known: Known,
@@ -41,6 +43,7 @@ pub fn pass_on(
     });
     // A short answer to a request that was let in is given whole.
     let ends = known.ends.filter(|_| stream);
+    let body = plan.apply(&mut parts, body);
     headers::rewrite_response(&mut parts.headers, arrival.client, known.authenticated);
     headers::change(&mut parts.headers, &config.response_headers);
     parts.version = Version::HTTP_11;

@@ -27,8 +27,10 @@ mod proof;
 pub mod query;
 pub mod rate_headers;
 mod record;
+pub mod rewrite;
 mod route;
 mod timer;
+pub mod tunnel;
 pub mod upload;
 mod upstream;
 
@@ -46,6 +48,7 @@ use self::{
     headers::Ours,
     metered::{Meter, Metered},
     record::{elapsed_us, record},
+    rewrite::{Names, Plan, Rewritten},
     upload::UploadLimits,
 };
 pub use self::{
@@ -70,7 +73,7 @@ use crate::{
 };
 
 /// The body of a proxied answer.
-pub type Body = Metered<AnswerBody, Slot>;
+pub type Body = Metered<Rewritten<AnswerBody>, Slot>;
 
 impl Sink for Slot {
     fn record(self, record: UsageRecord) {
@@ -117,8 +120,8 @@ impl Gateway {
             return table;
         }
         let directory = self.services.upstreams.current();
-        let upstreams = directory.upstreams.iter().map(|state| Arc::new(Upstream::new(state)));
-        let table = Arc::new(Table::new(directory.generation, upstreams.collect()));
+        let upstreams = directory.upstreams.iter().map(|state| Upstream::new(state));
+        let table = Arc::new(Table::new(directory.generation, upstreams));
         self.table.store(Arc::clone(&table));
         table
     }
@@ -183,6 +186,12 @@ impl Gateway {
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
         }
 
+        let plan = Plan::for_request(
+            Names::of(arrival),
+            &parts.method,
+            arrival.route.path,
+            &mut parts.headers,
+        );
         let sent = pin!(upstream.send(target, parts, body, upload.as_ref())).await;
         let answered = match sent {
             Ok(answer) => {
@@ -199,7 +208,7 @@ impl Gateway {
             }
         };
         let known = Known { authenticated: principal.is_some(), ends };
-        let mut answer = answer::pass_on(answered, meter, arrival, known, upload.as_deref());
+        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, upload.as_deref());
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }

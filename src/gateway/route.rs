@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
-use super::{path::below, upstream::Upstream};
+use super::{path::below, rewrite::Site, upstream::Upstream};
 use crate::config::Mount;
 
 /// The default place, which has a short form too.
@@ -19,18 +19,19 @@ const OWN: &str = "/.tollgate";
 pub struct Table {
     /// Of the directory that it was made from.
     pub generation: u64,
-    upstreams: Vec<Arc<Upstream>>,
-    hosts: HashMap<String, usize>,
-    /// The longest first.
-    prefixes: Vec<(Prefix, usize)>,
-    root: Option<usize>,
+    hosts: HashMap<String, Place>,
+    /// The longest prefix first.
+    prefixes: Vec<Place>,
+    root: Option<Place>,
 }
 
-/// A path prefix without trailing slash.
-#[derive(Clone, Debug)]
-pub struct Prefix {
-    path: String,
+/// One place of an upstream.
+struct Place {
+    upstream: Arc<Upstream>,
+    /// Without trailing slash; empty where every path is the upstream's.
+    prefix: String,
     header: HeaderValue,
+    site: Arc<Site>,
 }
 
 /// A request's way to an upstream.
@@ -39,26 +40,28 @@ pub struct Route<'p> {
     pub upstream: &'p Upstream,
     /// What is left of the canonical path; begins with a slash.
     pub path: &'p str,
-    /// What was taken off.
-    prefix: Option<&'p Prefix>,
+    place: &'p Place,
 }
 
 impl Table {
-    pub fn new(generation: u64, upstreams: Vec<Arc<Upstream>>) -> Self {
-        let mut table = Self { generation, upstreams, ..Self::default() };
-        for (at, upstream) in table.upstreams.iter().enumerate() {
+    pub fn new(generation: u64, upstreams: impl IntoIterator<Item = Upstream>) -> Self {
+        let mut table = Self { generation, ..Self::default() };
+        for upstream in upstreams {
+            let upstream = Arc::new(upstream);
             match &upstream.config.mount {
-                Mount::Root => table.root = Some(at),
-                Mount::Host(host) => _ = table.hosts.insert(host.clone(), at),
+                Mount::Root => table.root = Some(Place::new(&upstream, "")),
+                Mount::Host(host) => {
+                    table.hosts.insert(host.clone(), Place::new(&upstream, ""));
+                }
                 Mount::Prefix(prefix) => {
-                    table.prefixes.push((Prefix::new(prefix), at));
+                    table.prefixes.push(Place::new(&upstream, prefix));
                     if prefix == DEFAULT_PREFIX {
-                        table.prefixes.push((Prefix::new(SHORT_PREFIX), at));
+                        table.prefixes.push(Place::new(&upstream, SHORT_PREFIX));
                     }
                 }
             }
         }
-        table.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.path.len()));
+        table.prefixes.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
         table
     }
 
@@ -70,21 +73,20 @@ impl Table {
         path: &'p str,
         ours: impl FnOnce(&str) -> bool,
     ) -> Option<Route<'p>> {
-        let route = |at: usize| Route { upstream: &self.upstreams[at], path, prefix: None };
-        if let Some(at) = self.host(host) {
-            return below(path, OWN).is_none().then(|| route(at));
+        if let Some(place) = self.host(host) {
+            return below(path, OWN).is_none().then(|| place.route(path));
         }
-        let by_prefix = self.prefixes.iter().find_map(|(prefix, at)| {
-            let path = below(path, &prefix.path)?;
-            Some(Route { path, prefix: Some(prefix), ..route(*at) })
-        });
+        let by_prefix = self
+            .prefixes
+            .iter()
+            .find_map(|place| below(path, &place.prefix).map(|path| place.route(path)));
         by_prefix.or_else(|| {
-            let root = self.root?;
-            (below(path, OWN).is_none() && !ours(path)).then(|| route(root))
+            let root = self.root.as_ref()?;
+            (below(path, OWN).is_none() && !ours(path)).then(|| root.route(path))
         })
     }
 
-    fn host(&self, host: Option<&HeaderValue>) -> Option<usize> {
+    fn host(&self, host: Option<&HeaderValue>) -> Option<&Place> {
         if self.hosts.is_empty() {
             return None;
         }
@@ -94,21 +96,36 @@ impl Table {
             _ => host,
         };
         let name = name.strip_suffix('.').unwrap_or(name);
-        self.hosts.get(&name.to_ascii_lowercase()).copied()
+        self.hosts.get(&name.to_ascii_lowercase())
     }
 }
 
-impl Prefix {
-    fn new(path: &str) -> Self {
-        let header = HeaderValue::from_str(path).expect("a checked path prefix");
-        Self { path: path.to_owned(), header }
+impl Place {
+    fn new(upstream: &Arc<Upstream>, prefix: &str) -> Self {
+        let config = &upstream.config;
+        let targets: Vec<_> = config.targets.iter().map(|target| target.url.as_str()).collect();
+        Self {
+            upstream: Arc::clone(upstream),
+            prefix: prefix.to_owned(),
+            header: HeaderValue::from_str(prefix).expect("a checked path prefix"),
+            site: Arc::new(Site::new(config.rewrite.clone(), prefix, &targets)),
+        }
+    }
+
+    fn route<'p>(&'p self, path: &'p str) -> Route<'p> {
+        Route { upstream: &self.upstream, path, place: self }
     }
 }
 
 impl<'p> Route<'p> {
-    /// The value of `X-Forwarded-Prefix`.
+    /// The value of `X-Forwarded-Prefix`; `None` where nothing was taken off.
     pub fn prefix(&self) -> Option<&'p HeaderValue> {
-        self.prefix.map(|prefix| &prefix.header)
+        (!self.place.prefix.is_empty()).then_some(&self.place.header)
+    }
+
+    /// What answers are rewritten by.
+    pub fn site(&self) -> &'p Arc<Site> {
+        &self.place.site
     }
 
     /// The URI for the upstream: this path, and the query as it came.
@@ -151,8 +168,7 @@ mod tests {
         let file = Some(tables.collect());
         let config = Config::load(&Sources { file, ..Sources::default() }).unwrap();
         let directory = UpstreamService::new(&config.upstreams).current();
-        let upstreams = directory.upstreams.iter().map(|state| Upstream::new(state));
-        Table::new(1, upstreams.map(Arc::new).collect())
+        Table::new(1, directory.upstreams.iter().map(|state| Upstream::new(state)))
     }
 
     /// Upstream, prefix and path; `None` where it is no upstream's.

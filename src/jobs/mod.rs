@@ -65,6 +65,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.usage.prune().await?;
             services.logins.prune().await?;
             services.wallet.prune_keys().await?;
+            services.tickets.prune().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {

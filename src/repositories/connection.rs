@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::
 
 use super::{
     ApiKeys, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens, Settings, StoreError,
-    StoreResult, Usage, Users, Vouchers,
+    StoreResult, StreamTickets, Usage, Users, Vouchers,
 };
 
 /// Longest wait for one answer of Postgres. It is for a server that says
@@ -87,6 +87,10 @@ pub trait Repositories {
 
     fn idempotency(&mut self) -> Idempotency<'_> {
         Idempotency::new(self.conn())
+    }
+
+    fn stream_tickets(&mut self) -> StreamTickets<'_> {
+        StreamTickets::new(self.conn())
     }
 
     fn usage(&mut self) -> Usage<'_> {

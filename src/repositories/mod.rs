@@ -27,6 +27,7 @@ mod passes;
 mod refresh_tokens;
 mod row;
 mod settings;
+mod stream_tickets;
 mod usage;
 mod users;
 mod vouchers;
@@ -44,6 +45,7 @@ pub use self::{
     passes::{PassFilter, Passes},
     refresh_tokens::RefreshTokens,
     settings::{Settings, Turn},
+    stream_tickets::StreamTickets,
     usage::{GroupValue, RequestFilter, Usage, UsageFilter, UsageGroup, UsageRow},
     users::{UserFilter, Users},
     vouchers::{Redemption, VoucherFilter, Vouchers},

@@ -13,7 +13,7 @@ use crate::{
         clock::SharedClock,
         id::{SessionId, UserId},
         pass::Pass,
-        principal::{Account, Credential, Principal},
+        principal::{Account, Credential, Principal, Proof},
         token::TokenHash,
     },
     repositories::StoreError,
@@ -28,6 +28,20 @@ pub struct Presented<'a> {
     /// An API key, `tg_…`, in a field of its own or as a bearer token.
     pub api_key: Option<&'a str>,
     pub jwt: Option<&'a str>,
+}
+
+impl Presented<'_> {
+    /// By what the principal that these proved can be proven again. `None` would
+    /// be another's.
+    pub fn proof(self, principal: &Principal) -> Option<Proof> {
+        match &principal.credential {
+            Credential::Login(session) => Some(Proof::Login(*session)),
+            Credential::ApiKey(_) => {
+                self.api_key.and_then(TokenHash::of_api_key).map(Proof::ApiKey)
+            }
+            Credential::Pass(_) => self.access_token.and_then(TokenHash::of_pass).map(Proof::Pass),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,23 +79,41 @@ impl AccessService {
             None => None,
         };
         let key = match api_key {
-            Some(key) => Some(self.key(key).await?),
+            Some(key) => {
+                let hash = TokenHash::of_api_key(key).ok_or(AccessError::Invalid)?;
+                Some(self.key(&hash).await?)
+            }
             None => None,
         };
         match access_token {
-            Some(token) => self.pass(token).await.map(Some),
+            Some(token) => {
+                let hash = TokenHash::of_pass(token).ok_or(AccessError::Invalid)?;
+                self.pass(&hash).await.map(Some)
+            }
             None => Ok(key.or(login)),
+        }
+    }
+
+    /// Whether what proved a principal once proves it still; who that is now.
+    pub async fn prove_again(&self, proof: &Proof) -> Result<Principal, AccessError> {
+        match proof {
+            Proof::Login(session) => {
+                self.session(*session, None).await.map(|(principal, _)| principal)
+            }
+            Proof::ApiKey(hash) => self.key(hash).await,
+            Proof::Pass(hash) => self.pass(hash).await,
         }
     }
 
     /// The pass that this text is, in whatever state. Asking does not begin its
     /// time.
     pub async fn status(&self, access_token: &str) -> Result<Arc<Pass>, AccessError> {
-        self.known_pass(access_token).await.map(|(pass, _)| pass)
+        let hash = TokenHash::of_pass(access_token).ok_or(AccessError::Invalid)?;
+        self.known_pass(&hash).await.map(|(pass, _)| pass)
     }
 
-    async fn pass(&self, presented: &str) -> Result<Principal, AccessError> {
-        let (pass, account) = self.known_pass(presented).await?;
+    async fn pass(&self, hash: &TokenHash) -> Result<Principal, AccessError> {
+        let (pass, account) = self.known_pass(hash).await?;
         if !pass.status(self.clock.now()).is_usable() {
             return Err(AccessError::Invalid);
         }
@@ -89,16 +121,14 @@ impl AccessService {
     }
 
     /// A pass and whose it is.
-    async fn known_pass(&self, presented: &str) -> Result<(Arc<Pass>, Arc<Account>), AccessError> {
-        let hash = TokenHash::of_pass(presented).ok_or(AccessError::Invalid)?;
-        let pass = self.cache.pass(&hash).await?.ok_or(AccessError::Invalid)?;
+    async fn known_pass(&self, hash: &TokenHash) -> Result<(Arc<Pass>, Arc<Account>), AccessError> {
+        let pass = self.cache.pass(hash).await?.ok_or(AccessError::Invalid)?;
         let account = self.account(pass.user_id).await?;
         Ok((pass, account))
     }
 
-    async fn key(&self, presented: &str) -> Result<Principal, AccessError> {
-        let hash = TokenHash::of_api_key(presented).ok_or(AccessError::Invalid)?;
-        let cached = self.cache.key(&hash).await?.ok_or(AccessError::Invalid)?;
+    async fn key(&self, hash: &TokenHash) -> Result<Principal, AccessError> {
+        let cached = self.cache.key(hash).await?.ok_or(AccessError::Invalid)?;
         let now = self.clock.now();
         let in_grace = cached.secret_expires_at.is_none_or(|at| now < at);
         if !in_grace || cached.key.check_alive(now).is_err() {
@@ -112,24 +142,25 @@ impl AccessService {
         let now = self.clock.now();
         let claims: Claims =
             self.keyring.verify(presented, now).map_err(|_| AccessError::Invalid)?;
-        self.session(claims.sub, claims.sid).await.map(|(principal, _)| principal)
+        self.session(claims.sid, Some(claims.sub)).await.map(|(principal, _)| principal)
     }
 
-    /// The user of a live login session, and when that ends. Only for what a
-    /// verified token says.
+    /// Whose live login session this is, and when that ends; it must be that of
+    /// `user` where one is given.
     pub(super) async fn session(
         &self,
-        user: UserId,
-        session: SessionId,
+        id: SessionId,
+        user: Option<UserId>,
     ) -> Result<(Principal, DateTime<Utc>), AccessError> {
-        let found = self.cache.session(session).await?.ok_or(AccessError::Invalid)?;
-        if found.ended || found.expires_at <= self.clock.now() || found.user_id != user {
+        let found = self.cache.session(id).await?.ok_or(AccessError::Invalid)?;
+        let is_theirs = user.is_none_or(|user| found.user_id == user);
+        if found.ended || found.expires_at <= self.clock.now() || !is_theirs {
             return Err(AccessError::Invalid);
         }
         // Name and roles are the account's, not the token's: a role that was
         // taken away is gone at once.
-        let account = self.account(user).await?;
-        Ok((Principal { account, credential: Credential::Login(session) }, found.expires_at))
+        let account = self.account(found.user_id).await?;
+        Ok((Principal { account, credential: Credential::Login(id) }, found.expires_at))
     }
 
     async fn account(&self, id: UserId) -> Result<Arc<Account>, AccessError> {

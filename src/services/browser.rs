@@ -156,7 +156,7 @@ impl BrowserService {
         let Some(claims) = cookies.login.and_then(|text| self.claims(text)) else {
             return Ok(None);
         };
-        match self.access.session(claims.sub, claims.sid).await {
+        match self.access.session(claims.sid, Some(claims.sub)).await {
             Ok((principal, session_ends)) => {
                 let CookieClaims { sub, sid, iat, exp, .. } = claims;
                 let login = Login {

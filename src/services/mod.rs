@@ -28,6 +28,7 @@ pub mod passwords;
 pub mod refresh;
 pub mod sealer;
 pub mod sheet;
+pub mod tickets;
 pub mod upstreams;
 pub mod usage;
 pub mod vouchers;
@@ -39,8 +40,8 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     browser::BrowserService, credentials::CredentialCache, health::HealthService, keyring::Keyring,
     limits::LimitService, logins::LoginService, passes::PassService, passwords::Passwords,
-    sealer::Sealer, upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
-    wallet::WalletService,
+    sealer::Sealer, tickets::TicketService, upstreams::UpstreamService, usage::UsageService,
+    vouchers::VoucherService, wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle};
 /// Every service error wraps this one, so callers may name it without reaching
@@ -64,6 +65,7 @@ pub struct Services {
     pub limits: Arc<LimitService>,
     pub logins: Arc<LoginService>,
     pub passes: Arc<PassService>,
+    pub tickets: Arc<TicketService>,
     pub vouchers: Arc<VoucherService>,
     pub wallet: Arc<WalletService>,
     pub upstreams: Arc<UpstreamService>,
@@ -135,7 +137,9 @@ impl Services {
             forms: forms::Forms::new(&sealer, clock.clone()),
             clock: clock.clone(),
         }));
+        let tickets = TicketService::new(db.clone(), clock.clone(), access.clone());
         Self {
+            tickets: Arc::new(tickets),
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,

@@ -332,7 +332,7 @@ fn an_upstream_says_what_differs_and_a_preset_changes_defaults() {
     assert_eq!(urls(first), [("http://a:1".to_owned(), 1), ("http://b:2".to_owned(), 1)]);
     // The preset's, but for what was said.
     assert_eq!((first.first_byte_timeout.as_secs(), first.max_body_bytes), (120, 5));
-    assert!(!first.rewrite && comfy.rewrite);
+    assert!(!first.rewrite.enabled && comfy.rewrite.enabled);
 
     assert_eq!(urls(comfy), [("http://c:8188".to_owned(), 3), ("https://d".to_owned(), 1)]);
     assert_eq!(comfy.websocket.max_frame_bytes, 16 * 1024 * 1024);

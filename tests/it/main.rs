@@ -32,6 +32,7 @@ mod refresh;
 mod storage;
 mod support;
 mod throttle;
+mod tickets;
 mod tokens;
 mod tour;
 mod usage;

@@ -17,7 +17,7 @@ type Row = (&'static str, [u16; 6]);
 const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin", "key"];
 
 /// A route that is new must be entered here.
-const TABLE: [Row; 50] = [
+const TABLE: [Row; 51] = [
     ("get_jwks", [200, 200, 200, 200, 200, 200]),
     ("get_health", [200, 200, 200, 200, 200, 200]),
     ("get_liveness", [200, 200, 200, 200, 200, 200]),
@@ -31,6 +31,7 @@ const TABLE: [Row; 50] = [
     ("logout", [401, 204, 204, 204, 204, 403]),
     ("logout_all", [401, 204, 204, 204, 204, 403]),
     ("change_password", [401, 204, 204, 204, 204, 403]),
+    ("create_ticket", [401, 201, 201, 201, 201, 201]),
     ("list_sessions", [401, 200, 200, 200, 200, 403]),
     ("end_session", [401, 204, 404, 404, 404, 403]),
     ("get_me", [401, 200, 200, 200, 200, 200]),
@@ -163,6 +164,7 @@ fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) {
         "delete_me" => json!({ "password": PASSWORD }),
         "create_key" | "update_key" => json!({ "name": "new" }),
         "update_user" => json!({ "is_active": true }),
+        "create_ticket" => json!({ "path": "/api/v1/proxy/ws" }),
         "redeem_voucher" => json!({ "code": cast.voucher["code"] }),
         "credit_wallet" => json!({ "amount_minor": 5, "reason": "r" }),
         "create_vouchers" => json!({ "amount_minor": 5 }),

@@ -12,6 +12,7 @@ mod passes;
 mod passes_in_use;
 mod refresh_tokens;
 mod settings;
+mod stream_tickets;
 mod usage;
 mod users;
 mod vouchers;

@@ -1,0 +1,233 @@
+//! Answers of an upstream that knows nothing of its path prefix, made to work
+//! under it.
+//!
+//! ```text
+//! asked (request fields) -> upstream -> fields (every answer) -> answer (what to do)
+//!        -> body: coding off -> editor { rules -> html | css } -> coding on
+//! ```
+//!
+//! [`Site`] is made once per place of an upstream, [`Plan`] once per request:
+//! [`Plan::for_request`] before the request is sent, [`Plan::apply`] on its
+//! answer. A URL is mapped where it is written ([`names`]); what scripts put
+//! together is mapped by a script of ours in the page (`shim.js`), and what
+//! modules import by an import map ([`importmap`]).
+//!
+//! What is not touched, byte for byte: parts (206) and answers without a body;
+//! what says `no-transform`, is an attachment, or of a type that nothing is
+//! known about (event streams among them); unknown codings; charsets that are not
+//! ASCII's (UTF-16); and a body whose `Content-Length` is above
+//! `max_body_bytes`: what is that large is data rather than a page.
+//!
+//! A longer body whose length is not said beforehand is rewritten all the same
+//! where that streams, which HTML and style sheets do. To pass it untouched one
+//! would have to hold back the first 2 MiB of every page; to stop in the middle
+//! would make a page of which half the links work; and the user wants the page.
+//! It costs flat memory and time in proportion to what the upstream sends. Rules
+//! need a body as a whole, so above the limit they are not applied. What decodes
+//! to more than the limit *and* to more than `max_ratio` times its size is a bomb
+//! and is broken off: at that point its head is sent, so the client sees broken
+//! framing, never a body that merely looks short.
+
+mod answer;
+mod asked;
+mod body;
+mod coding;
+mod csp;
+mod css;
+mod editor;
+mod etag;
+mod fields;
+mod html;
+mod importmap;
+mod json;
+mod markup;
+pub mod names;
+mod rules;
+mod shim;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, header::ACCEPT, response};
+use http_body::Body;
+use sha2::{Digest, Sha256};
+
+use self::shim::Inline;
+pub use self::{
+    body::{RewriteError, Rewritten},
+    coding::BadCoding,
+    names::Names,
+};
+use crate::config::rewrite::{BodyKind, RewriteConfig};
+
+/// One place of an upstream: what does not change from request to request.
+#[derive(Debug)]
+pub struct Site {
+    config: RewriteConfig,
+    /// Without a slash at its end; empty at the root of a host.
+    prefix: String,
+    /// Authorities that the upstream is known by to itself.
+    upstreams: Vec<Vec<u8>>,
+    /// What the upstream thinks its origin is.
+    origin: Option<String>,
+    script: Option<Arc<Inline>>,
+    import_map: Option<Arc<Inline>>,
+    /// What precedes a worker's script.
+    worker: String,
+    /// Stands for all of the above in entity tags.
+    mark: String,
+}
+
+/// What one request means for its answer.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    names: Names,
+    /// One bit for each rule whose paths match, whatever its types.
+    rules: u64,
+    head: bool,
+    wanted: Wanted,
+    /// The client has a copy with our mark.
+    marked: bool,
+}
+
+/// What the browser says that it will do with the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    /// Show it as a page.
+    page: bool,
+    style: bool,
+    /// Run it as a worker.
+    worker: bool,
+}
+
+impl Site {
+    /// `upstreams` are the targets, `http://host:port`; the first is what the
+    /// upstream is told to be.
+    pub fn new(config: RewriteConfig, prefix: &str, upstreams: &[&str]) -> Self {
+        let authority = |url: &&str| {
+            url.split_once("://")
+                .map_or(*url, |(_, rest)| rest)
+                .trim_end_matches('/')
+                .as_bytes()
+                .to_vec()
+        };
+        let upstreams_known: Vec<_> = upstreams.iter().map(authority).collect();
+        let with_script = config.enabled && config.script && !prefix.is_empty();
+        let script = with_script.then(|| Arc::new(Inline::script(prefix, &upstreams_known)));
+        let import_map = with_script.then(|| Arc::new(Inline::import_map(prefix)));
+        let worker = if with_script {
+            format!("{}\n", shim::text(prefix, &upstreams_known))
+        } else {
+            String::new()
+        };
+        let all =
+            format!("{}\n{config:?}\n{prefix}\n{upstreams:?}\n{worker}", env!("CARGO_PKG_VERSION"));
+        let mark = hex::encode(&Sha256::digest(all.as_bytes())[..4]);
+        let origin = upstreams.first().map(|url| url.trim_end_matches('/').to_owned());
+        Self {
+            config,
+            prefix: prefix.to_owned(),
+            upstreams: upstreams_known,
+            origin,
+            script,
+            import_map,
+            worker,
+            mark,
+        }
+    }
+
+    /// What a policy must let in.
+    fn hashes(&self) -> Vec<String> {
+        let inline = [self.script.as_ref(), self.import_map.as_ref()];
+        inline.into_iter().flatten().map(|inline| inline.hash.clone()).collect()
+    }
+}
+
+impl Plan {
+    /// Maps the request's fields and remembers what its answer needs. `path` is
+    /// the one below the mount. To be called with the fields that go upstream.
+    pub fn for_request(names: Names, method: &Method, path: &str, headers: &mut HeaderMap) -> Self {
+        asked::map_fields(&names, headers);
+        let wanted = Wanted::of(headers);
+        let mut marked = false;
+        if names.site.config.enabled {
+            asked::limit_codings(headers);
+            let fresh = wanted.page || wanted.style || wanted.worker;
+            marked = asked::unmark_tags(&names.site.mark, fresh, headers);
+        }
+        let matching = names.site.config.rules.iter().enumerate();
+        let rules = matching
+            .filter(|(_, rule)| rules::is_for_path(rule, path))
+            .fold(0, |bits, (number, _)| bits | 1 << number);
+        Self { names, rules, head: method == Method::HEAD, wanted, marked }
+    }
+
+    /// Maps the answer's fields, and rewrites its body if it is to be.
+    pub fn apply<B: Body>(self, parts: &mut response::Parts, body: B) -> Rewritten<B> {
+        fields::map_fields(&self.names, &mut parts.headers);
+        let Some(job) = answer::decide(&self, parts, &body) else {
+            answer::confirm(&self, parts);
+            return Rewritten::Untouched(body);
+        };
+        let strictness = answer::adjust(&self, &job, &mut parts.headers);
+        if self.head || body.is_end_stream() {
+            return Rewritten::Untouched(body);
+        }
+        let coding = job.coding;
+        let editor = self.editor(job, strictness);
+        let config = &self.names.site.config;
+        let edited =
+            body::Edited::new(body, coding, editor, config.max_body_bytes, config.max_ratio);
+        edited.map_or_else(Rewritten::Untouched, |edited| Rewritten::Edited(Box::new(edited)))
+    }
+
+    fn editor(&self, job: answer::Job, strictness: csp::Strictness) -> editor::Editor {
+        use editor::{Editor, Kind};
+
+        let names = self.names.clone();
+        match job.kind {
+            BodyKind::Html => {
+                let info = html::PageInfo {
+                    names,
+                    shown: self.wanted.page,
+                    strictness,
+                    changes_scripts: self.has_rules(BodyKind::Javascript),
+                    changes_styles: true,
+                };
+                Editor::html(info, job.rules)
+            }
+            BodyKind::Css => Editor::new(names, Kind::Css(css::Css::default()), job.rules),
+            BodyKind::Javascript if job.worker => Editor::new(names, Kind::Worker, job.rules),
+            _ => Editor::new(names, Kind::Plain, job.rules),
+        }
+    }
+
+    /// Whether there is any rule for this kind, on whatever path.
+    fn has_rules(&self, kind: BodyKind) -> bool {
+        self.names.site.config.rules.iter().any(|rule| rule.types.contains(&kind))
+    }
+}
+
+impl Wanted {
+    fn of(headers: &HeaderMap) -> Self {
+        let Some(wanted) = headers.get("sec-fetch-dest") else {
+            // No browser, an old one, or one that does not trust plain HTTP.
+            let accept = headers.get(ACCEPT).map_or(&b""[..], |accept| accept.as_bytes());
+            return Self { page: accept.starts_with(b"text/html,"), ..Self::default() };
+        };
+        match wanted.as_bytes() {
+            b"document" | b"iframe" | b"frame" | b"object" | b"embed" => {
+                Self { page: true, ..Self::default() }
+            }
+            b"style" => Self { style: true, ..Self::default() },
+            b"worker" | b"sharedworker" | b"serviceworker" => {
+                Self { worker: true, ..Self::default() }
+            }
+            _ => Self::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;

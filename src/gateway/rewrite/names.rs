@@ -1,0 +1,211 @@
+//! Which URLs point at the upstream, and what they are called under the prefix.
+//!
+//! An upstream that knows nothing of its prefix writes `/x`, `//host/x` or
+//! `http://host/x`, where the host is its own or, if it reads
+//! `X-Forwarded-Host`, ours. All of these become `/prefix/x`; everything else
+//! stays. So does what begins with the prefix already, which makes mapping
+//! idempotent, at the price that an upstream's own path of the same name must
+//! carry the prefix twice. `/.tollgate/` is ours on every host and stays too.
+//!
+//! Only the beginning of a URL is ever replaced, see [`Edit`]; the rest is not
+//! looked at, whatever its charset.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::HeaderValue;
+
+use super::Site;
+use crate::gateway::Arrival;
+use crate::server::client::Scheme;
+
+/// What belongs to us on every host.
+const RESERVED: &[u8] = b"/.tollgate";
+
+/// The names that one request knows upstream and gateway by.
+#[derive(Clone, Debug)]
+pub struct Names {
+    pub site: Arc<Site>,
+    /// What the client asked for, with its port.
+    pub host: Option<HeaderValue>,
+    pub scheme: Scheme,
+}
+
+/// A URL's first `strip` bytes become `insert`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Edit<'a> {
+    pub strip: usize,
+    pub insert: Cow<'a, str>,
+}
+
+/// The kinds of URL by their beginning.
+enum Form {
+    /// The scheme says that it is for a WebSocket.
+    Absolute {
+        socket: bool,
+    },
+    Rooted,
+}
+
+impl Names {
+    pub fn of(arrival: &Arrival<'_>) -> Self {
+        let client = arrival.client;
+        let site = Arc::clone(arrival.route.site());
+        Self { site, host: client.host.clone(), scheme: client.browser_scheme }
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.site.prefix
+    }
+
+    /// What to replace for a URL to point at the upstream's place here. `None`:
+    /// nothing. `rooted`: whether a path alone points at the upstream, which
+    /// it does unless the document has another base.
+    pub fn edit(&self, url: &[u8], rooted: bool) -> Option<Edit<'_>> {
+        // Browsers skip these.
+        let start = url.iter().take_while(|byte| **byte <= b' ').count();
+        let (form, after) = split(&url[start..])?;
+        let at = start + after;
+        let authority = match form {
+            Form::Rooted if !rooted => return None,
+            Form::Rooted => None,
+            Form::Absolute { .. } => Some(authority(&url[at..])),
+        };
+        let path_at = at + authority.map_or(0, <[u8]>::len);
+        let path = &url[path_at..];
+        let slash = path.first().is_some_and(|byte| is_slash(*byte));
+        let placed =
+            slash && (is_below(path, self.prefix().as_bytes()) || is_below(path, RESERVED));
+        let prefix = if placed { "" } else { self.prefix() };
+        let upstream = match authority {
+            None if placed || prefix.is_empty() => return None,
+            None => return Some(Edit { strip: start, insert: Cow::Borrowed(prefix) }),
+            Some(authority) => self.site.upstreams.iter().any(|own| is_same(authority, own)),
+        };
+        let host = self.host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+        let ours = authority.is_some_and(|authority| is_same(authority, host));
+        if !upstream && (!ours || placed || prefix.is_empty()) {
+            return None;
+        }
+        let slash = if slash { "" } else { "/" };
+        let insert = match form {
+            // A path alone would be an http URL.
+            Form::Absolute { socket: true } => {
+                let scheme = if self.scheme == Scheme::Https { "wss" } else { "ws" };
+                let host = std::str::from_utf8(host).ok().filter(|host| !host.is_empty())?;
+                Cow::Owned(format!("{scheme}://{host}{prefix}{slash}"))
+            }
+            // `//x` would be a host.
+            _ if prefix.is_empty() && path.get(1).is_some_and(|byte| is_slash(*byte)) => {
+                Cow::Borrowed("/.")
+            }
+            _ if slash.is_empty() => Cow::Borrowed(prefix),
+            _ => Cow::Owned(format!("{prefix}/")),
+        };
+        Some(Edit { strip: path_at, insert })
+    }
+
+    /// The mapped URL, if it is another.
+    pub fn map(&self, url: &str, rooted: bool) -> Option<String> {
+        let edit = self.edit(url.as_bytes(), rooted)?;
+        // All that is stripped is ASCII or part of an authority of ours.
+        Some(format!("{}{}", edit.insert, url.get(edit.strip..)?))
+    }
+
+    /// What the upstream calls a URL of a request's field that points here.
+    pub fn unmap(&self, url: &str) -> Option<String> {
+        let (form, after) = split(url.as_bytes())?;
+        let path = match form {
+            Form::Rooted => url,
+            Form::Absolute { .. } => {
+                let rest = url.get(after..)?;
+                let authority = authority(rest.as_bytes());
+                let host = self.host.as_ref()?;
+                if !is_same(authority, host.as_bytes()) {
+                    return None;
+                }
+                rest.get(authority.len()..)?
+            }
+        };
+        let bare =
+            if self.prefix().is_empty() || is_below(path.as_bytes(), self.prefix().as_bytes()) {
+                path.get(self.prefix().len()..)?
+            } else {
+                // Another page of this origin: only that is said.
+                ""
+            };
+        let slash = if bare.starts_with('/') { "" } else { "/" };
+        let origin = match form {
+            Form::Rooted => "",
+            Form::Absolute { .. } => self.site.origin.as_deref()?,
+        };
+        Some(format!("{origin}{slash}{bare}"))
+    }
+
+    /// Whether an `Origin` is the one the client knows us by.
+    pub fn is_our_origin(&self, origin: &str) -> bool {
+        let Some(host) = &self.host else { return false };
+        let authority =
+            origin.strip_prefix(self.scheme.as_str()).and_then(|rest| rest.strip_prefix("://"));
+        authority.is_some_and(|authority| is_same(authority.as_bytes(), host.as_bytes()))
+    }
+
+    /// `https://gate.example.com`, if it is known.
+    pub fn our_origin(&self) -> Option<String> {
+        let host = self.host.as_ref()?.to_str().ok()?;
+        Some(format!("{}://{host}", self.scheme.as_str()))
+    }
+}
+
+/// The form of a URL, and how many bytes precede its path or authority. `None`:
+/// relative, or of another scheme.
+fn split(url: &[u8]) -> Option<(Form, usize)> {
+    match url {
+        [a, b, ..] if is_slash(*a) && is_slash(*b) => Some((Form::Absolute { socket: false }, 2)),
+        [a, ..] if is_slash(*a) => Some((Form::Rooted, 0)),
+        _ => {
+            let colon = url.iter().take(6).position(|byte| *byte == b':')?;
+            let scheme = url[..colon].to_ascii_lowercase();
+            let socket = match scheme.as_slice() {
+                b"http" | b"https" => false,
+                b"ws" | b"wss" => true,
+                _ => return None,
+            };
+            let slashes = url[colon + 1..].iter().take(2).all(|byte| is_slash(*byte));
+            (slashes && url.len() >= colon + 3).then_some((Form::Absolute { socket }, colon + 3))
+        }
+    }
+}
+
+fn is_slash(byte: u8) -> bool {
+    matches!(byte, b'/' | b'\\')
+}
+
+fn authority(rest: &[u8]) -> &[u8] {
+    let end = rest.iter().position(|byte| is_slash(*byte) || matches!(byte, b'?' | b'#'));
+    &rest[..end.unwrap_or(rest.len())]
+}
+
+/// Whether a path is `prefix` or lies below it.
+pub fn is_below(path: &[u8], prefix: &[u8]) -> bool {
+    !prefix.is_empty()
+        && path.strip_prefix(prefix).is_some_and(|rest| {
+            rest.first().is_none_or(|byte| is_slash(*byte) || matches!(byte, b'?' | b'#'))
+        })
+}
+
+/// Whether two authorities are the same host and port. Default ports are not
+/// told apart, since an upstream may not know that there is TLS before it.
+pub fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let (a, b) = (bare(a), bare(b));
+    !a.is_empty() && a.eq_ignore_ascii_case(b)
+}
+
+/// An authority without a default port.
+pub fn bare(authority: &[u8]) -> &[u8] {
+    let without = authority.strip_suffix(b":80").or_else(|| authority.strip_suffix(b":443"));
+    without.unwrap_or(authority)
+}
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;
