@@ -180,6 +180,9 @@ impl Gateway {
                 version: parts.version,
             },
         );
+        if let Some(most) = upstream.config.max_cookie_bytes {
+            credentials::limit_cookies(&mut parts.headers, most);
+        }
         headers::change(&mut parts.headers, &upstream.config.request_headers);
         if let Some(principal) = principal.filter(|_| upstream.config.assertion) {
             let (keyring, upstream) = (&self.services.keyring, upstream.config.name);

@@ -29,7 +29,7 @@ class Jupyter(Process):
         work = pathlib.Path(folder) / (base.strip("/") or "root")
         work.mkdir()
         command = [str(pathlib.Path(sys.executable).parent / "jupyter-lab"), "--no-browser", "--ip=127.0.0.1", f"--port={self.port}", f"--ServerApp.base_url={base}", f"--ServerApp.root_dir={work}",
-                   "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
+                   "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         if os.geteuid() == 0:
             command.append("--allow-root")
         super().__init__(command, str(work), PYTHONDONTWRITEBYTECODE="1", JUPYTER_PLATFORM_DIRS="1")
@@ -49,6 +49,8 @@ def use(page, url: str):
         page.wait_for_selector(".jp-LauncherCard[data-category=Notebook]", timeout=60_000)
         page.click(".jp-LauncherCard[data-category=Notebook]")
         page.wait_for_selector(".jp-Notebook .jp-Cell .cm-content", timeout=30_000)
+        # What is run before the kernel answers is not run.
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
         page.click(".jp-Notebook .jp-Cell .cm-content")
         page.keyboard.insert_text(CODE)
         page.keyboard.press("Shift+Enter")
