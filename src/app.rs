@@ -14,8 +14,10 @@ use crate::{
     repositories::Database,
     server,
     services::{
-        self, Keyring, Sealer, Services, bootstrap::generate_password,
+        self, Keyring, Sealer, Services,
+        bootstrap::generate_password,
         keyring::generate_ed25519_pem,
+        upstreams::resolver::{SharedResolver, SystemResolver},
     },
     telemetry::metrics_handle,
 };
@@ -35,11 +37,19 @@ pub struct App {
 pub struct AppBuilder {
     config: Config,
     clock: SharedClock,
+    resolver: SharedResolver,
 }
 
 impl AppBuilder {
     pub fn new(config: Config) -> Self {
-        Self { config, clock: Arc::new(SystemClock) }
+        Self { config, clock: Arc::new(SystemClock), resolver: Arc::new(SystemResolver) }
+    }
+
+    /// What upstreams' names are looked up with.
+    #[must_use]
+    pub fn resolver(mut self, resolver: SharedResolver) -> Self {
+        self.resolver = resolver;
+        self
     }
 
     #[must_use]
@@ -53,7 +63,7 @@ impl AppBuilder {
     /// # Errors
     /// A secret that cannot be read or written, or a key that is not one.
     pub async fn build(self) -> anyhow::Result<App> {
-        let Self { config, clock } = self;
+        let Self { config, clock, resolver } = self;
         let db = Database::open(&config.database).await?;
         let redis = match &config.redis {
             Some(redis) => Some(RedisStore::open(redis.url.expose_secret())?),
@@ -79,6 +89,7 @@ impl AppBuilder {
             limiter: limiter.clone(),
             keyring,
             sealer,
+            resolver,
             clock,
         });
         let allowed_origins = config

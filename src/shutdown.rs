@@ -1,7 +1,7 @@
 //! How the process ends: first nicely, then at once.
 //!
-//! *Soft*: take nothing new, finish what is under way. *Hard*: cut what is
-//! left. The first SIGTERM or SIGINT begins the soft part; a second one, or the
+//! *Soft*: take nothing new, finish what is under way. *Served*: nothing is
+//! under way any more. *Hard*: cut what is left. The first SIGTERM or SIGINT begins the soft part; a second one, or the
 //! end of the grace period, the hard part. Soft always comes before hard.
 //! Parts of the program watch the tokens; none of them handles a signal.
 
@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     soft: CancellationToken,
+    served: CancellationToken,
     hard: CancellationToken,
     tasks: TaskTracker,
 }
@@ -29,6 +30,12 @@ impl Shutdown {
     /// Cancelled when nothing new may begin.
     pub fn soft(&self) -> &CancellationToken {
         &self.soft
+    }
+
+    /// Cancelled when no request is served any more: for what requests need up to
+    /// their end.
+    pub fn served(&self) -> &CancellationToken {
+        &self.served
     }
 
     /// Cancelled when what is left is cut.
@@ -50,6 +57,7 @@ impl Shutdown {
     /// Cuts at once.
     pub fn cut(&self) {
         self.soft.cancel();
+        self.served.cancel();
         self.hard.cancel();
     }
 
@@ -71,10 +79,11 @@ impl Shutdown {
         Ok(())
     }
 
-    /// Waits for the tasks, for `grace` at most; cuts the rest and waits for it,
+    /// To be called when the server has stopped. Waits for the tasks, for `grace` at most; cuts the rest and waits for it,
     /// for `grace` again at most. Whether all ended without being cut.
     pub async fn finish(&self, grace: Duration) -> bool {
         self.begin();
+        self.served.cancel();
         self.tasks.close();
         let ended = async {
             tokio::select! {

@@ -117,6 +117,8 @@ error_codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
     /// `errors` names every field.
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY;
+    /// The settings cannot be used; those in force stay. `errors` names them.
+    InvalidConfiguration = "invalid_configuration", UNPROCESSABLE_ENTITY;
     /// The same `Idempotency-Key` came before with another request.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY;
     RateLimited = "rate_limited", TOO_MANY_REQUESTS;
@@ -132,6 +134,8 @@ error_codes! {
     UpstreamFailed = "upstream_failed", BAD_GATEWAY;
     /// A dependency is down.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE;
+    /// The upstream failed so often of late that it is not asked for a while.
+    UpstreamUnavailable = "upstream_unavailable", SERVICE_UNAVAILABLE;
     /// Too much at once; try again.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT;

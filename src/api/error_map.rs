@@ -210,13 +210,22 @@ impl From<UploadFault> for ApiError {
 
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
+        let detail = error.to_string();
         let code = match &error {
             UpstreamError::Unreachable(_) | UpstreamError::Broken(_) | UpstreamError::BadAnswer => {
                 ErrorCode::UpstreamFailed
             }
             UpstreamError::ConnectTimeout | UpstreamError::Timeout => ErrorCode::UpstreamTimeout,
+            // Not logged request by request: the breaker said so once.
+            UpstreamError::Unavailable(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let error = Self::new(ErrorCode::UpstreamUnavailable, detail);
+                return error.retry_after(seconds.max(1));
+            }
+            UpstreamError::Overloaded => {
+                return Self::new(ErrorCode::UpstreamUnavailable, detail).retry_after(1);
+            }
         };
-        let detail = error.to_string();
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             code = code.as_str(),
@@ -237,7 +246,7 @@ impl From<GatewayError> for ApiError {
             }
             GatewayError::CrossSite(error) => error.into(),
             GatewayError::Access(error) => error.into(),
-            GatewayError::MethodNotAllowed => {
+            GatewayError::MethodNotAllowed { .. } => {
                 Self::new(ErrorCode::MethodNotAllowed, error.to_string())
             }
             GatewayError::Policy(refusal) => {

@@ -23,12 +23,11 @@ use crate::{
     api::AppState,
     domain::{
         id::{SessionId, UserId},
-        principal::{Credential, Principal, Proof},
+        principal::{Credential, Principal},
         user::Role,
     },
-    gateway::credentials,
     server::ClientInfo,
-    services::{access::Presented, api_keys::Owner, logins::Device},
+    services::{api_keys::Owner, logins::Device},
 };
 
 /// Most bytes of a JSON or form body (RELIABILITY, defaults).
@@ -60,12 +59,8 @@ pub struct Path<T>(pub T);
 /// about itself is `GET /tokens/status`, and nothing else here is its business.
 pub struct Caller(pub Principal);
 
-/// Any valid credential, an access token too, and by what it can be proven
-/// again.
-pub struct Holder {
-    pub principal: Principal,
-    pub proof: Proof,
-}
+/// Any valid credential, an access token too.
+pub struct Holder(pub Principal);
 
 /// A person, proven by a login; API keys are refused, so that a leaked key
 /// cannot make more keys.
@@ -199,15 +194,7 @@ impl FromRequestParts<AppState> for Holder {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let principal = identity(parts)?;
-        let found = credentials::read(&parts.headers)?;
-        let presented = Presented {
-            access_token: found.access_token,
-            api_key: found.api_key.or(found.bearer_key),
-            jwt: found.jwt,
-        };
-        let proof = presented.proof(&principal).ok_or(ErrorCode::InvalidCredential)?;
-        Ok(Self { principal, proof })
+        identity(parts).map(Self)
     }
 }
 

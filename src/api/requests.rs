@@ -70,6 +70,7 @@ pub enum OutcomeName {
     Completed,
     Aborted,
     Failed,
+    Cut,
     Rejected,
 }
 
@@ -79,6 +80,7 @@ impl From<Outcome> for OutcomeName {
             Outcome::Completed => Self::Completed,
             Outcome::Aborted => Self::Aborted,
             Outcome::Failed => Self::Failed,
+            Outcome::Cut => Self::Cut,
             Outcome::Rejected => Self::Rejected,
         }
     }

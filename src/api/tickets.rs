@@ -57,11 +57,11 @@ pub struct TicketResponse {
 )]
 async fn create_ticket(
     State(state): State<AppState>,
-    Holder { principal, proof }: Holder,
+    Holder(principal): Holder,
     Json(request): Json<TicketRequest>,
 ) -> ApiResult<(StatusCode, JsonBody<TicketResponse>)> {
     let path = path::canonical(&request.path).map_err(|_| ErrorCode::AmbiguousPath)?.into_owned();
-    let issued = state.services.tickets.issue(&principal, proof, path).await?;
+    let issued = state.services.tickets.issue(&principal, path).await?;
     let ticket = issued.token.expose().to_owned();
     Ok((StatusCode::CREATED, JsonBody(TicketResponse { ticket, expires_at: issued.expires_at })))
 }

@@ -9,7 +9,7 @@ use std::{
     any::{Any, TypeId},
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,8 +17,12 @@ use std::{
 
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::broadcast,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     breaker,
@@ -36,6 +40,8 @@ const PRESENCE: Duration = Duration::from_secs(10);
 const REPEAT_EVERY: Duration = Duration::from_millis(500);
 /// Changes waiting for Redis. Beyond it the copies' lifetime is the bound.
 const OUTBOX: usize = 10_000;
+/// Answers of other instances that whoever waits for one may be behind.
+const ANSWERS: usize = 64;
 
 /// One evicted key, as the other instances are told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,12 +68,18 @@ impl Change {
     }
 }
 
-/// A beat, or a beat with a change.
-#[derive(Debug, Serialize, Deserialize)]
+/// A beat, or a beat with more.
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Message {
     instance: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     change: Option<Change>,
+    /// A stream that is to be ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cut: Option<Uuid>,
+    /// One that was, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    was_cut: Option<Uuid>,
 }
 
 /// What the hub can do to a cache whose type it does not know.
@@ -96,13 +108,18 @@ struct Registered {
     typed: Arc<dyn Any + Send + Sync>,
 }
 
+type OnCut = Box<dyn Fn(Uuid) -> bool + Send + Sync>;
+
 pub(super) struct HubInner {
-    instance: String,
+    pub(super) instance: String,
     clock: SharedClock,
     redis: Option<Arc<RedisStore>>,
     caches: Mutex<HashMap<&'static str, Registered>>,
     outbox: Mutex<HashMap<String, (Change, Instant)>>,
     instances: AtomicUsize,
+    pub(super) on_cut: OnceLock<OnCut>,
+    /// Streams that other instances have ended for this one.
+    pub(super) answers: broadcast::Sender<Uuid>,
 }
 
 /// The caches of this instance and their link to those of the others. Cheap to
@@ -120,6 +137,8 @@ impl CacheHub {
             caches: Mutex::default(),
             outbox: Mutex::default(),
             instances: AtomicUsize::new(1),
+            on_cut: OnceLock::new(),
+            answers: broadcast::Sender::new(ANSWERS),
         }))
     }
 
@@ -143,6 +162,10 @@ impl CacheHub {
     /// as it was while nothing can be heard.
     pub fn instances(&self) -> usize {
         self.0.instances.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn inner(&self) -> &HubInner {
+        &self.0
     }
 
     /// Listens, beats and repeats what could not be sent, until `shutdown`.
@@ -182,7 +205,7 @@ impl HubInner {
     pub(super) async fn deliver(&self, change: &Change) {
         let Some(redis) = &self.redis else { return };
         let Change { name, version, life, .. } = change;
-        let message = self.message(Some(change.clone()));
+        let message = self.message(Message { change: Some(change.clone()), ..Message::default() });
         if shared::bury(redis, name, *version, *life, Some(&message)).await {
             let mut outbox = lock(&self.outbox);
             if outbox.get(name).is_some_and(|(waiting, _)| waiting.version <= *version) {
@@ -191,8 +214,12 @@ impl HubInner {
         }
     }
 
-    fn message(&self, change: Option<Change>) -> String {
-        let message = Message { instance: self.instance.clone(), change };
+    pub(super) fn cut_message(&self, id: Uuid) -> String {
+        self.message(Message { cut: Some(id), ..Message::default() })
+    }
+
+    fn message(&self, message: Message) -> String {
+        let message = Message { instance: self.instance.clone(), ..message };
         serde_json::to_string(&message).expect("strings and numbers are JSON")
     }
 
@@ -238,9 +265,13 @@ impl HubInner {
             tokio::select! {
                 message = stream.next() => {
                     let Some(message) = message else { break };
-                    self.receive(message.get_payload_bytes(), &mut present);
+                    if let Some(reply) = self.receive(message.get_payload_bytes(), &mut present) {
+                        shared::publish(redis, &self.message(reply)).await;
+                    }
                 }
-                _ = beat.tick() => shared::publish(redis, &self.message(None)).await,
+                _ = beat.tick() => {
+                    shared::publish(redis, &self.message(Message::default())).await;
+                }
                 () = time::sleep_until(present.last + SILENCE) => break,
             }
             self.instances.store(present.count(), Ordering::Relaxed);
@@ -249,14 +280,19 @@ impl HubInner {
         Ok(())
     }
 
-    fn receive(&self, payload: &[u8], present: &mut Presence) {
+    /// What is to be answered, if anything.
+    fn receive(&self, payload: &[u8], present: &mut Presence) -> Option<Message> {
         // Another version of the program may say more than we understand.
         let Ok(message) = serde_json::from_slice::<Message>(payload) else {
-            return self.clear();
+            self.clear();
+            return None;
         };
         let own = message.instance == self.instance;
         present.heard(message.instance);
-        if let Some(change) = message.change.filter(|_| !own) {
+        if own {
+            return None;
+        }
+        if let Some(change) = message.change {
             let member = lock(&self.caches)
                 .get(change.namespace.as_str())
                 .map(|entry| Arc::clone(&entry.member));
@@ -264,6 +300,12 @@ impl HubInner {
                 member.evict(&change.key, change.version);
             }
         }
+        if let Some(id) = message.was_cut {
+            // Nobody may wait for it any more.
+            let _ = self.answers.send(id);
+        }
+        let cut = message.cut.filter(|id| self.on_cut.get().is_some_and(|cut| cut(*id)));
+        cut.map(|id| Message { was_cut: Some(id), ..Message::default() })
     }
 
     fn clear(&self) {

@@ -15,6 +15,7 @@ mod flight;
 mod hub;
 mod limiter;
 mod redis;
+mod roster;
 mod shared;
 mod typed;
 

@@ -109,11 +109,12 @@ pub(super) async fn bury(
     redis.call("cache invalidation", write).await.is_some()
 }
 
-pub(super) async fn publish(redis: &Arc<RedisStore>, message: &str) {
+/// Whether it was sent.
+pub(super) async fn publish(redis: &Arc<RedisStore>, message: &str) -> bool {
     let send = |mut connection| async move {
         redis::cmd("PUBLISH").arg(CHANNEL).arg(message).exec_async(&mut connection).await
     };
-    redis.call("heartbeat", send).await;
+    redis.call("message", send).await.is_some()
 }
 
 fn millis(life: Duration) -> u64 {

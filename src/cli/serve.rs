@@ -88,6 +88,8 @@ async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
     };
     let rest = || deadline.saturating_duration_since(Instant::now()).max(LAST_STEP);
 
+    // They would not end by themselves, and those who listen go elsewhere.
+    app.services.streams.go_away();
     let drained = server.stop_until(over()).await == Stopped::Drained;
     shutdown.begin();
     let too_late = async {

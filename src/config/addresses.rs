@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{Uri, uri::Scheme};
 use ipnet::IpNet;
+use rustls::pki_types::ServerName;
 
 use super::{Mount, reader::Parsed};
+use crate::domain::destination::is_allowed;
 
 /// An address to listen on. `localhost` is the only name: resolving others
 /// could bind elsewhere than the operator thinks.
@@ -36,6 +38,35 @@ pub(super) fn host(text: &str) -> Parsed<String> {
 pub(super) fn base_url(text: &str) -> Parsed<String> {
     let url = Parts::of(text)?;
     Ok(format!("{}://{}", url.scheme, url.authority))
+}
+
+/// The same for an upstream. What a name stands for is judged when it is
+/// connected to; an address that no upstream may have is refused here already,
+/// and so are the spellings of addresses that only some programs understand
+/// (`127.1`, `0x7f000001`).
+pub(super) fn target(text: &str) -> Parsed<String> {
+    let url = base_url(text)?;
+    let host = Parts::of(&url)?.host;
+    let name = host.strip_suffix('.').unwrap_or(&host);
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return if is_allowed(address, false, true) {
+            Ok(url)
+        } else {
+            Err("expected the address of a server; this one is never connected to".to_owned())
+        };
+    }
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let hex = |rest: &str| rest.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_number =
+        last.bytes().all(|b| b.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(hex);
+    if is_number {
+        return Err("expected an address in its usual form, or a host name".to_owned());
+    }
+    if ServerName::try_from(name).is_err() {
+        return Err("expected a host name that a certificate can be of".to_owned());
+    }
+    Ok(url)
 }
 
 /// An origin as browsers send it (RFC 6454, 6.2): without the scheme's own
@@ -148,6 +179,8 @@ fn is_host(text: &str) -> bool {
 struct Parts {
     scheme: &'static str,
     authority: String,
+    /// Without the port.
+    host: String,
 }
 
 impl Parts {
@@ -176,7 +209,8 @@ impl Parts {
         if !is_host(host) || !(port.is_empty() || port_fits()) {
             return Err(expected());
         }
-        Ok(Self { scheme, authority: authority.to_ascii_lowercase() })
+        let lower = str::to_ascii_lowercase;
+        Ok(Self { scheme, authority: lower(authority), host: lower(host) })
     }
 }
 

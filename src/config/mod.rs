@@ -50,8 +50,8 @@ pub use reader::Effective;
 pub use settings::Origin;
 pub use sources::Sources;
 pub use upstream::{
-    HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig, UpstreamConfig,
-    Upstreams, WebSocketConfig,
+    BasicAuth, HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig,
+    UpstreamConfig, Upstreams, WebSocketConfig,
 };
 
 /// Everything that can be configured.

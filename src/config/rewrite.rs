@@ -127,6 +127,15 @@ impl Default for RewriteConfig {
     }
 }
 
+/// Patterns are compared as they were written.
+impl PartialEq for RewriteConfig {
+    fn eq(&self, other: &Self) -> bool {
+        format!("{self:?}") == format!("{other:?}")
+    }
+}
+
+impl Eq for RewriteConfig {}
+
 impl PathPattern {
     pub fn matches(&self, path: &str) -> bool {
         match self {

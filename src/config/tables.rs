@@ -70,7 +70,7 @@ impl<'p> Table<'p> {
         key: &'static str,
         key_file: &'static str,
     ) -> Option<secrecy::SecretString> {
-        let file = self.file(key_file);
+        let file = self.file(key_file, |_| Ok(()));
         let plain = self.get(key, |text| Ok(text.to_owned()));
         if file.is_some() && plain.is_some() {
             self.refuse(key, format!("expected it or {key_file}, not both"));
@@ -78,11 +78,17 @@ impl<'p> Table<'p> {
         file.or(plain).map(Into::into)
     }
 
-    /// The text of the file that is named, without the line break at its end.
-    pub fn file(&mut self, key: &'static str) -> Option<String> {
+    /// The text of the file that is named, without the line break at its end, if
+    /// `check` finds nothing wrong with it.
+    pub fn file(
+        &mut self,
+        key: &'static str,
+        check: impl FnOnce(&str) -> Parsed<()>,
+    ) -> Option<String> {
         let path = self.get(key, |text| Ok(text.to_owned()))?;
         let read = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"));
-        self.parsed(key, read.map(|text| text.trim_end_matches(['\n', '\r']).to_owned()))
+        let text = read.map(|text| text.trim_end_matches(['\n', '\r']).to_owned());
+        self.parsed(key, text.and_then(|text| check(&text).map(|()| text)))
     }
 
     /// A list, or one value for a list of one. `None` if there is none.

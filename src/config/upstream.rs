@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Mount, Preset, rewrite::RewriteConfig};
 use crate::domain::policy::{Demand, PathPattern, Policy};
 
 /// One backend. Made by the settings `UPSTREAM_*` or by a table of
 /// `[[upstreams]]`; shared, since every worker and request looks at it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// What keys, passes, records and metrics know it by.
     pub name: &'static str,
@@ -32,7 +32,7 @@ pub struct UpstreamConfig {
     pub max_cookie_bytes: Option<usize>,
     /// Whether it is sent a signed `X-Tollgate-Assertion`.
     pub assertion: bool,
-    pub basic_auth: Option<(String, SecretString)>,
+    pub basic_auth: Option<BasicAuth>,
     pub host: HostHeader,
     pub request_headers: HeaderChanges,
     pub response_headers: HeaderChanges,
@@ -58,6 +58,13 @@ pub struct UpstreamConfig {
     pub websocket: WebSocketConfig,
 }
 
+/// What an upstream asks of us.
+#[derive(Clone, Debug)]
+pub struct BasicAuth {
+    pub user: String,
+    pub password: SecretString,
+}
+
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
@@ -79,7 +86,7 @@ pub struct PathPolicy {
 pub struct TlsConfig {
     /// Whether a certificate is checked.
     pub verify: bool,
-    /// Trusted instead of the public authorities; PEM.
+    /// Trusted instead of the public authorities; PEM, checked.
     pub ca: Option<String>,
     /// Whether HTTP/2 is spoken where the server offers it.
     pub http2: bool,
@@ -95,7 +102,7 @@ pub enum HostHeader {
     Fixed(String),
 }
 
-/// Fields that are set or taken away, after everything else.
+/// Fields that are set or taken away. None of those that are ours to set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderChanges {
     pub remove: Vec<http::HeaderName>,
@@ -121,10 +128,20 @@ pub struct WebSocketConfig {
 }
 
 impl UpstreamConfig {
+    /// Which part a path below the mount belongs to; `None` if to none that has
+    /// a policy of its own.
+    pub fn part_of(&self, path: &str) -> Option<usize> {
+        self.paths.iter().position(|part| part.path.matches(path))
+    }
+
+    /// The policy of a part.
+    pub fn policy_at(&self, part: Option<usize>) -> &Policy {
+        part.and_then(|at| self.paths.get(at)).map_or(&self.policy, |part| &part.policy)
+    }
+
     /// The policy of a path below the mount.
     pub fn policy_of(&self, path: &str) -> &Policy {
-        let part = self.paths.iter().find(|part| part.path.matches(path));
-        part.map_or(&self.policy, |part| &part.policy)
+        self.policy_at(self.part_of(path))
     }
 
     /// The built-in echo where an upstream would be.
@@ -132,6 +149,15 @@ impl UpstreamConfig {
         self.targets.is_empty()
     }
 }
+
+impl PartialEq for BasicAuth {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { user, password } = self;
+        *user == other.user && password.expose_secret() == other.password.expose_secret()
+    }
+}
+
+impl Eq for BasicAuth {}
 
 /// Every upstream, the default one first.
 pub type Upstreams = Vec<Arc<UpstreamConfig>>;

@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
+use secrecy::SecretString;
+
 use super::{
-    Algorithm, HeaderChanges, Mount, PathPolicy, Preset, TargetConfig, TlsConfig, UpstreamConfig,
-    Upstreams, WebSocketConfig, addresses,
+    Algorithm, BasicAuth, HeaderChanges, Mount, PathPolicy, Preset, TargetConfig, TlsConfig,
+    UpstreamConfig, Upstreams, WebSocketConfig, addresses,
     preset::Defaults,
     problem::Problem,
     reader::{Parsed, Reader},
@@ -65,7 +67,7 @@ fn default(reader: &mut Reader) -> UpstreamConfig {
         reader.refuse("UPSTREAM_BASIC_AUTH_PASSWORD", "expected UPSTREAM_BASIC_AUTH_USER with it");
     }
     let preset = reader.optional("UPSTREAM_PRESET", Preset::parse);
-    let targets = reader.optional("UPSTREAM_URL", list(addresses::base_url)).unwrap_or_default();
+    let targets = reader.optional("UPSTREAM_URL", list(addresses::target)).unwrap_or_default();
     let name = intern(if targets.is_empty() { "echo" } else { "default" });
     let targets = targets.into_iter().map(|url| TargetConfig { url, weight: 1 }).collect();
     let mut upstream = with_defaults(name, Mount::Root, targets, preset);
@@ -76,7 +78,7 @@ fn default(reader: &mut Reader) -> UpstreamConfig {
         .unwrap_or(matches!(upstream.mount, Mount::Prefix(_)));
     upstream.tls.verify = reader.required("UPSTREAM_VERIFY_TLS", truth);
     upstream.assertion = super::assemble::assertion(reader);
-    upstream.basic_auth = user.zip(password);
+    upstream.basic_auth = basic_auth(user, password);
     // What a preset says holds until the operator says something else.
     let mut time = |env, at: &mut Duration, least| {
         let given = reader.given(env).is_some() || preset.is_none();
@@ -171,13 +173,16 @@ fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfi
     set(&mut upstream.origins, table.list("origins", addresses::origin));
     set(&mut upstream.tls.verify, table.get("verify_tls", truth));
     set(&mut upstream.tls.http2, table.get("http2", truth));
-    upstream.tls.ca = table.file("ca_file");
+    upstream.tls.ca = table.file("ca_file", values::authorities);
+    if upstream.tls.ca.is_some() && !upstream.tls.verify {
+        table.refuse("ca_file", "expected verify_tls = true with it");
+    }
     let user = table.get("basic_auth_user", values::basic_user);
     let password = table.secret("basic_auth_password", "basic_auth_password_file");
     if user.is_some() != password.is_some() {
         table.refuse("basic_auth_user", "expected basic_auth_password with it, or neither");
     }
-    upstream.basic_auth = user.zip(password);
+    upstream.basic_auth = basic_auth(user, password);
     set(&mut upstream.assertion, table.get("assertion", truth));
     if upstream.assertion && algorithm == Algorithm::Hs256 {
         table.refuse("assertion", "expected AUTH_ALGORITHM EdDSA or RS256 with it");
@@ -213,6 +218,11 @@ fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfi
     (name.is_some() && mount.is_some()).then_some(upstream)
 }
 
+fn basic_auth(user: Option<String>, password: Option<SecretString>) -> Option<BasicAuth> {
+    let (user, password) = user.zip(password)?;
+    Some(BasicAuth { user, password })
+}
+
 fn set<T>(at: &mut T, given: Option<T>) {
     if let Some(given) = given {
         *at = given;
@@ -226,17 +236,21 @@ fn targets(table: &mut Table<'_>) -> Vec<TargetConfig> {
     }
     let mut targets: Vec<TargetConfig> = if table.is_list_of_tables("targets") {
         let weighed = table.tables("targets", |target| {
-            let url = target.need("url", addresses::base_url);
+            let url = target.need("url", addresses::target);
             let weight = target.get("weight", number(1..=1000)).unwrap_or(1);
             url.map(|url| TargetConfig { url, weight })
         });
         weighed.into_iter().flatten().collect()
     } else {
-        let urls = table.list("targets", addresses::base_url).unwrap_or_default();
+        let urls = table.list("targets", addresses::target).unwrap_or_default();
         urls.into_iter().map(|url| TargetConfig { url, weight: 1 }).collect()
     };
-    let urls = table.get("url", list(addresses::base_url)).unwrap_or_default();
+    let urls = table.get("url", list(addresses::target)).unwrap_or_default();
     targets.extend(urls.into_iter().map(|url| TargetConfig { url, weight: 1 }));
+    let mut seen = BTreeSet::new();
+    if !targets.iter().all(|target| seen.insert(&target.url)) {
+        table.refuse("targets", "expected each once; a weight says how much it gets");
+    }
     targets
 }
 

@@ -4,10 +4,13 @@
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{Algorithm, OnStoreLoss, Registration, Rgb, reader::Parsed};
-use crate::domain::{
-    money::{Currency, MAX_AMOUNT, NoCurrency},
-    pass::RefundPolicy,
-    policy::Demand,
+use crate::{
+    domain::{
+        money::{Currency, MAX_AMOUNT, NoCurrency},
+        pass::RefundPolicy,
+        policy::Demand,
+    },
+    gateway::{is_ours_to_set, trusted},
 };
 
 /// A whole number within a range.
@@ -139,13 +142,20 @@ pub(super) fn upstream_name(text: &str) -> Parsed<String> {
         .ok_or_else(|| "expected 1 to 64 lower-case letters, digits, - and _".to_owned())
 }
 
-/// A field that may be set or removed: not one that frames a message.
+/// A field that may be set or removed: not one that frames a message, nor one
+/// that tells an upstream who asks, in whatever spelling.
 pub(super) fn header_name(text: &str) -> Parsed<http::HeaderName> {
-    const FRAMING: [&str; 7] =
-        ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"];
+    const FRAMING: [&str; 5] = ["content-length", "expect", "host", "http2-settings", "via"];
+    let expected = "expected a field's name, none that frames a message or that Tollgate sets";
     let name = http::HeaderName::try_from(text).ok();
-    name.filter(|name| !FRAMING.contains(&name.as_str()))
-        .ok_or_else(|| "expected a field's name, none that frames a message".to_owned())
+    name.filter(|name| !FRAMING.contains(&name.as_str()) && !is_ours_to_set(name.as_str()))
+        .ok_or_else(|| expected.to_owned())
+}
+
+/// Certificates of authorities, PEM; what else stands between them is skipped.
+pub(super) fn authorities(pem: &str) -> Parsed<()> {
+    let expected = "expected a file of one or more CA certificates, PEM";
+    trusted(pem).map(drop).ok_or_else(|| expected.to_owned())
 }
 
 pub(super) fn demand(text: &str) -> Parsed<Demand> {

@@ -88,6 +88,10 @@ id_type!(
     RecordId
 );
 id_type!(
+    /// One open stream: the id that its request will be recorded with.
+    StreamId
+);
+id_type!(
     /// A time pass.
     PassId
 );

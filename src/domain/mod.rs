@@ -6,6 +6,7 @@
 pub mod address;
 pub mod api_key;
 pub mod clock;
+pub mod destination;
 pub mod id;
 pub mod idempotency;
 pub mod kill;
@@ -18,6 +19,7 @@ pub mod pass;
 pub mod password;
 pub mod policy;
 pub mod principal;
+pub mod stream;
 pub mod text;
 pub mod ticket;
 pub mod token;

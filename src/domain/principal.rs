@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -28,6 +29,7 @@ pub struct Account {
 pub struct Principal {
     pub account: Arc<Account>,
     pub credential: Credential,
+    pub proof: Proof,
 }
 
 /// By what the principal was proven.
@@ -40,10 +42,15 @@ pub enum Credential {
     Pass(Arc<Pass>),
 }
 
-/// By what a principal can be proven again later, without the credential's text.
+/// What was shown, so that it can be proven again later without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
-    Login(SessionId),
+    Login {
+        session: SessionId,
+        user: UserId,
+        /// When what was shown of the login is over by itself.
+        until: DateTime<Utc>,
+    },
     /// The digest of the very text: after a rotation an old one ends alone.
     ApiKey(TokenHash),
     Pass(TokenHash),
@@ -74,6 +81,13 @@ impl Principal {
 
     pub fn pass_id(&self) -> Option<PassId> {
         self.pass().map(|pass| pass.id)
+    }
+
+    pub fn session_id(&self) -> Option<SessionId> {
+        match self.credential {
+            Credential::Login(session) => Some(session),
+            Credential::ApiKey(_) | Credential::Pass(_) => None,
+        }
     }
 
     pub fn has(&self, role: Role) -> bool {

@@ -17,18 +17,23 @@ pub enum Outcome {
     Aborted,
     /// The upstream broke off or could not be reached.
     Failed,
+    /// We ended a stream before its end: its credential counts no more, an
+    /// operator cut it, it was open for too long, or the process stops.
+    Cut,
     /// A rate limit or quota refused it before it reached the upstream.
     Rejected,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 4] = [Self::Completed, Self::Aborted, Self::Failed, Self::Rejected];
+    pub const ALL: [Self; 5] =
+        [Self::Completed, Self::Aborted, Self::Failed, Self::Cut, Self::Rejected];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",
             Self::Aborted => "aborted",
             Self::Failed => "failed",
+            Self::Cut => "cut",
             Self::Rejected => "rejected",
         }
     }

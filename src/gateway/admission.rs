@@ -7,6 +7,7 @@ use crate::{
     config::UpstreamConfig,
     domain::{policy::Policy, principal::Principal},
     server::client::ClientInfo,
+    services::door::{self, DoorRefusal},
 };
 
 /// Whether what was proven opens this upstream, and from here.
@@ -18,13 +19,17 @@ pub fn check_policy(
     headers: &HeaderMap,
 ) -> Result<(), GatewayError> {
     let Some(principal) = principal else { return Ok(()) };
-    policy.check(principal)?;
-    if principal.pass().is_some_and(|pass| !pass.opens(config.name)) {
-        return Err(GatewayError::PassRefused);
+    // Only a key asks for it.
+    let origin = principal.key().and_then(|_| headers.get(header::ORIGIN)?.to_str().ok());
+    door::check(config, policy, principal, client.address, origin).map_err(Into::into)
+}
+
+impl From<DoorRefusal> for GatewayError {
+    fn from(refusal: DoorRefusal) -> Self {
+        match refusal {
+            DoorRefusal::Policy(refusal) => Self::Policy(refusal),
+            DoorRefusal::Pass => Self::PassRefused,
+            DoorRefusal::Key(refusal) => Self::KeyRefused(refusal),
+        }
     }
-    let Some(key) = principal.key() else { return Ok(()) };
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    key.check_place(client.address, origin)
-        .and_then(|()| key.check_upstream(config.name))
-        .map_err(GatewayError::KeyRefused)
 }

@@ -1,6 +1,8 @@
 //! The upstream's answer on its way to the client.
 
-use http::{HeaderMap, Response, Version, header};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -8,54 +10,102 @@ use super::{
     AnswerBody, Arrival, Body, headers,
     metered::{Meter, Metered},
     rewrite::Plan,
+    stream::{End, Opener, Stream},
     timer::StallTimer,
     upload::Progress,
 };
-use crate::services::usage::Slot;
+use crate::{
+    domain::{kill::KillReason, stream::StreamKind},
+    services::{StreamService, usage::Slot},
+};
 
 /// An answer of known length above this counts as a stream: it has no total
 /// time limit, since it may take as long as the client's line needs. Bytes.
 const LONG_ANSWER: u64 = 1024 * 1024;
-/// What an answer needs to know of who asked.
+/// Keeps proxies before us (nginx) from collecting what is sent event by event.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What an answer needs to know of its request.
 #[derive(Clone, Copy)]
-pub struct Known {
-    pub authenticated: bool,
+pub struct Known<'a> {
+    pub opener: Opener<'a>,
     /// When the time of the pass that opened the door is over.
     pub ends: Option<Instant>,
+    pub upload: Option<&'a Arc<Progress>>,
 }
 
 /// Makes it the client's: fields rewritten, the body counted and watched.
 pub fn pass_on(
     answer: Response<AnswerBody>,
     plan: Plan,
-    mut meter: Meter<Slot>,
+    meter: Meter<Slot>,
     arrival: &Arrival<'_>,
-    known: Known,
-    upload: Option<&Progress>,
+    known: Known<'_>,
+    streams: &Arc<StreamService>,
 ) -> Response<Body> {
     let config = &arrival.route.upstream.config;
     let (mut parts, body) = answer.into_parts();
+    let mut meter = meter;
     meter.set_status(parts.status);
-    let stream = is_stream(&parts.headers, &body);
-    let deadline = (!stream).then(|| {
-        let begin = upload.map_or(arrival.started, Progress::last_move);
-        begin + config.total_timeout
-    });
-    // A short answer to a request that was let in is given whole.
-    let ends = known.ends.filter(|_| stream);
+    let kind = stream_kind(&parts.headers, &body);
     let body = plan.apply(&mut parts, body);
-    headers::rewrite_response(&mut parts.headers, arrival.client, known.authenticated);
-    headers::change(&mut parts.headers, &config.response_headers);
+    // Ours cannot be added to what is compressed.
+    let open_ended =
+        body.size_hint().exact().is_none() && !parts.headers.contains_key(header::CONTENT_ENCODING);
+    let authenticated = known.opener.principal.is_some();
+    let changes = &config.response_headers;
+    headers::rewrite_response(&mut parts.headers, arrival.client, authenticated, changes);
+    if kind == Some(StreamKind::Sse) {
+        parts.headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    }
     parts.version = Version::HTTP_11;
-    let timer = StallTimer::new(config.idle_timeout, deadline.or(ends));
-    Response::from_parts(parts, Metered::new(body, meter, timer).until(ends))
+
+    let Some(kind) = kind else {
+        let begin = known.upload.map_or(arrival.started, |upload| upload.last_move());
+        let timer = StallTimer::new(config.idle_timeout, Some(begin + config.total_timeout));
+        // A short answer to a request that was let in is given whole.
+        return Response::from_parts(parts, Metered::new(body, meter, timer));
+    };
+    let life = (Instant::now() + config.stream_life, End::TooOld);
+    let credential = known.ends.map(|at| (at, End::Killed(KillReason::Expired)));
+    let until = credential.filter(|(at, _)| *at <= life.0).unwrap_or(life);
+    let timer = StallTimer::new(config.idle_timeout, Some(until.0));
+    let stream = Stream::new(streams, kind, known.opener, arrival, known.upload, open_ended);
+    Response::from_parts(parts, Metered::new(body, meter, timer).until(until).stream(stream))
 }
 
 /// Whether an answer may go on for as long as something moves: an event stream,
 /// one of unknown length, or a long one.
-fn is_stream(headers: &HeaderMap, body: &AnswerBody) -> bool {
-    let events = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    events || body.size_hint().exact().is_none_or(|length| length > LONG_ANSWER)
+fn stream_kind(headers: &HeaderMap, body: &AnswerBody) -> Option<StreamKind> {
+    if body.is_end_stream() {
+        return None;
+    }
+    if headers.get(header::CONTENT_TYPE).is_some_and(is_event_stream) {
+        return Some(StreamKind::Sse);
+    }
+    let long = body.size_hint().exact().is_none_or(|length| length > LONG_ANSWER);
+    long.then_some(StreamKind::Download)
+}
+
+fn is_event_stream(kind: &HeaderValue) -> bool {
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_stream_is_known_by_its_media_type() {
+        for (kind, is) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream ; charset=utf-8", true),
+            ("text/event-streams", false),
+            ("text/plain; text/event-stream", false),
+            ("", false),
+        ] {
+            assert_eq!(is_event_stream(&HeaderValue::from_static(kind)), is, "{kind}");
+        }
+    }
 }

@@ -78,17 +78,15 @@ pub fn is_same_origin(headers: &HeaderMap, client: &ClientInfo) -> bool {
     }
 }
 
-/// Whether `Origin` is the request's own. For WebSockets this is the only sign:
-/// a browser opens one to any site.
+/// Whether `Origin` is the request's own. A browser lets any site open a
+/// WebSocket, and this is what tells them apart.
 pub fn has_own_origin(headers: &HeaderMap, client: &ClientInfo) -> bool {
     let Said::One(origin) = said(headers, &ORIGIN) else { return false };
     let Some(host) = &client.host else { return false };
     let scheme = client.browser_scheme;
     let begin = [scheme.as_str().as_bytes(), b"://"].concat();
-    origin.strip_prefix(&*begin).is_some_and(|named| {
-        without_usual_port(named, scheme)
-            .eq_ignore_ascii_case(without_usual_port(host.as_bytes(), scheme))
-    })
+    let host = without_usual_port(host.as_bytes(), scheme);
+    origin.strip_prefix(&*begin).is_some_and(|named| named.eq_ignore_ascii_case(host))
 }
 
 /// Where to sign in first and come back to this request's page.
@@ -152,7 +150,7 @@ fn takes_html(accept: &HeaderValue) -> bool {
     })
 }
 
-/// Browsers leave a scheme's own port out; others may not.
+/// A scheme's own port is never in an `Origin` (RFC 6454, 6.2).
 fn without_usual_port(host: &[u8], scheme: Scheme) -> &[u8] {
     let port: &[u8] = match scheme {
         Scheme::Http => b":80",

@@ -4,15 +4,20 @@
 //! or a TLS library's message must never reach a client. Causes stay reachable
 //! through `source` for the log.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use super::{
-    browser::CrossSite, connector::ConnectTimedOut, cookies::RepeatedCookie,
-    credentials::RepeatedField, upload::UploadFault,
+    browser::CrossSite, connect::ConnectError, cookies::RepeatedCookie, credentials::RepeatedField,
+    upload::UploadFault,
 };
 use crate::{
     domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal},
-    services::{StoreError, access::AccessError, limits::LimitError, usage::Saturated},
+    services::{
+        StoreError, access::AccessError, limits::LimitError, upstreams::FailureKind,
+        usage::Saturated,
+    },
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +37,10 @@ pub enum GatewayError {
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error("this method is not let through here")]
-    MethodNotAllowed,
+    MethodNotAllowed {
+        /// Those that are, as `Allow` lists them.
+        allow: String,
+    },
     #[error(transparent)]
     Policy(#[from] PolicyRefusal),
     /// The key is good but not for this place or upstream.
@@ -62,7 +70,7 @@ pub enum GatewayError {
 pub enum UpstreamError {
     /// Refused, no route, no such name, TLS failure.
     #[error("the upstream could not be reached")]
-    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Unreachable(#[source] ConnectError),
     #[error("the upstream could not be reached in time")]
     ConnectTimeout,
     /// No head of an answer within the time allowed.
@@ -74,25 +82,41 @@ pub enum UpstreamError {
     /// It switched protocols without having been asked to.
     #[error("the upstream gave an answer that cannot be passed on")]
     BadAnswer,
+    /// It failed so often of late that it is not asked for so long.
+    #[error("the upstream is not available; try again later")]
+    Unavailable(Duration),
+    /// No connection came free in time, or too many wait for one already.
+    #[error("the upstream has no free connection; try again later")]
+    Overloaded,
+}
+
+impl From<ConnectError> for UpstreamError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::TimedOut => Self::ConnectTimeout,
+            error => Self::Unreachable(error),
+        }
+    }
 }
 
 impl UpstreamError {
-    /// A connection that was never made. `cause` is what the connector says.
-    pub fn connecting(cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        let mut reason: Option<&(dyn std::error::Error + 'static)> = Some(&*cause);
-        while let Some(error) = reason {
-            if error.is::<ConnectTimedOut>() {
-                return Self::ConnectTimeout;
-            }
-            reason = error.source();
-        }
-        Self::Unreachable(cause)
+    /// What it says about the target; `None`: nothing.
+    pub fn kind(&self) -> Option<FailureKind> {
+        Some(match self {
+            Self::Unreachable(error) => error.kind(),
+            Self::ConnectTimeout => FailureKind::ConnectTimeout,
+            Self::Timeout => FailureKind::Timeout,
+            Self::Broken(_) => FailureKind::Broken,
+            Self::BadAnswer => FailureKind::BadAnswer,
+            Self::Unavailable(_) | Self::Overloaded => return None,
+        })
     }
 
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Unreachable(_) | Self::Broken(_) | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unavailable(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Ours<'a> {
     pub authorization: Option<&'a HeaderValue>,
     /// In which version the client spoke.
     pub version: Version,
+    /// What the operator wants different.
+    pub changes: &'a HeaderChanges,
 }
 
 /// Turns a client's fields into those sent upstream.
@@ -55,7 +57,9 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
     remove_all(headers, is_kept_from_upstream);
     credentials::remove(headers);
 
-    let Ours { client, principal, prefix, host, authorization, version } = ours;
+    let Ours { client, principal, prefix, host, authorization, version, changes } = ours;
+    // Before ours are set, so that ours hold whatever the operator wrote.
+    change(headers, changes);
     // At once: a map that grows step by step hashes everything again each time.
     headers.reserve(ADDED);
     headers.insert(header::HOST, (*host).clone());
@@ -82,9 +86,15 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
 /// An answer to a proven identity that says nothing about caching is marked
 /// `private`, so that no shared cache hands it to somebody else; what the
 /// upstream says itself is left alone.
-pub fn rewrite_response(headers: &mut HeaderMap, client: &ClientInfo, authenticated: bool) {
+pub fn rewrite_response(
+    headers: &mut HeaderMap,
+    client: &ClientInfo,
+    authenticated: bool,
+    changes: &HeaderChanges,
+) {
     remove_all(headers, is_hop_by_hop);
     credentials::remove_reserved_set_cookies(headers);
+    change(headers, changes);
     // Ours, and those of the limits.
     headers.reserve(8);
     headers.insert(X_REQUEST_ID, client.request_id.header().clone());
@@ -95,7 +105,7 @@ pub fn rewrite_response(headers: &mut HeaderMap, client: &ClientInfo, authentica
 }
 
 /// What the operator wants different.
-pub fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
+fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
     for name in &changes.remove {
         headers.remove(name);
     }
@@ -158,6 +168,12 @@ pub fn is_reserved(name: &str) -> bool {
     }
     RESERVED.iter().any(|reserved| name.len() == reserved.len() && begins_alike(name, reserved))
         || RESERVED_PREFIXES.iter().any(|prefix| begins_alike(name, prefix))
+}
+
+/// Whether an operator may not set or remove a field either: it frames a message
+/// or says who asks.
+pub fn is_ours_to_set(name: &str) -> bool {
+    is_hop_by_hop(name) || is_reserved(name)
 }
 
 /// Names are lower case in a `HeaderMap`.

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 use super::*;
 use crate::{
     domain::{
         id::{SessionId, UserId},
-        principal::{Account, Credential},
+        principal::{Account, Credential, Proof},
         user::{Role, Roles},
     },
     gateway::identity::{X_KEY_ID, X_ROLES, X_USER_ID, X_USERNAME},
@@ -33,7 +33,8 @@ fn alice(username: &str) -> Principal {
         is_active: true,
         version: 1,
     };
-    Principal { account: Arc::new(account), credential: Credential::Login(SessionId::NIL) }
+    let proof = Proof::Login { session: SessionId::NIL, user: id, until: DateTime::<Utc>::MAX_UTC };
+    Principal { account: Arc::new(account), credential: Credential::Login(SessionId::NIL), proof }
 }
 
 fn rewritten(headers: &HeaderMap, principal: Option<&Principal>) -> HeaderMap {
@@ -45,6 +46,7 @@ fn rewritten(headers: &HeaderMap, principal: Option<&Principal>) -> HeaderMap {
         host: &HeaderValue::from_static("upstream.example:8080"),
         authorization: None,
         version: Version::HTTP_11,
+        changes: &HeaderChanges::default(),
     };
     rewrite_request(&mut headers, &ours);
     headers
@@ -149,7 +151,7 @@ fn hop_by_hop_fields_stay_on_their_hop() {
     let sent = rewritten(&headers, None);
     assert_eq!(sent["accept-encoding"], "gzip");
     let mut answer = headers.clone();
-    rewrite_response(&mut answer, &client(), false);
+    rewrite_response(&mut answer, &client(), false, &HeaderChanges::default());
     for name in names {
         assert!(!sent.contains_key(name) && !answer.contains_key(name), "{name}");
     }
@@ -160,17 +162,17 @@ fn answers_to_an_identity_are_private_unless_the_upstream_says_otherwise() {
     let mut headers = HeaderMap::new();
     headers.insert(X_REQUEST_ID, HeaderValue::from_static("upstream's"));
     let client = client();
-    rewrite_response(&mut headers, &client, true);
+    rewrite_response(&mut headers, &client, true, &HeaderChanges::default());
     assert_eq!(headers[header::CACHE_CONTROL], "private");
     assert_eq!(headers[X_REQUEST_ID], client.request_id.header());
 
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    rewrite_response(&mut headers, &client, true);
+    rewrite_response(&mut headers, &client, true, &HeaderChanges::default());
     assert_eq!(headers[header::CACHE_CONTROL], "public");
 
     let mut headers = HeaderMap::new();
-    rewrite_response(&mut headers, &client, false);
+    rewrite_response(&mut headers, &client, false, &HeaderChanges::default());
     assert!(!headers.contains_key(header::CACHE_CONTROL));
 }
 
@@ -215,6 +217,7 @@ fn the_upstreams_own_credential_replaces_the_clients() {
         host: &HeaderValue::from_static("u"),
         authorization: Some(&basic),
         version: Version::HTTP_2,
+        changes: &HeaderChanges::default(),
     };
     rewrite_request(&mut headers, &ours);
     assert_eq!(headers.get_all(header::AUTHORIZATION).iter().collect::<Vec<_>>(), ["Basic ours"]);

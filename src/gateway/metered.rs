@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -11,7 +11,11 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::{timer::StallTimer, upload::Progress};
+use super::{
+    stream::{End, Stream},
+    timer::StallTimer,
+    upload::Progress,
+};
 use crate::domain::usage::{Outcome, UsageRecord};
 
 /// Logged and recorded where a client left before there was an answer; nginx's
@@ -55,6 +59,11 @@ impl<S: Sink> Meter<S> {
         }
     }
 
+    /// What is known so far; `None` once it is over.
+    fn record(&self) -> Option<&UsageRecord> {
+        self.0.as_ref().map(|open| &open.record)
+    }
+
     fn add(&mut self, bytes: usize) {
         if let Some(open) = &mut self.0 {
             open.record.bytes_out += bytes as u64;
@@ -94,9 +103,8 @@ pub enum AnswerBroken<E> {
     Idle,
     #[error("the exchange took too long")]
     Deadline,
-    /// It was open for longer than the credential that opened it.
-    #[error("the credential's time is over")]
-    Expired,
+    #[error("the stream was ended: {}", .0.code())]
+    Ended(End),
 }
 
 /// An answer's body, counted and watched. Trailers are dropped, as `Trailer`
@@ -106,9 +114,12 @@ pub struct Metered<B, S: Sink> {
     inner: B,
     meter: Meter<S>,
     timer: StallTimer,
-    /// Nothing is handed on from this instant. Where streams are to be ended
-    /// early as well, because what opened them is revoked, it is here.
-    until: Option<Instant>,
+    /// Nothing is handed on from this instant.
+    until: Option<(Instant, End)>,
+    /// Boxed: most answers are none.
+    stream: Option<Box<Stream>>,
+    /// All was said; what the upstream has still to say is not heard.
+    over: bool,
 }
 
 impl<B: Body, S: Sink> Metered<B, S> {
@@ -116,19 +127,78 @@ impl<B: Body, S: Sink> Metered<B, S> {
         if inner.is_end_stream() {
             meter.finish(Outcome::Completed);
         }
-        Self { inner, meter, timer, until: None }
+        Self { inner, meter, timer, until: None, stream: None, over: false }
     }
 
     /// Ends it at this instant, also while its bytes are always ready. The timer
     /// must know the instant too: only that wakes one that waits.
     #[must_use]
-    pub fn until(mut self, until: Option<Instant>) -> Self {
-        self.until = until;
+    pub fn until(mut self, until: (Instant, End)) -> Self {
+        self.until = Some(until);
         self
     }
 
-    fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| until <= Instant::now())
+    /// Makes it one that may be ended from elsewhere.
+    #[must_use]
+    pub fn stream(mut self, stream: Stream) -> Self {
+        let at_once = stream.is_events();
+        self.stream = Some(Box::new(stream));
+        if at_once {
+            self.register();
+        }
+        self
+    }
+
+    fn register(&mut self) {
+        if let (Some(stream), Some(record)) = (&mut self.stream, self.meter.record()) {
+            stream.register(record);
+        }
+    }
+
+    /// Why it must end now, if it must.
+    fn due(&self) -> Option<End> {
+        // What has come to its own end is not ended again.
+        self.meter.record()?;
+        let killed = self.stream.as_ref().and_then(|stream| stream.reason());
+        let over = || self.until.filter(|(at, _)| *at <= Instant::now()).map(|(_, end)| end);
+        killed.map(End::Killed).or_else(over)
+    }
+
+    /// Ends it from our side, with a word where its kind has one.
+    fn end<E>(&mut self, end: End) -> Option<Result<Frame<Bytes>, AnswerBroken<E>>> {
+        self.finish(Outcome::Cut, end.code());
+        match self.stream.as_ref().and_then(|stream| stream.last_words(end)) {
+            Some(words) => {
+                self.over = true;
+                Some(Ok(Frame::data(Bytes::from(words))))
+            }
+            None => Some(Err(AnswerBroken::Ended(end))),
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome, why: &'static str) {
+        self.meter.finish(outcome);
+        if let Some(stream) = &mut self.stream {
+            stream.ended(why);
+        }
+    }
+
+    /// Nothing is ready, so from now on it may be a stream. Whether it is to end.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.stream.as_ref().is_some_and(|stream| stream.is_outside()) {
+            self.register();
+        }
+        let Some(stream) = &self.stream else { return Poll::Pending };
+        stream.poll_killed(cx).map(End::Killed)
+    }
+
+    fn pass(&mut self, data: &[u8]) {
+        self.meter.add(data.len());
+        let Some(stream) = &mut self.stream else { return };
+        stream.pass(data);
+        if stream.is_due() {
+            self.register();
+        }
     }
 }
 
@@ -145,46 +215,54 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
         loop {
-            if this.is_over() {
-                this.meter.finish(Outcome::Failed);
-                return Poll::Ready(Some(Err(AnswerBroken::Expired)));
+            if let Some(end) = this.due() {
+                return Poll::Ready(this.end(end));
             }
             let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(error))) => {
-                    this.meter.finish(Outcome::Failed);
+                    this.finish(Outcome::Failed, "failed");
                     return Poll::Ready(Some(Err(AnswerBroken::Upstream(error))));
                 }
                 Poll::Ready(None) => {
-                    this.meter.finish(Outcome::Completed);
+                    this.finish(Outcome::Completed, "completed");
                     return Poll::Ready(None);
                 }
-                Poll::Pending if this.timer.poll(cx).is_ready() => {
-                    this.meter.finish(Outcome::Failed);
-                    let error = match this.timer.is_past_deadline() {
-                        _ if this.is_over() => AnswerBroken::Expired,
-                        true => AnswerBroken::Deadline,
-                        false => AnswerBroken::Idle,
+                Poll::Pending => {
+                    if let Poll::Ready(end) = this.poll_waiting(cx) {
+                        return Poll::Ready(this.end(end));
+                    }
+                    ready!(this.timer.poll(cx));
+                    if let Some(end) = this.due() {
+                        return Poll::Ready(this.end(end));
+                    }
+                    let late = this.timer.is_past_deadline();
+                    let (error, why) = match late {
+                        true => (AnswerBroken::Deadline, "failed"),
+                        false => (AnswerBroken::Idle, "idle"),
                     };
+                    this.finish(Outcome::Failed, why);
                     return Poll::Ready(Some(Err(error)));
                 }
-                Poll::Pending => return Poll::Pending,
             };
             this.timer.moved();
             let Ok(data) = frame.into_data() else { continue };
-            this.meter.add(data.len());
+            this.pass(&data);
             // A server stops polling once it has sent `Content-Length` bytes, so
             // the final `None` may never be asked for.
             if this.inner.is_end_stream() {
-                this.meter.finish(Outcome::Completed);
+                this.finish(Outcome::Completed, "completed");
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.over || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -193,154 +271,5 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::mpsc, time::Duration};
-
-    use chrono::DateTime;
-    use futures_util::{StreamExt, stream};
-    use http_body_util::{BodyExt, Empty, Full, StreamBody};
-
-    use super::*;
-    use crate::domain::id::RecordId;
-
-    impl Sink for mpsc::Sender<UsageRecord> {
-        fn record(self, record: UsageRecord) {
-            self.send(record).unwrap();
-        }
-    }
-
-    fn meter() -> (Meter<mpsc::Sender<UsageRecord>>, mpsc::Receiver<UsageRecord>) {
-        let (sender, receiver) = mpsc::channel();
-        let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
-        let record = UsageRecord {
-            id: RecordId::new(at),
-            request_id: "r".to_owned(),
-            at,
-            method: "GET".into(),
-            path: "/".to_owned(),
-            status: CLIENT_CLOSED_REQUEST,
-            outcome: Outcome::Aborted,
-            duration_us: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            user_id: None,
-            key_id: None,
-            upstream: "default".into(),
-        };
-        (Meter::new(sender, record, Instant::now(), None), receiver)
-    }
-
-    fn timer() -> StallTimer {
-        StallTimer::new(Duration::from_mins(5), None)
-    }
-
-    fn seen(receiver: &mpsc::Receiver<UsageRecord>) -> Vec<(Outcome, u64)> {
-        receiver.try_iter().map(|record| (record.outcome, record.bytes_out)).collect()
-    }
-
-    #[tokio::test]
-    async fn every_end_is_reported_exactly_once() {
-        let (meter, receiver) = self::meter();
-        drop(Metered::new(Empty::<Bytes>::new(), meter, timer()));
-        assert_eq!(seen(&receiver), [(Outcome::Completed, 0)]);
-
-        let (meter, receiver) = self::meter();
-        let mut body = Metered::new(Full::new(Bytes::from_static(b"hello")), meter, timer());
-        // Only the one frame is taken, as a server does with a known length.
-        body.frame().await.unwrap().unwrap();
-        assert_eq!(seen(&receiver), [(Outcome::Completed, 5)]);
-        drop(body);
-        assert_eq!(seen(&receiver), []);
-    }
-
-    #[tokio::test]
-    async fn leaving_early_counts_what_was_taken() {
-        let (meter, receiver) = self::meter();
-        let endless =
-            stream::repeat(()).map(|()| Ok::<_, ()>(Frame::data(Bytes::from_static(b"abc"))));
-        let mut body = Metered::new(StreamBody::new(endless), meter, timer());
-        body.frame().await.unwrap().unwrap();
-        body.frame().await.unwrap().unwrap();
-        drop(body);
-        assert_eq!(seen(&receiver), [(Outcome::Aborted, 6)]);
-
-        let (meter, receiver) = self::meter();
-        drop(meter);
-        let record = receiver.try_recv().unwrap();
-        assert_eq!((record.outcome, record.status), (Outcome::Aborted, CLIENT_CLOSED_REQUEST));
-    }
-
-    #[tokio::test]
-    async fn an_upstream_that_breaks_off_is_an_error() {
-        let (meter, receiver) = self::meter();
-        let frames = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err("reset")];
-        let body = Metered::new(StreamBody::new(stream::iter(frames)), meter, timer());
-        assert!(body.collect().await.is_err());
-        assert_eq!(seen(&receiver), [(Outcome::Failed, 2)]);
-    }
-
-    #[tokio::test]
-    async fn silence_ends_an_answer() {
-        let (meter, receiver) = self::meter();
-        let first = stream::iter([Ok::<_, ()>(Frame::data(Bytes::from_static(b"x")))]);
-        let body = StreamBody::new(first.chain(stream::pending()));
-        let timer = StallTimer::new(Duration::from_millis(20), None);
-        let error = Metered::new(body, meter, timer).collect().await.unwrap_err();
-        assert!(matches!(error, AnswerBroken::Idle), "{error:?}");
-        assert_eq!(seen(&receiver), [(Outcome::Failed, 1)]);
-    }
-
-    #[tokio::test]
-    async fn the_deadline_ends_an_answer_that_still_moves() {
-        let (meter, receiver) = self::meter();
-        let ticks = Box::pin(stream::unfold((), |()| async {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            Some((Ok::<_, ()>(Frame::data(Bytes::from_static(b"x"))), ()))
-        }));
-        let deadline = Instant::now() + Duration::from_millis(40);
-        let timer = StallTimer::new(Duration::from_mins(1), Some(deadline));
-        let body = Metered::new(StreamBody::new(ticks), meter, timer);
-        let error = body.collect().await.unwrap_err();
-        assert!(matches!(error, AnswerBroken::Deadline), "{error:?}");
-        assert!(Instant::now() >= deadline);
-        assert_eq!(seen(&receiver)[0].0, Outcome::Failed);
-    }
-
-    /// Whether its bytes are always ready or never come.
-    #[tokio::test]
-    async fn nothing_is_handed_on_once_the_credentials_time_is_over() {
-        let chunk = || Ok::<_, ()>(Frame::data(Bytes::from_static(b"abc")));
-        let ready = stream::repeat(()).map(move |()| chunk()).boxed();
-        let silent = stream::iter([chunk()]).chain(stream::pending()).boxed();
-        for (name, frames) in [("ready", ready), ("silent", silent)] {
-            let (meter, receiver) = self::meter();
-            let until = Instant::now() + Duration::from_millis(40);
-            let timer = StallTimer::new(Duration::from_mins(1), Some(until));
-            let mut body = Metered::new(StreamBody::new(frames), meter, timer).until(Some(until));
-            let mut taken = 0;
-            let error = loop {
-                assert!(until.elapsed() < Duration::from_secs(2), "{name} goes on");
-                match body.frame().await.unwrap() {
-                    Ok(frame) => taken += frame.into_data().unwrap().len() as u64,
-                    Err(error) => break error,
-                }
-            };
-            let late = Instant::now().saturating_duration_since(until);
-            assert!(matches!(error, AnswerBroken::Expired), "{name}: {error:?}");
-            assert!(Instant::now() >= until && late < Duration::from_secs(2), "{name}: {late:?}");
-            assert_eq!(seen(&receiver), [(Outcome::Failed, taken)], "{name}");
-        }
-    }
-
-    #[test]
-    fn a_panic_is_recorded_as_ours() {
-        let (meter, receiver) = meter();
-        let handle = std::thread::spawn(move || {
-            let _meter = meter;
-            panic!("on purpose");
-        });
-        assert!(handle.join().is_err());
-        let record = receiver.try_recv().unwrap();
-        assert_eq!((record.outcome, record.status), (Outcome::Failed, 500));
-    }
-}
+#[path = "metered_tests.rs"]
+mod tests;

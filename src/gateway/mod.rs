@@ -11,13 +11,16 @@ mod admission;
 mod answer;
 mod assertion;
 pub mod browser;
-mod connector;
+mod connect;
 pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
+mod events;
 mod headers;
+mod http2;
 mod identity;
+mod lease;
 mod memo;
 mod metered;
 pub mod next;
@@ -29,6 +32,7 @@ pub mod rate_headers;
 mod record;
 pub mod rewrite;
 mod route;
+mod stream;
 mod timer;
 pub mod tunnel;
 pub mod upload;
@@ -49,13 +53,16 @@ use self::{
     metered::{Meter, Metered},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
+    stream::{Opener, origin_of},
     upload::UploadLimits,
 };
 pub use self::{
+    connect::trusted,
     error::{GatewayError, SendError, UpstreamError},
-    headers::{X_REQUEST_ID, is_reserved},
+    headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
     route::{Route, Table, path_and_query},
+    stream::End,
     upload::UploadFault,
     upstream::{AnswerBody, Upstream},
 };
@@ -120,8 +127,10 @@ impl Gateway {
             return table;
         }
         let directory = self.services.upstreams.current();
-        let upstreams = directory.upstreams.iter().map(|state| Upstream::new(state));
-        let table = Arc::new(Table::new(directory.generation, upstreams));
+        // What stays as it is keeps its connections.
+        let upstream = |state| table.of(state).unwrap_or_else(|| Arc::new(Upstream::new(state)));
+        let table =
+            Arc::new(Table::new(directory.generation, directory.upstreams.iter().map(upstream)));
         self.table.store(Arc::clone(&table));
         table
     }
@@ -143,9 +152,11 @@ impl Gateway {
             return Err(GatewayError::Starting);
         }
         let upstream = arrival.route.upstream;
-        let policy = upstream.config.policy_of(arrival.route.path);
+        let part = upstream.config.part_of(arrival.route.path);
+        let policy = upstream.config.policy_at(part);
         if !policy.allows_method(parts.method.as_str()) {
-            return Err(GatewayError::MethodNotAllowed);
+            let allow = policy.methods.join(", ");
+            return Err(GatewayError::MethodNotAllowed { allow });
         }
         let visitor = pin!(self.prove(policy, parts, arrival, &mut seen.principal)).await?;
         let principal = seen.principal.as_ref();
@@ -161,13 +172,23 @@ impl Gateway {
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.recorder().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
+        let picked = match upstream.pick() {
+            Ok(picked) => picked,
+            Err(error) => {
+                let record = record(principal, arrival, &parts.method);
+                let mut meter = Meter::new(slot, record, arrival.started, None);
+                meter.set_status(error.status());
+                meter.finish(Outcome::Failed);
+                return Err(error.into());
+            }
+        };
         // Only now: what is refused must not begin the time that was paid for.
         let ends = pin!(self.begin(principal, &parts.headers, arrival.client)).await?;
         body.end_at(ends);
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
 
-        let target = upstream.choose();
+        let origin = origin_of(principal, &parts.headers);
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
             &mut parts.headers,
@@ -175,15 +196,15 @@ impl Gateway {
                 client: arrival.client,
                 principal,
                 prefix: arrival.route.prefix(),
-                host: &upstream.host(target, arrival.client.host.as_ref()),
+                host: &upstream.host(picked.as_ref(), arrival.client.host.as_ref()),
                 authorization: upstream.authorization(),
                 version: parts.version,
+                changes: &upstream.config.request_headers,
             },
         );
         if let Some(most) = upstream.config.max_cookie_bytes {
             credentials::limit_cookies(&mut parts.headers, most);
         }
-        headers::change(&mut parts.headers, &upstream.config.request_headers);
         if let Some(principal) = principal.filter(|_| upstream.config.assertion) {
             let (keyring, upstream) = (&self.services.keyring, upstream.config.name);
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
@@ -195,23 +216,19 @@ impl Gateway {
             arrival.route.path,
             &mut parts.headers,
         );
-        let sent = pin!(upstream.send(target, parts, body, upload.as_ref())).await;
+        let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
         let answered = match sent {
-            Ok(answer) => {
-                self.services.health.saw_upstream(true);
-                answer
-            }
+            Ok(answer) => answer,
             Err(error) => {
-                if let SendError::Upstream(_) = &error {
-                    self.services.health.saw_upstream(false);
-                }
                 meter.set_status(error.status());
                 meter.finish(Outcome::Failed);
                 return Err(error.into());
             }
         };
-        let known = Known { authenticated: principal.is_some(), ends };
-        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, upload.as_deref());
+        let opener = Opener { principal, part, origin: origin.as_ref() };
+        let known = Known { opener, ends, upload: upload.as_ref() };
+        let streams = &self.services.streams;
+        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams);
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }

@@ -1,148 +1,236 @@
-//! Connections to one upstream, kept by one worker.
+//! Connections to one target, kept by one worker.
 //!
 //! hyper-util's pooled client does the same for any number of hosts and costs a
 //! task, two boxed futures and a map look-up per request; here there is one
 //! host and one thread. What it promises:
 //!
-//! - a connection is used by one exchange at a time and comes back only when
-//!   both bodies have ended, so an answer never reaches another request;
+//! - over HTTP/1.1 a connection is used by one exchange at a time and comes back
+//!   only when both bodies have ended, so an answer never reaches another
+//!   request; over HTTP/2 all exchanges share one ([`super::http2`]);
 //! - a request is sent again only while no byte of it was written: the
 //!   connection was never made, or hyper hands the request back unsent
 //!   (RFC 9110, 9.2.2; RELIABILITY G-34, G-35);
 //! - an idle connection is not used for longer than `pool_idle`, which lies
-//!   below what upstreams keep theirs open for.
+//!   below what upstreams keep theirs open for;
+//! - all workers together open no more than `max_connections`. Who comes later
+//!   waits, and is given what comes back: a connection of this worker as it is,
+//!   another worker's by its being closed.
 
 use std::{
-    fmt, mem,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    fmt,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, Uri, request::Parts};
-use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
+use http::Uri;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rand::RngExt as _;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
 };
-use tokio::time::Instant;
-use tower::Service;
 
 use super::{
-    connector::Connector,
+    connect::{ConnectError, Connector, Network, Offer, Stream},
     error::UpstreamError,
+    http2::Multiplexed,
+    lease::{Lease, Sender},
     upload::{Progress, RequestBody},
 };
-use crate::services::upstreams::InFlight;
+use crate::{
+    config::UpstreamConfig,
+    services::upstreams::{Connected, IdleConnections, TargetState},
+};
 
 /// Idle connections kept; more are closed as they come back.
 const MAX_IDLE: usize = 1024;
-/// How often a request that was handed back unsent is tried on another
-/// connection. Each time one dead connection is found, so this is a bound for
-/// upstreams that close every connection at once.
-const HANDED_BACK: usize = 8;
 
-type Sender = SendRequest<RequestBody>;
-
-/// The connections of one worker to one upstream. Cheap to clone.
+/// The connections of one worker to one target. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
+    state: Arc<TargetState>,
     connector: Connector,
-    target: Uri,
-    idle_for: Duration,
-    /// Uncontended: all users are on one thread. The newest is used first, so
-    /// that those not needed grow old.
+    limits: Limits,
+    /// Uncontended: nearly all users are on one thread. The newest is used
+    /// first, so that those not needed grow old.
     idle: Mutex<Vec<Idle>>,
+    /// Requests of this worker that wait for a connection.
+    waiting: AtomicUsize,
+    /// A connection came back for one of them.
+    returned: Notify,
+    /// Where the target may speak HTTP/2.
+    multiplexed: Option<Multiplexed>,
+}
+
+struct Limits {
+    idle_for: Duration,
+    wait: Duration,
+    connections: usize,
+    pending: usize,
 }
 
 struct Idle {
-    sender: Sender,
+    sender: SendRequest<RequestBody>,
     since: Instant,
 }
 
-/// A connection in use. Dropping it closes the connection.
-struct Lease {
-    sender: Sender,
-    /// Where it is not finished, the connection is still busy with it.
-    upload: Option<Arc<Progress>>,
-    pool: Arc<Inner>,
+/// What a request that waited was given.
+enum Given {
+    Connection(SendRequest<RequestBody>),
+    Leave(Connected),
 }
 
 impl Pool {
-    /// `target` names scheme and authority of the upstream.
-    pub fn new(connector: Connector, target: Uri, idle_for: Duration) -> Self {
-        Self(Arc::new(Inner { connector, target, idle_for, idle: Mutex::default() }))
+    pub fn new(
+        state: &Arc<TargetState>,
+        network: &Network,
+        url: &Uri,
+        config: &UpstreamConfig,
+    ) -> Self {
+        let connector = Connector::new(network, url);
+        let limits = Limits {
+            idle_for: config.pool_idle,
+            wait: config.first_byte_timeout,
+            connections: config.max_connections,
+            pending: config.max_pending,
+        };
+        let multiplexed = (config.tls.http2 && connector.may_be_http2()).then(|| {
+            let authority = url.authority().expect("the configuration checked it");
+            Multiplexed::new(authority.clone(), config.pool_idle)
+        });
+        let inner = Arc::new(Inner {
+            state: Arc::clone(state),
+            connector,
+            limits,
+            idle: Mutex::default(),
+            waiting: AtomicUsize::default(),
+            returned: Notify::default(),
+            multiplexed,
+        });
+        let idle: Weak<dyn IdleConnections> = Arc::<Inner>::downgrade(&inner);
+        state.register(idle);
+        Self(inner)
     }
 
-    /// Sends a request whose URI is only path and query, and takes its parts for
-    /// that. `upload` follows its body, if it has one.
-    pub async fn send(
+    /// A connection for one exchange. `upload` follows the request's body, if it
+    /// has one; a new connection is made within `limit`.
+    pub async fn lease(
         &self,
-        parts: &mut Parts,
-        mut body: RequestBody,
         upload: Option<&Arc<Progress>>,
-    ) -> Result<Response<PooledBody>, UpstreamError> {
-        for _ in 0..HANDED_BACK {
-            let mut lease = self.lease(upload).await?;
-            match lease.sender.try_send_request(request(parts, body)).await {
-                Ok(answer) => return Ok(answer.map(|body| PooledBody::new(body, lease))),
-                Err(mut error) => match error.take_message() {
-                    // Not a byte of it was written: the connection had died.
-                    Some(unsent) => body = take_back(parts, unsent),
-                    None => return Err(UpstreamError::Broken(error.into_error().into())),
-                },
-            }
+        limit: Duration,
+    ) -> Result<Lease, UpstreamError> {
+        if let Some(sender) = self.0.multiplexed.as_ref().and_then(Multiplexed::sender) {
+            return Ok(self.leased(Sender::Http2(sender), upload, false));
         }
-        Err(UpstreamError::Broken("every connection was closed before use".into()))
-    }
-
-    async fn lease(&self, upload: Option<&Arc<Progress>>) -> Result<Lease, UpstreamError> {
         while let Some(mut sender) = self.0.newest() {
             // Just after an answer hyper needs a moment to be ready again.
             if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(self.leased(sender, upload));
+                return Ok(self.leased(Sender::Http1(sender), upload, false));
             }
         }
         // Boxed: connecting is rare and its future is large.
-        let sender = Box::pin(self.connect()).await?;
-        Ok(self.leased(sender, upload))
+        let sender = Box::pin(self.open(limit)).await?;
+        Ok(self.leased(sender, upload, true))
     }
 
-    fn leased(&self, sender: Sender, upload: Option<&Arc<Progress>>) -> Lease {
-        Lease { sender, upload: upload.cloned(), pool: Arc::clone(&self.0) }
+    /// A connection of its own, for a protocol that takes it over. It speaks
+    /// HTTP/1.1 and counts as open until it is dropped.
+    pub async fn dial(&self, limit: Duration) -> Result<Stream, UpstreamError> {
+        let connected = loop {
+            match self.leave().await? {
+                Given::Leave(connected) => break connected,
+                Given::Connection(unwanted) => drop(unwanted),
+            }
+        };
+        Ok(self.0.connector.connect(Offer::Http1, limit, Some(connected)).await?)
     }
 
-    async fn connect(&self) -> Result<Sender, UpstreamError> {
-        let mut connector = self.0.connector.clone();
-        let stream =
-            connector.call(self.0.target.clone()).await.map_err(UpstreamError::connecting)?;
-        let (sender, connection) = http1::handshake(stream)
+    fn leased(&self, sender: Sender, upload: Option<&Arc<Progress>>, fresh: bool) -> Lease {
+        Lease::new(sender, upload.cloned(), Arc::clone(&self.0), fresh)
+    }
+
+    async fn open(&self, limit: Duration) -> Result<Sender, UpstreamError> {
+        let Some(shared) = &self.0.multiplexed else { return self.connect(limit).await };
+        // One of them connects for all, where that is to be expected.
+        let _turn = if shared.is_expected() {
+            let turn = match shared.connecting.try_lock() {
+                Ok(turn) => turn,
+                Err(_) => {
+                    let queued = self.0.state.queue(self.0.limits.pending);
+                    let _queued = queued.ok_or(UpstreamError::Overloaded)?;
+                    let turn = tokio::time::timeout(limit, shared.connecting.lock()).await;
+                    turn.map_err(|_| ConnectError::TimedOut)?
+                }
+            };
+            if let Some(sender) = shared.sender() {
+                return Ok(Sender::Http2(sender));
+            }
+            Some(turn)
+        } else {
+            None
+        };
+        self.connect(limit).await
+    }
+
+    async fn connect(&self, limit: Duration) -> Result<Sender, UpstreamError> {
+        let connected = match self.leave().await? {
+            Given::Connection(sender) => return Ok(Sender::Http1(sender)),
+            Given::Leave(connected) => connected,
+        };
+        let stream = self.0.connector.connect(Offer::Any, limit, Some(connected)).await?;
+        if let Some(shared) = &self.0.multiplexed {
+            if stream.is_http2() {
+                return Ok(Sender::Http2(shared.begin(stream).await?));
+            }
+            shared.expect(false);
+        }
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| UpstreamError::Unreachable(error.into()))?;
+            .map_err(|error| UpstreamError::Broken(error.into()))?;
         // What ends the connection is seen by the exchange that uses it.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Ok(Sender::Http1(sender))
     }
-}
 
-/// An HTTP/1.1 request made of what a client's consisted of.
-fn request(parts: &mut Parts, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    mem::swap(request.method_mut(), &mut parts.method);
-    mem::swap(request.uri_mut(), &mut parts.uri);
-    mem::swap(request.headers_mut(), &mut parts.headers);
-    request
-}
-
-/// Undoes [`request`].
-fn take_back(parts: &mut Parts, request: Request<RequestBody>) -> RequestBody {
-    let (unsent, body) = request.into_parts();
-    *parts = unsent;
-    body
+    /// Leave to open one more connection; where there are too many, whatever is
+    /// given first.
+    async fn leave(&self) -> Result<Given, UpstreamError> {
+        let Inner { state, limits, .. } = &*self.0;
+        if let Some(connected) = state.try_connect(limits.connections) {
+            return Ok(Given::Leave(connected));
+        }
+        let _pending = state.queue(limits.pending).ok_or(UpstreamError::Overloaded)?;
+        let _waiting = Waiting::new(&self.0.waiting);
+        let mut over = pin!(sleep_until(Instant::now() + limits.wait));
+        loop {
+            // Listened for before it is looked, so that nothing slips between.
+            let mut returned = pin!(self.0.returned.notified());
+            let mut freed = pin!(state.freed());
+            returned.as_mut().enable();
+            freed.as_mut().enable();
+            while let Some(mut sender) = self.0.newest() {
+                if sender.ready().await.is_ok() {
+                    return Ok(Given::Connection(sender));
+                }
+            }
+            if let Some(connected) = state.try_connect(limits.connections) {
+                return Ok(Given::Leave(connected));
+            }
+            state.reclaim();
+            tokio::select! {
+                () = returned => {}
+                () = freed => {}
+                () = &mut over => return Err(UpstreamError::Overloaded),
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -150,12 +238,20 @@ impl Inner {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn multiplexed(&self) -> Option<&Multiplexed> {
+        self.multiplexed.as_ref()
+    }
+
+    pub fn state(&self) -> &TargetState {
+        &self.state
+    }
+
     /// The connection used last, unless even that is too old; then all are.
-    fn newest(&self) -> Option<Sender> {
+    fn newest(&self) -> Option<SendRequest<RequestBody>> {
         let mut idle = self.idle();
         loop {
             let Idle { sender, since } = idle.pop()?;
-            if since.elapsed() >= self.idle_for {
+            if since.elapsed() >= self.limits.idle_for {
                 idle.clear();
                 return None;
             }
@@ -165,83 +261,61 @@ impl Inner {
         }
     }
 
-    fn put_back(&self, sender: Sender) {
+    pub fn put_back(&self, sender: SendRequest<RequestBody>) {
+        if self.state.pending() > 0 && !self.is_for_us() {
+            // Whoever waits at another worker opens one of its own.
+            return;
+        }
         let now = Instant::now();
         let mut idle = self.idle();
         // The oldest come first; here they are closed although nobody asks.
-        let stale = idle.iter().take_while(|idle| now - idle.since >= self.idle_for).count();
+        let stale = idle.iter().take_while(|idle| now - idle.since >= self.limits.idle_for).count();
         idle.drain(..stale);
         if idle.len() < MAX_IDLE && !sender.is_closed() {
             idle.push(Idle { sender, since: now });
         }
+        drop(idle);
+        if self.waiting.load(Relaxed) > 0 {
+            self.returned.notify_one();
+        }
+    }
+
+    /// Of those who wait, at this worker and elsewhere, each is as likely to be
+    /// the one that gets what has come free.
+    fn is_for_us(&self) -> bool {
+        let all = self.state.pending().max(1);
+        rand::rng().random_range(0..all) < self.waiting.load(Relaxed)
     }
 }
 
-/// An answer's body, which gives its connection back at its end.
-pub struct PooledBody {
-    inner: Incoming,
-    lease: Option<Lease>,
-    /// Counts while it is there.
-    in_flight: Option<InFlight>,
+impl IdleConnections for Inner {
+    fn close_one(&self) -> bool {
+        let oldest = {
+            let mut idle = self.idle();
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        oldest.is_some() || self.multiplexed.as_ref().is_some_and(Multiplexed::close_if_idle)
+    }
 }
 
-impl fmt::Debug for PooledBody {
+impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PooledBody").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Pool").field("target", &self.state.config.url).finish_non_exhaustive()
     }
 }
 
-impl PooledBody {
-    fn new(inner: Incoming, lease: Lease) -> Self {
-        let mut this = Self { inner, lease: Some(lease), in_flight: None };
-        this.release_at_end();
-        this
-    }
+/// Counts who waits while it lives.
+struct Waiting<'w>(&'w AtomicUsize);
 
-    /// Counts as under way until it is dropped.
-    pub fn counted(mut self, in_flight: InFlight) -> Self {
-        self.in_flight = Some(in_flight);
-        self
-    }
-
-    fn release_at_end(&mut self) {
-        if self.inner.is_end_stream() {
-            self.release();
-        }
-    }
-
-    fn release(&mut self) {
-        if let Some(Lease { sender, upload, pool }) = self.lease.take()
-            && upload.is_none_or(|upload| upload.is_finished())
-        {
-            pool.put_back(sender);
-        }
+impl<'w> Waiting<'w> {
+    fn new(waiting: &'w AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
     }
 }
 
-impl Body for PooledBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let next = Pin::new(&mut self.inner).poll_frame(cx);
-        match &next {
-            Poll::Ready(None) => self.release(),
-            Poll::Ready(Some(Ok(_))) => self.release_at_end(),
-            Poll::Ready(Some(Err(_))) => drop(self.lease.take()),
-            Poll::Pending => {}
-        }
-        next
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }

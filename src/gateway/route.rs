@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{path::below, rewrite::Site, upstream::Upstream};
-use crate::config::{HostHeader, Mount};
+use crate::{
+    config::{HostHeader, Mount},
+    services::upstreams::UpstreamState,
+};
 
 /// The default place, which has a short form too.
 const DEFAULT_PREFIX: &str = "/api/v1/proxy";
@@ -46,10 +49,9 @@ pub struct Route<'p> {
 }
 
 impl Table {
-    pub fn new(generation: u64, upstreams: impl IntoIterator<Item = Upstream>) -> Self {
+    pub fn new(generation: u64, upstreams: impl IntoIterator<Item = Arc<Upstream>>) -> Self {
         let mut table = Self { generation, ..Self::default() };
         for upstream in upstreams {
-            let upstream = Arc::new(upstream);
             match &upstream.config.mount {
                 Mount::Root => table.root = Some(Place::new(&upstream, "")),
                 Mount::Host(host) => {
@@ -65,6 +67,13 @@ impl Table {
         }
         table.prefixes.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
         table
+    }
+
+    /// The upstream that was made from this very state.
+    pub fn of(&self, state: &Arc<UpstreamState>) -> Option<Arc<Upstream>> {
+        let places = self.hosts.values().chain(&self.prefixes).chain(&self.root);
+        let mut upstreams = places.map(|place| &place.upstream);
+        upstreams.find(|upstream| Arc::ptr_eq(&upstream.state, state)).cloned()
     }
 
     /// The way of a canonical path on a host; `None` if it is no upstream's. At
@@ -166,7 +175,8 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Sources},
-        services::upstreams::UpstreamService,
+        domain::clock::SystemClock,
+        services::upstreams::{UpstreamService, resolver::SystemResolver},
     };
 
     /// Of upstreams mounted at these places, named so.
@@ -184,8 +194,10 @@ mod tests {
         });
         let file = Some(tables.collect());
         let config = Config::load(&Sources { file, ..Sources::default() }).unwrap();
-        let directory = UpstreamService::new(&config.upstreams).current();
-        Table::new(1, directory.upstreams.iter().map(|state| Upstream::new(state)))
+        let (clock, resolver) = (Arc::new(SystemClock), Arc::new(SystemResolver));
+        let directory = UpstreamService::new(&config.upstreams, clock, resolver).current();
+        let upstreams = directory.upstreams.iter().map(Upstream::new);
+        Table::new(1, upstreams.map(Arc::new))
     }
 
     /// Upstream, prefix and path; `None` where it is no upstream's.

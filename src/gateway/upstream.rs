@@ -1,79 +1,102 @@
-//! The far side: one pool of connections per worker, and what may go wrong.
+//! The far side: an upstream's targets as one worker reaches them, and what may
+//! go wrong.
 //!
 //! A request is sent at most once. It is tried again only where it cannot have
-//! been seen: the connection was never made (one extra attempt, in
-//! [`super::connector`]), or a pooled connection turned out dead before a byte
-//! of it was written ([`super::pool`]). Anything else is an error to the client, since a second delivery may charge twice.
+//! been seen: the connection was never made (one extra attempt, at another
+//! target if there is one, and within a budget), or a pooled connection turned
+//! out dead before a byte of it was written ([`super::pool`]). Anything else is
+//! an error to the client, since a second delivery may charge twice.
 
 use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, Uri, request::Parts};
+use http::{HeaderValue, Response, StatusCode, Uri, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::{
-    connector::Connector,
+    connect::{Network, Stream},
     echo,
     error::{SendError, UpstreamError},
-    pool::{Pool, PooledBody},
+    lease::{AnswerFault, Lease, PooledBody, Sent},
+    pool::Pool,
     timer::Timeouts,
     upload::{Progress, RequestBody},
 };
 use crate::{
-    config::{HostHeader, UpstreamConfig},
-    services::upstreams::{TargetState, UpstreamState},
+    config::{BasicAuth, HostHeader, UpstreamConfig},
+    services::upstreams::{FailureKind, InFlight, TargetState, Unavailable, UpstreamState},
 };
+
+/// How often a request that was handed back unsent is tried on another
+/// connection. Each time one dead connection is found, so this is a bound for
+/// upstreams that close every connection at once.
+const HANDED_BACK: usize = 8;
 
 /// One upstream, as one worker reaches it.
 pub struct Upstream {
     pub config: Arc<UpstreamConfig>,
-    /// Empty: the built-in echo answers.
+    pub state: Arc<UpstreamState>,
+    /// As the state has them. Empty: the built-in echo answers.
     targets: Vec<Target>,
     authorization: Option<HeaderValue>,
     first_byte: Timeouts,
 }
 
 /// One server behind the gateway.
-pub struct Target {
-    state: Arc<TargetState>,
+struct Target {
     pool: Pool,
     host: HeaderValue,
+}
+
+/// The target that takes a request; counted there while this lives.
+pub struct Picked {
+    at: usize,
+    in_flight: InFlight,
 }
 
 impl Upstream {
     /// Must be called within the runtime that will serve the requests: the pools
     /// of connections belong to it.
-    pub fn new(state: &UpstreamState) -> Self {
+    pub fn new(state: &Arc<UpstreamState>) -> Self {
         let config = Arc::clone(&state.config);
-        let authorization = config.basic_auth.as_ref().map(|(user, password)| {
+        let authorization = config.basic_auth.as_ref().map(|BasicAuth { user, password }| {
             let pair = format!("{user}:{}", password.expose_secret());
             let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
             let mut value = HeaderValue::try_from(value).expect("base64 is ASCII");
             value.set_sensitive(true);
             value
         });
-        let targets = state.targets.iter().map(|target| Target::new(target, &config)).collect();
+        let network = Network::new(state);
+        let target = |target| Target::new(target, &network, &config);
+        let targets = state.targets.iter().map(target).collect();
         let first_byte = Timeouts::new(config.first_byte_timeout);
-        Self { config, targets, authorization, first_byte }
+        Self { config, state: Arc::clone(state), targets, authorization, first_byte }
     }
 
     /// Which of its targets takes the next request; `None` for the echo.
-    pub fn choose(&self) -> Option<&Target> {
-        self.targets.iter().min_by_key(|target| target.state.in_flight())
+    pub fn pick(&self) -> Result<Option<Picked>, UpstreamError> {
+        if self.targets.is_empty() {
+            return Ok(None);
+        }
+        match self.state.pick(None) {
+            Ok((at, in_flight)) => Ok(Some(Picked { at, in_flight })),
+            Err(Unavailable(wait)) => Err(UpstreamError::Unavailable(wait)),
+        }
     }
 
     /// What `Host` is to be, where the client asked for `asked`.
-    pub fn host(&self, target: Option<&Target>, asked: Option<&HeaderValue>) -> HeaderValue {
+    pub fn host(&self, picked: Option<&Picked>, asked: Option<&HeaderValue>) -> HeaderValue {
         static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");
-        let own = target.map_or(&ECHO, |target| &target.host);
+        let own = picked.map_or(&ECHO, |picked| &self.targets[picked.at].host);
         match (&self.config.host, asked) {
             (HostHeader::Fixed(host), _) => {
                 HeaderValue::from_str(host).expect("the configuration checked it")
@@ -91,66 +114,155 @@ impl Upstream {
     /// of the answer. What is sent of `parts` is taken.
     pub async fn send(
         &self,
-        target: Option<&Target>,
+        picked: Option<Picked>,
         parts: &mut Parts,
         body: RequestBody,
         upload: Option<&Arc<Progress>>,
     ) -> Result<Response<AnswerBody>, SendError> {
-        let Some(target) = target else {
+        let Some(mut picked) = picked else {
             return Ok(Box::pin(echo::answer(parts, body)).await?.map(AnswerBody::Made));
         };
-        let in_flight = target.state.enter();
-        match pin!(self.exchange(target, parts, body, upload)).await {
-            Ok(answer) => Ok(answer.map(|body| AnswerBody::Wire(body.counted(in_flight)))),
+        let exchanged = pin!(self.exchange(&mut picked, parts, body, upload)).await;
+        match exchanged {
+            Ok((answer, lease)) => {
+                let Picked { mut in_flight, .. } = picked;
+                if is_gateways(answer.status()) {
+                    in_flight.failed(FailureKind::Status);
+                } else {
+                    in_flight.succeeded();
+                }
+                Ok(answer.map(|body| AnswerBody::Wire(PooledBody::new(body, lease, in_flight))))
+            }
             // The upload's own fault ends the connection too, and is the cause
-            // then.
-            Err(error) => Err(upload
-                .and_then(|upload| upload.fault())
-                .map_or_else(|| error.into(), Into::into)),
+            // then; it says nothing of the target.
+            Err(error) => {
+                if let Some(fault) = upload.and_then(|upload| upload.fault()) {
+                    return Err(fault.into());
+                }
+                if let Some(kind) = error.kind() {
+                    picked.in_flight.failed(kind);
+                }
+                Err(error.into())
+            }
         }
+    }
+
+    /// A connection of its own to one of the targets, for a protocol that takes
+    /// it over: HTTP/1.1 is spoken first.
+    pub async fn dial(&self, picked: &mut Picked) -> Result<Stream, UpstreamError> {
+        let dialled = self.targets[picked.at].pool.dial(self.config.connect_timeout).await;
+        if let Err(error) = &dialled
+            && let Some(kind) = error.kind()
+        {
+            picked.in_flight.failed(kind);
+        }
+        dialled
     }
 
     async fn exchange(
         &self,
-        target: &Target,
+        picked: &mut Picked,
         parts: &mut Parts,
-        body: RequestBody,
+        mut body: RequestBody,
         upload: Option<&Arc<Progress>>,
-    ) -> Result<Response<PooledBody>, UpstreamError> {
-        let mut answer = pin!(target.pool.send(parts, body, upload));
-        let mut timeout = self.first_byte.begin(Instant::now());
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => {
-                    let answer = answer?;
-                    // The request did not ask for another protocol.
-                    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        return Err(UpstreamError::BadAnswer);
+    ) -> Result<(Response<hyper::body::Incoming>, Lease), UpstreamError> {
+        let begun = Instant::now();
+        let pool = &self.targets[picked.at].pool;
+        let leased = pin!(pool.lease(upload, self.first_limit())).await;
+        let mut lease = match leased {
+            Ok(lease) => lease,
+            Err(error) => {
+                Box::pin(self.lease_elsewhere(picked, error, begun, parts, upload)).await?
+            }
+        };
+        let mut timeout = self.first_byte.begin(if lease.fresh { Instant::now() } else { begun });
+        for _ in 0..HANDED_BACK {
+            let sent = {
+                let mut answer = pin!(lease.send(parts, body));
+                loop {
+                    tokio::select! {
+                        biased;
+                        sent = &mut answer => break Some(sent?),
+                        () = &mut timeout => {
+                            // An upstream need not answer while it is still being
+                            // told the question.
+                            let moved = upload.map(|upload| upload.last_move());
+                            if !moved.is_some_and(|moved| timeout.begin_at(moved)) {
+                                break None;
+                            }
+                        }
                     }
-                    return Ok(answer);
                 }
-                () = &mut timeout => {
-                    // An upstream need not answer while it is still being told
-                    // the question.
-                    let moved = upload.is_some_and(|upload| timeout.begin_at(upload.last_move()));
-                    if !moved {
-                        return Err(UpstreamError::Timeout);
-                    }
+            };
+            match sent {
+                // The request did not ask for another protocol.
+                Some(Sent::Answer(answer))
+                    if answer.status() == StatusCode::SWITCHING_PROTOCOLS =>
+                {
+                    return Err(UpstreamError::BadAnswer);
+                }
+                Some(Sent::Answer(answer)) => return Ok((answer, lease)),
+                Some(Sent::Unsent(unsent)) => body = unsent,
+                None => {
+                    lease.retire();
+                    return Err(UpstreamError::Timeout);
                 }
             }
+            let pool = &self.targets[picked.at].pool;
+            lease = Box::pin(pool.lease(upload, self.config.connect_timeout)).await?;
         }
+        Err(UpstreamError::Broken("every connection was closed before use".into()))
+    }
+
+    /// How long the first attempt to connect may take: where there is another
+    /// target, it is to have its share.
+    fn first_limit(&self) -> Duration {
+        let limit = self.config.connect_timeout;
+        if self.targets.len() > 1 { limit / 2 } else { limit }
+    }
+
+    /// A connection to another target, or to the same if it is the only one,
+    /// since the first could not be made. Nothing was sent yet, so this is the
+    /// one retry that is always safe.
+    async fn lease_elsewhere(
+        &self,
+        picked: &mut Picked,
+        error: UpstreamError,
+        begun: Instant,
+        parts: &mut Parts,
+        upload: Option<&Arc<Progress>>,
+    ) -> Result<Lease, UpstreamError> {
+        let left = self.config.connect_timeout.saturating_sub(begun.elapsed());
+        let connecting = error.kind().filter(|kind| kind.is_connecting());
+        let Some(kind) = connecting.filter(|_| !left.is_zero() && self.state.may_retry()) else {
+            return Err(error);
+        };
+        let besides = (self.targets.len() > 1).then_some(picked.at);
+        let Ok((at, in_flight)) = self.state.pick(besides) else { return Err(error) };
+        let mut failed = std::mem::replace(picked, Picked { at, in_flight });
+        failed.in_flight.failed(kind);
+        if self.config.host == HostHeader::Target {
+            parts.headers.insert(header::HOST, self.targets[at].host.clone());
+        }
+        self.targets[at].pool.lease(upload, left).await
     }
 }
 
+/// What a server says when it, or what it leans on, is not up to its work; 500
+/// may be one request's own fault, and one caller could close the door to all.
+fn is_gateways(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
 impl Target {
-    fn new(state: &Arc<TargetState>, config: &UpstreamConfig) -> Self {
+    fn new(state: &Arc<TargetState>, network: &Network, config: &UpstreamConfig) -> Self {
         let url: Uri = state.config.url.parse().expect("the configuration checked it");
         let authority = url.authority().expect("the configuration checked it").as_str();
         let host = HeaderValue::from_str(authority).expect("an authority is ASCII");
-        let connector = Connector::new(config.connect_timeout, config.tls.verify);
-        let pool = Pool::new(connector, url, config.pool_idle);
-        Self { state: Arc::clone(state), pool, host }
+        Self { pool: Pool::new(state, network, &url, config), host }
     }
 }
 
@@ -164,12 +276,12 @@ pub enum AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerFault;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match self.get_mut() {
             Self::Wire(body) => Pin::new(body).poll_frame(cx),
             Self::Made(body) => Pin::new(body)

@@ -3,6 +3,7 @@
 
 mod ledger;
 mod startup;
+mod streams;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     ledger::reconcile,
     startup::{prepare, print_password},
+    streams::run as watch_streams,
 };
 use crate::{app::App, services::health::Phase, shutdown::Shutdown};
 
@@ -26,14 +28,17 @@ const PRUNE_EVERY: Duration = Duration::from_mins(10);
 /// last verification said.
 const RECONCILE_EVERY: Duration = Duration::from_secs(10);
 
-/// Starts every job. They end with the soft token; what usage still waits is
+/// Starts every job. They end with the soft token, or where requests that are
+/// still under way need them, when those have ended; what usage still waits is
 /// written by [`drain`] afterwards.
 pub fn start(app: &App, shutdown: &Shutdown) {
     let tasks = shutdown.tasks();
     let stop = || shutdown.soft().clone();
 
-    let (hub, token) = (app.hub.clone(), stop());
+    let (hub, token) = (app.hub.clone(), shutdown.served().clone());
     tasks.spawn(async move { hub.run(token).await });
+
+    tasks.spawn(watch_streams(app.services.streams.clone(), shutdown.served().clone()));
 
     let (usage, health) = (app.services.usage.clone(), app.services.health.clone());
     tasks.spawn(every(FLUSH_EVERY, stop(), async move || {

@@ -27,7 +27,10 @@ impl TryFrom<StreamTicketRow> for StreamTicket {
         let proof = match credential_kind.as_str() {
             "login" => {
                 let id = uuid::Uuid::from_slice(&credential);
-                Proof::Login(id.map_err(|error| StoreError::corrupt("credential", error))?.into())
+                let id = id.map_err(|error| StoreError::corrupt("credential", error))?;
+                // What the ticket opens may last as long as the login does.
+                let until = DateTime::<Utc>::MAX_UTC;
+                Proof::Login { session: id.into(), user: user_id, until }
             }
             "key" => Proof::ApiKey(token_hash(&credential)?),
             "pass" => Proof::Pass(token_hash(&credential)?),
@@ -40,7 +43,7 @@ impl TryFrom<StreamTicketRow> for StreamTicket {
 /// A credential as it is stored.
 fn stored(proof: &Proof) -> (&'static str, Vec<u8>) {
     match proof {
-        Proof::Login(session) => ("login", session.as_uuid().as_bytes().to_vec()),
+        Proof::Login { session, .. } => ("login", session.as_uuid().as_bytes().to_vec()),
         Proof::ApiKey(hash) => ("key", hash.as_bytes().to_vec()),
         Proof::Pass(hash) => ("pass", hash.as_bytes().to_vec()),
     }

@@ -43,6 +43,7 @@ impl Scheme {
     }
 
     /// What a browser sees of a request that came by this scheme.
+    #[must_use]
     pub fn at_browser(self, public_url: Option<&str>) -> Self {
         let public = public_url.is_some_and(|url| url.starts_with("https:"));
         if public { Self::Https } else { self }

@@ -35,7 +35,7 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Gateway, Seen, X_REQUEST_ID, path, path_and_query,
+        self, Arrival, Gateway, GatewayError, Seen, X_REQUEST_ID, path, path_and_query,
         query::without_credentials,
         rate_headers,
         upload::{self, UploadLimits},
@@ -178,7 +178,7 @@ impl Dispatcher {
         flight.called_by(caller, Some(arrival.route.upstream.config.name));
         let mut answer = match result {
             Ok(response) => Answer::Proxied(response),
-            Err(error) => Answer::Api(error.into_response()),
+            Err(error) => Answer::Api(explained(error)),
         };
         if let Some(limit) = &seen.limit {
             rate_headers::set(answer.headers_mut(), limit, arrival.at);
@@ -224,6 +224,16 @@ impl Answer {
             Self::Proxied(response) => response.headers_mut(),
         }
     }
+}
+
+fn explained(error: GatewayError) -> axum::response::Response {
+    let allow = match &error {
+        GatewayError::MethodNotAllowed { allow } => HeaderValue::from_str(allow).ok(),
+        _ => None,
+    };
+    let mut response = error.into_response();
+    response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+    response
 }
 
 fn refuse(fault: Fault, version: Version) -> Answer {

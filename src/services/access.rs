@@ -19,6 +19,14 @@ use crate::{
     repositories::StoreError,
 };
 
+/// Who was proven, and until when that is known to hold.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    pub principal: Principal,
+    /// `None`: until something is changed.
+    pub until: Option<DateTime<Utc>>,
+}
+
 /// The credentials of one request, as they were written. More than one: all
 /// must be valid, and the first in the order of the fields decides.
 #[derive(Clone, Copy, Default)]
@@ -28,20 +36,6 @@ pub struct Presented<'a> {
     /// An API key, `tg_…`, in a field of its own or as a bearer token.
     pub api_key: Option<&'a str>,
     pub jwt: Option<&'a str>,
-}
-
-impl Presented<'_> {
-    /// By what the principal that these proved can be proven again. `None` would
-    /// be another's.
-    pub fn proof(self, principal: &Principal) -> Option<Proof> {
-        match &principal.credential {
-            Credential::Login(session) => Some(Proof::Login(*session)),
-            Credential::ApiKey(_) => {
-                self.api_key.and_then(TokenHash::of_api_key).map(Proof::ApiKey)
-            }
-            Credential::Pass(_) => self.access_token.and_then(TokenHash::of_pass).map(Proof::Pass),
-        }
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,29 +73,12 @@ impl AccessService {
             None => None,
         };
         let key = match api_key {
-            Some(key) => {
-                let hash = TokenHash::of_api_key(key).ok_or(AccessError::Invalid)?;
-                Some(self.key(&hash).await?)
-            }
+            Some(key) => Some(self.key(key).await?),
             None => None,
         };
         match access_token {
-            Some(token) => {
-                let hash = TokenHash::of_pass(token).ok_or(AccessError::Invalid)?;
-                self.pass(&hash).await.map(Some)
-            }
+            Some(token) => self.pass(token).await.map(Some),
             None => Ok(key.or(login)),
-        }
-    }
-
-    /// Whether what proved a principal once proves it still; who that is now.
-    pub async fn prove_again(&self, proof: &Proof) -> Result<Principal, AccessError> {
-        match proof {
-            Proof::Login(session) => {
-                self.session(*session, None).await.map(|(principal, _)| principal)
-            }
-            Proof::ApiKey(hash) => self.key(hash).await,
-            Proof::Pass(hash) => self.pass(hash).await,
         }
     }
 
@@ -109,58 +86,95 @@ impl AccessService {
     /// time.
     pub async fn status(&self, access_token: &str) -> Result<Arc<Pass>, AccessError> {
         let hash = TokenHash::of_pass(access_token).ok_or(AccessError::Invalid)?;
-        self.known_pass(&hash).await.map(|(pass, _)| pass)
+        self.known_pass(hash).await.map(|(pass, _)| pass)
     }
 
-    async fn pass(&self, hash: &TokenHash) -> Result<Principal, AccessError> {
+    /// Whether what was proven by this holds still. From memory while the copies
+    /// there are fresh, as for a request.
+    pub async fn prove_again(&self, proof: &Proof) -> Result<Proven, AccessError> {
+        match proof {
+            Proof::Pass(hash) => self.by_pass(*hash).await,
+            Proof::ApiKey(hash) => self.by_key(*hash).await,
+            Proof::Login { session, user, until } => self.by_login(*session, *user, *until).await,
+        }
+    }
+
+    async fn pass(&self, presented: &str) -> Result<Principal, AccessError> {
+        let hash = TokenHash::of_pass(presented).ok_or(AccessError::Invalid)?;
+        Ok(self.by_pass(hash).await?.principal)
+    }
+
+    async fn by_pass(&self, hash: TokenHash) -> Result<Proven, AccessError> {
         let (pass, account) = self.known_pass(hash).await?;
         if !pass.status(self.clock.now()).is_usable() {
             return Err(AccessError::Invalid);
         }
-        Ok(Principal { account, credential: Credential::Pass(pass) })
+        let until = pass.expires_at();
+        let credential = Credential::Pass(pass);
+        Ok(Proven { principal: Principal { account, credential, proof: Proof::Pass(hash) }, until })
     }
 
     /// A pass and whose it is.
-    async fn known_pass(&self, hash: &TokenHash) -> Result<(Arc<Pass>, Arc<Account>), AccessError> {
-        let pass = self.cache.pass(hash).await?.ok_or(AccessError::Invalid)?;
+    async fn known_pass(&self, hash: TokenHash) -> Result<(Arc<Pass>, Arc<Account>), AccessError> {
+        let pass = self.cache.pass(&hash).await?.ok_or(AccessError::Invalid)?;
         let account = self.account(pass.user_id).await?;
         Ok((pass, account))
     }
 
-    async fn key(&self, hash: &TokenHash) -> Result<Principal, AccessError> {
-        let cached = self.cache.key(hash).await?.ok_or(AccessError::Invalid)?;
+    async fn key(&self, presented: &str) -> Result<Principal, AccessError> {
+        let hash = TokenHash::of_api_key(presented).ok_or(AccessError::Invalid)?;
+        Ok(self.by_key(hash).await?.principal)
+    }
+
+    async fn by_key(&self, hash: TokenHash) -> Result<Proven, AccessError> {
+        let cached = self.cache.key(&hash).await?.ok_or(AccessError::Invalid)?;
         let now = self.clock.now();
         let in_grace = cached.secret_expires_at.is_none_or(|at| now < at);
         if !in_grace || cached.key.check_alive(now).is_err() {
             return Err(AccessError::Invalid);
         }
         let account = self.account(cached.key.user_id).await?;
-        Ok(Principal { account, credential: Credential::ApiKey(cached.key.clone()) })
+        let until = cached.secret_expires_at.into_iter().chain(cached.key.expires_at).min();
+        let credential = Credential::ApiKey(cached.key.clone());
+        let principal = Principal { account, credential, proof: Proof::ApiKey(hash) };
+        Ok(Proven { principal, until })
     }
 
     async fn login(&self, presented: &str) -> Result<Principal, AccessError> {
         let now = self.clock.now();
         let claims: Claims =
             self.keyring.verify(presented, now).map_err(|_| AccessError::Invalid)?;
-        self.session(claims.sid, Some(claims.sub)).await.map(|(principal, _)| principal)
+        let until = claims.good_until();
+        Ok(self.by_login(claims.sid, claims.sub, until).await?.principal)
     }
 
-    /// Whose live login session this is, and when that ends; it must be that of
-    /// `user` where one is given.
+    /// The user of a live login session, and when that ends. Only for what a
+    /// verified token says.
     pub(super) async fn session(
         &self,
-        id: SessionId,
-        user: Option<UserId>,
-    ) -> Result<(Principal, DateTime<Utc>), AccessError> {
-        let found = self.cache.session(id).await?.ok_or(AccessError::Invalid)?;
-        let is_theirs = user.is_none_or(|user| found.user_id == user);
-        if found.ended || found.expires_at <= self.clock.now() || !is_theirs {
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Proven, AccessError> {
+        self.by_login(session, user, DateTime::<Utc>::MAX_UTC).await
+    }
+
+    async fn by_login(
+        &self,
+        session: SessionId,
+        user: UserId,
+        until: DateTime<Utc>,
+    ) -> Result<Proven, AccessError> {
+        let known = self.cache.session(session).await?.ok_or(AccessError::Invalid)?;
+        let end = known.expires_at.min(until);
+        if known.ended || end <= self.clock.now() || known.user_id != user {
             return Err(AccessError::Invalid);
         }
         // Name and roles are the account's, not the token's: a role that was
         // taken away is gone at once.
-        let account = self.account(found.user_id).await?;
-        Ok((Principal { account, credential: Credential::Login(id) }, found.expires_at))
+        let account = self.account(user).await?;
+        let proof = Proof::Login { session, user, until };
+        let credential = Credential::Login(session);
+        Ok(Proven { principal: Principal { account, credential, proof }, until: Some(end) })
     }
 
     async fn account(&self, id: UserId) -> Result<Arc<Account>, AccessError> {

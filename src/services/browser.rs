@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
     AccessService, Keyring, LoginService,
-    access::{AccessError, Presented},
+    access::{AccessError, Presented, Proven},
     claims::CookieClaims,
     forms::Forms,
     login_throttle::LoginThrottle,
@@ -156,8 +156,9 @@ impl BrowserService {
         let Some(claims) = cookies.login.and_then(|text| self.claims(text)) else {
             return Ok(None);
         };
-        match self.access.session(claims.sid, Some(claims.sub)).await {
-            Ok((principal, session_ends)) => {
+        match self.access.session(claims.sub, claims.sid).await {
+            Ok(Proven { principal, until }) => {
+                let session_ends = until.unwrap_or(DateTime::<Utc>::MAX_UTC);
                 let CookieClaims { sub, sid, iat, exp, .. } = claims;
                 let login = Login {
                     user: sub,

@@ -3,8 +3,10 @@
 //! Each kind has a `typ` of its own (RFC 8725, 3.11): none is taken for
 //! another, though one key signs them all.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::keyring::LEEWAY;
 use crate::domain::id::{ApiKeyId, JwtId, PassId, SessionId, UserId};
 
 /// The kinds of tokens that the keyring signs.
@@ -65,6 +67,14 @@ pub struct Claims {
     pub exp: i64,
     pub iss: String,
     pub aud: String,
+}
+
+impl Claims {
+    /// From this instant on it is refused: its `exp` and [`LEEWAY`].
+    pub fn good_until(&self) -> DateTime<Utc> {
+        let end = self.exp.saturating_add(LEEWAY.num_seconds());
+        DateTime::from_timestamp(end, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
 }
 
 /// What a login cookie says: less, since only we read it.

@@ -2,14 +2,14 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+    atomic::{AtomicU8, Ordering},
 };
 
 use crate::{
     cache::{RedisStats, RedisStore},
     domain::clock::SharedClock,
     repositories::Database,
-    services::wallet::Verification,
+    services::{upstreams::UpstreamService, wallet::Verification},
 };
 
 /// Where the process is in its life.
@@ -59,12 +59,17 @@ pub struct HealthService {
     clock: SharedClock,
     started_us: u64,
     phase: AtomicU8,
-    upstream_failing: AtomicBool,
+    upstreams: Arc<UpstreamService>,
     ledger: Mutex<Option<Verification>>,
 }
 
 impl HealthService {
-    pub fn new(db: Database, redis: Option<Arc<RedisStore>>, clock: SharedClock) -> Self {
+    pub fn new(
+        db: Database,
+        redis: Option<Arc<RedisStore>>,
+        upstreams: Arc<UpstreamService>,
+        clock: SharedClock,
+    ) -> Self {
         let started_us = clock.monotonic_us();
         Self {
             db,
@@ -72,7 +77,7 @@ impl HealthService {
             clock,
             started_us,
             phase: AtomicU8::new(Phase::Starting as u8),
-            upstream_failing: AtomicBool::new(false),
+            upstreams,
             ledger: Mutex::default(),
         }
     }
@@ -86,14 +91,6 @@ impl HealthService {
             0 => Phase::Starting,
             1 => Phase::Serving,
             _ => Phase::Draining,
-        }
-    }
-
-    /// Notes whether the upstream could be reached, request by request; only a
-    /// change is written.
-    pub fn saw_upstream(&self, reached: bool) {
-        if self.upstream_failing.load(Ordering::Relaxed) == reached {
-            self.upstream_failing.store(!reached, Ordering::Relaxed);
         }
     }
 
@@ -116,7 +113,8 @@ impl HealthService {
         }
     }
 
-    /// Asks every dependency but the upstream, of which the last request tells. Bounded by their own deadlines.
+    /// Asks every dependency but the upstreams, of which requests and checks tell.
+    /// Bounded by their own deadlines.
     pub async fn report(&self) -> Report {
         let database = match self.db.ping().await {
             Ok(()) => Condition::Up,
@@ -129,11 +127,7 @@ impl HealthService {
             Some(_) => Condition::Degraded,
         };
         let uptime_seconds = (self.clock.monotonic_us() - self.started_us) / 1_000_000;
-        let upstreams = if self.upstream_failing.load(Ordering::Relaxed) {
-            Condition::Down
-        } else {
-            Condition::Up
-        };
+        let upstreams = self.upstreams.condition();
         let ledger = self.ledger_condition();
         Report { phase: self.phase(), uptime_seconds, database, cache, upstreams, ledger }
     }

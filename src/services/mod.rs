@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod browser;
 pub mod claims;
 pub mod credentials;
+pub mod door;
 pub mod forms;
 pub mod gifts;
 pub mod health;
@@ -28,6 +29,7 @@ pub mod passwords;
 pub mod refresh;
 pub mod sealer;
 pub mod sheet;
+pub mod streams;
 pub mod tickets;
 pub mod upstreams;
 pub mod usage;
@@ -40,10 +42,10 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     browser::BrowserService, credentials::CredentialCache, health::HealthService, keyring::Keyring,
     limits::LimitService, logins::LoginService, passes::PassService, passwords::Passwords,
-    sealer::Sealer, tickets::TicketService, upstreams::UpstreamService, usage::UsageService,
-    vouchers::VoucherService, wallet::WalletService,
+    sealer::Sealer, streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
+    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
-use self::{gifts::Gifts, login_throttle::LoginThrottle};
+use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
 /// Every service error wraps this one, so callers may name it without reaching
 /// past the services.
 pub use crate::repositories::StoreError;
@@ -68,6 +70,7 @@ pub struct Services {
     pub tickets: Arc<TicketService>,
     pub vouchers: Arc<VoucherService>,
     pub wallet: Arc<WalletService>,
+    pub streams: Arc<StreamService>,
     pub upstreams: Arc<UpstreamService>,
     pub usage: Arc<UsageService>,
     pub keyring: Arc<Keyring>,
@@ -83,12 +86,13 @@ pub struct Parts<'a> {
     pub limiter: Limiter,
     pub keyring: Arc<Keyring>,
     pub sealer: Arc<Sealer>,
+    pub resolver: SharedResolver,
     pub clock: SharedClock,
 }
 
 impl Services {
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { config, db, redis, hub, limiter, keyring, sealer, clock } = parts;
+        let Parts { config, db, redis, hub, limiter, keyring, sealer, resolver, clock } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
@@ -98,7 +102,7 @@ impl Services {
             db.clone(),
             clock.clone(),
         ));
-        let upstreams = Arc::new(UpstreamService::new(&config.upstreams));
+        let upstreams = Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), resolver));
         let passes = Arc::new(PassService::new(passes::Parts {
             db: db.clone(),
             clock: clock.clone(),
@@ -143,6 +147,7 @@ impl Services {
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,
+            streams: StreamService::new(access.clone(), hub, clock.clone()),
             access,
             browser,
             api_keys: Arc::new(ApiKeyService::new(
@@ -152,7 +157,7 @@ impl Services {
                 limits.clone(),
                 usage.clone(),
             )),
-            health: Arc::new(HealthService::new(db, redis, clock.clone())),
+            health: Arc::new(HealthService::new(db, redis, upstreams.clone(), clock.clone())),
             logins,
             accounts,
             limits,

@@ -3,6 +3,7 @@
 use metrics::{counter, gauge};
 
 use super::Services;
+use crate::domain::stream::StreamKind;
 
 impl Services {
     /// Brings the gauges up to date, before they are shown.
@@ -11,6 +12,10 @@ impl Services {
         gauge!("tollgate_usage_pending").set(self.usage.recorder().pending() as f64);
         counter!("tollgate_usage_dropped_total").absolute(self.usage.recorder().dropped());
         counter!("tollgate_database_sessions_total").absolute(self.health.database_sessions());
+        for kind in StreamKind::ALL {
+            let open = self.streams.count(kind) as f64;
+            gauge!("tollgate_streams", "kind" => kind.as_str()).set(open);
+        }
         if let Some(verified) = self.health.ledger() {
             gauge!("tollgate_ledger_differences").set(verified.differences as f64);
             let at = verified.at.map_or(0, |at| at.timestamp());

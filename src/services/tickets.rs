@@ -1,4 +1,4 @@
-//! Tickets for WebSockets: issued to whoever has a credential, used once.
+//! Tickets for sockets: issued to whoever has a credential, used once.
 //!
 //! A browser's script can send no header field with a WebSocket, and what stands
 //! in a URL ends up in logs. A ticket may stand there: it is good for one use,
@@ -13,7 +13,7 @@ use super::{AccessService, access::AccessError};
 use crate::{
     domain::{
         clock::SharedClock,
-        principal::{Principal, Proof},
+        principal::Principal,
         ticket::{MAX_OPEN, StreamTicket, TICKET_LIFE},
         token::{PlainToken, TokenHash},
     },
@@ -49,21 +49,20 @@ impl TicketService {
         Self { db, clock, access }
     }
 
-    /// A ticket for `principal`, proven by `proof`, that opens the canonical
-    /// path.
+    /// A ticket for `principal` that opens the canonical path.
     ///
     /// The bound on unused tickets is against piling up: callers that race may
     /// pass it by as many as they are.
     pub async fn issue(
         &self,
         principal: &Principal,
-        proof: Proof,
         path: String,
     ) -> Result<IssuedTicket, TicketError> {
         let now = self.clock.now();
         let token = PlainToken::ticket(&mut rand::rng());
         let expires_at = now + TICKET_LIFE;
         let (hash, user_id) = (token.hash(), principal.user_id());
+        let proof = principal.proof;
         let ticket = StreamTicket { hash, user_id, proof, path, expires_at };
 
         let mut tx = self.db.begin().await?;
@@ -78,21 +77,20 @@ impl TicketService {
         Ok(IssuedTicket { token, expires_at })
     }
 
-    /// Uses a ticket for the canonical path; who it stands for, and by what that
-    /// can be proven again. Presented at the wrong path it is used up, too: it
+    /// Uses a ticket for the canonical path; who it stands for. Presented at the wrong path it is used up, too: it
     /// was not its owner who did that.
-    pub async fn redeem(&self, text: &str, path: &str) -> Result<(Principal, Proof), AccessError> {
+    pub async fn redeem(&self, text: &str, path: &str) -> Result<Principal, AccessError> {
         let hash = TokenHash::of_ticket(text).ok_or(AccessError::Invalid)?;
         let mut tx = self.db.begin().await?;
         let taken = tx.stream_tickets().take(&hash).await?;
         tx.commit().await?;
         let now = self.clock.now();
         let ticket = taken.filter(|ticket| ticket.opens(path, now)).ok_or(AccessError::Invalid)?;
-        let principal = self.access.prove_again(&ticket.proof).await?;
+        let principal = self.access.prove_again(&ticket.proof).await?.principal;
         if principal.user_id() != ticket.user_id {
             return Err(AccessError::Invalid);
         }
-        Ok((principal, ticket.proof))
+        Ok(principal)
     }
 
     /// Forgets what was not used in time.

@@ -129,7 +129,7 @@ fn aliases_agree_or_are_refused() {
     assert_eq!(config.auth.secret_key.unwrap().expose_secret(), STRONG);
     assert_eq!(config.server.public_url.as_deref(), Some("https://gate.example"));
     assert_eq!(config.upstreams[0].targets[0].url, "http://backend:3000");
-    assert_eq!(config.upstreams[0].basic_auth.as_ref().unwrap().0, "gate");
+    assert_eq!(config.upstreams[0].basic_auth.as_ref().unwrap().user, "gate");
     assert_eq!(config.auth.token_life, Duration::from_mins(90));
 }
 

@@ -6,6 +6,7 @@ mod admin;
 mod architecture;
 mod authorisation;
 mod bootstrap;
+mod browser;
 mod cache;
 mod config;
 mod cors;

@@ -1,4 +1,4 @@
-//! Tickets for WebSockets: asked for over HTTP, used by the gateway.
+//! Tickets for sockets: asked for over HTTP, used by the gateway.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
@@ -21,11 +21,7 @@ async fn ticket(client: &Client) -> String {
 }
 
 /// As the gateway uses it.
-async fn redeem(
-    app: &TestApp,
-    ticket: &str,
-    path: &str,
-) -> Result<(Principal, Proof), AccessError> {
+async fn redeem(app: &TestApp, ticket: &str, path: &str) -> Result<Principal, AccessError> {
     app.app.services.tickets.redeem(ticket, path).await
 }
 
@@ -72,14 +68,14 @@ async fn a_ticket_stands_once_for_the_credential_it_was_asked_for_with() {
     for (at, client) in ada.credentials().into_iter().enumerate() {
         let ticket = ticket(client).await;
         assert!(ticket.starts_with("tgt_"));
-        let (principal, proof) = redeem(&app, &ticket, PATH).await.unwrap();
+        let principal = redeem(&app, &ticket, PATH).await.unwrap();
         assert_eq!(principal.user_id().to_string(), ada.id);
         let key = principal.key_id().map(|id| id.to_string());
         let pass = principal.pass_id().map(|id| id.to_string());
         assert_eq!(key, (at == 1).then(|| ada.key_id.clone()));
         assert_eq!(pass, (at == 2).then(|| ada.pass_id.clone()));
-        assert_eq!(matches!(proof, Proof::Login(_)), at == 0);
-        assert!(app.app.services.access.prove_again(&proof).await.is_ok());
+        assert_eq!(matches!(principal.proof, Proof::Login { .. }), at == 0);
+        assert!(app.app.services.access.prove_again(&principal.proof).await.is_ok());
         assert!(is_refused(&app, &ticket, PATH).await, "used twice");
     }
     // Asking does not begin a pass's time.
@@ -204,10 +200,10 @@ async fn with_several_credentials_it_stands_for_the_first() {
     let (_, other) = app.key(&ada.login, json!({ "name": "other" })).await;
     let issued = ada.login.post("/api/v1/keys", json!({ "name": "third" })).await.expect(201);
     let both = other.with_bearer(issued.text("key"));
-    let (principal, _) = redeem(&app, &ticket(&both).await, PATH).await.unwrap();
+    let principal = redeem(&app, &ticket(&both).await, PATH).await.unwrap();
     assert_eq!(principal.key().unwrap().name, "other");
     let alone = app.anonymous().with_bearer(issued.text("key"));
-    let (principal, _) = redeem(&app, &ticket(&alone).await, PATH).await.unwrap();
+    let principal = redeem(&app, &ticket(&alone).await, PATH).await.unwrap();
     assert_eq!(principal.key().unwrap().name, "third");
     let bad = ada.login.with_key("tg_x");
     ask(&bad, PATH).await.expect_problem(401, "invalid_credential");

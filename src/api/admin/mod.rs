@@ -1,5 +1,6 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
+mod connections;
 mod tokens;
 mod users;
 mod vouchers;
@@ -8,5 +9,9 @@ mod wallets;
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router().merge(tokens::router()).merge(wallets::router()).merge(vouchers::router())
+    users::router()
+        .merge(tokens::router())
+        .merge(wallets::router())
+        .merge(vouchers::router())
+        .merge(connections::router())
 }

@@ -80,7 +80,7 @@ pub(super) async fn sign_in(
     let name = sent.username.clone();
     let fresh = visit.check_form(&state, Purpose::SignIn, &sent.form)?;
     let attempted = match (fresh, attempt(sent)) {
-        (Err(stale), _) => Err(ApiError::new(ErrorCode::Forbidden, stale.to_string())),
+        (Err(error), _) => Err(ApiError::new(ErrorCode::Forbidden, error.to_string())),
         (Ok(()), None) => Err(ApiError::new(ErrorCode::ValidationFailed, "a field is empty")),
         (Ok(()), Some(attempt)) => try_it(&state, &visit, &device, &attempt).await,
     };

@@ -42,7 +42,7 @@ pub(super) async fn sign_out(
     visit.check_site()?;
     visit
         .check_form(&state, Purpose::SignOut, &sent.form)?
-        .map_err(|stale| ApiError::new(ErrorCode::Forbidden, stale.to_string()))?;
+        .map_err(|error| ApiError::new(ErrorCode::Forbidden, error.to_string()))?;
     let mut response = see_other(visit.base.sign_in());
     for cookie in Cookie::ALL {
         visit.forget(&mut response, cookie);

@@ -14,7 +14,7 @@ mod logout;
 mod site;
 
 use axum::{
-    Extension, Router,
+    Router,
     extract::{FromRequestParts, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::{Next as Rest, from_fn, from_fn_with_state},
@@ -171,7 +171,6 @@ fn sentence(text: &str) -> String {
 /// Turns a failure that no page told into a page of its own.
 async fn failures_as_pages(
     State(state): State<AppState>,
-    Extension(_): Extension<ClientInfo>,
     request: Request,
     rest: Rest,
 ) -> Response {

@@ -52,11 +52,9 @@ pub fn limit_codings(headers: &mut HeaderMap) {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let kept: Vec<_> =
         values.flat_map(|text| text.split(',')).filter(known).map(str::trim).collect();
-    let value = match kept.is_empty() {
-        true => HeaderValue::from_static("identity"),
-        false => HeaderValue::try_from(kept.join(", "))
-            .unwrap_or_else(|_| HeaderValue::from_static("identity")),
-    };
+    let kept = if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") };
+    let value = HeaderValue::try_from(kept);
+    let value = value.unwrap_or_else(|_| HeaderValue::from_static("identity"));
     headers.insert(ACCEPT_ENCODING, value);
 }
 

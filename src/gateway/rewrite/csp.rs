@@ -110,9 +110,9 @@ fn source(names: &Names, word: &str) -> String {
     let (scheme, rest) = word.split_once("://").unwrap_or(("", word));
     let known = matches!(scheme, "" | "http" | "https" | "ws" | "wss");
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let named = host.contains(['.', ':']) || !scheme.is_empty();
+    let is_host = host.contains(['.', ':']) || !scheme.is_empty();
     let upstream = |own: &Vec<u8>| names::is_same(host.as_bytes(), own);
-    if !known || !named || !names.site.upstreams.iter().any(upstream) {
+    if !known || !is_host || !names.site.upstreams.iter().any(upstream) {
         return word.to_owned();
     }
     match names.our_origin() {

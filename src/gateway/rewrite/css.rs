@@ -241,7 +241,7 @@ fn url(text: &[u8], at: usize, last: bool) -> Found {
     if let quote @ (b'"' | b'\'') = text[from] {
         return quoted_url(text, from + 1, quote, last);
     }
-    match end_of_bare(&text[from..]) {
+    match end_of_url(&text[from..]) {
         Some(length) if length <= LONGEST => {
             Found::Url { from, to: from + length, quote: 0, long: false }
         }
@@ -345,6 +345,22 @@ fn pass_but_escape(text: &[u8], at: usize, last: bool) -> Found {
 /// Where a text in quotes ends: at the quote, or at a line break.
 fn end_of_quoted(text: &[u8], quote: u8) -> Option<usize> {
     end_where(text, |byte| byte == quote || byte == b'\n')
+}
+
+/// Where a URL without quotes ends. One white space belongs to an escape by
+/// number.
+fn end_of_url(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += end_of_bare(&text[at..])?;
+        let digits = text[..at].iter().rev().take(6).take_while(|byte| byte.is_ascii_hexdigit());
+        let digits = digits.count();
+        let escaped = digits > 0 && text[..at - digits].ends_with(b"\\");
+        if !escaped || text[at] == b')' {
+            return Some(at);
+        }
+        at += 1;
+    }
 }
 
 fn end_of_bare(text: &[u8]) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! HTML, rewritten as it streams through.
 //!
-//! The parser is lol_html. It is told that every page is in windows-1252, which
+//! The parser is `lol_html`. It is told that every page is in windows-1252, which
 //! gives each byte a character of its own and back: nothing that we do not
 //! change is ever altered, whatever the charset is, what the page says it is, or
 //! how badly it is encoded. All that is put in is ASCII.

@@ -29,10 +29,12 @@ pub fn page_value(raw: &str, change: impl FnOnce(&str) -> Option<String>) -> Opt
 /// changes, unless that is spelled with references.
 pub fn url_value(names: &Names, rooted: bool, raw: &str) -> Option<String> {
     let plain = raw.find('&').unwrap_or(usize::MAX);
+    // As far as a decision may look: the prefix, or what is ours everywhere.
+    let looked = |strip: usize| strip.saturating_add(names.prefix().len().max(16));
     match names.edit(raw.as_bytes(), rooted) {
-        // The byte after decides too: a second slash would make it a host.
-        Some(edit) if edit.strip.saturating_add(1) < plain => names.map(raw, rooted),
         None if plain == usize::MAX => None,
+        Some(edit) if looked(edit.strip) < plain => names.map(raw, rooted),
+        _ if resolve(raw).is_none() => names.map(raw, rooted),
         _ => change_value(raw, |url| names.map(url, rooted)),
     }
 }
@@ -149,7 +151,8 @@ mod tests {
     fn a_url_is_mapped_however_it_is_spelled() {
         let names = names();
         let cases = [
-            ("/x?a=1&b=2", "/app/x?a=1&b=2"),
+            ("/x?a=1&b=2", "/app/x?a=1&amp;b=2"),
+            ("/a/rather/long/path?a=1&b=2", "/app/a/rather/long/path?a=1&b=2"),
             ("/x?a&amp;b&eacute;", "/app/x?a&amp;b&eacute;"),
             ("&#x2F;x&#47;y?a&amp;b", "/app/x/y?a&amp;b"),
             ("http&colon;//up.example:8188/x", "/app/x"),

@@ -68,7 +68,7 @@
   }
 
   // Markup that is parsed at once, before it could be put right.
-  function mapMarkup(text) {
+  function mapWritten(text) {
     return String(text).replace(/<[a-z][^>]*>/gi, function (tag) {
       return tag.replace(/(\s(?:src|href|action|formaction|poster)\s*=\s*)("[^"]*"|'[^']*'|[^\s"'>]+)/gi, mapQuoted);
     });
@@ -203,15 +203,14 @@
   property(scope.HTMLIFrameElement, "srcdoc", function (text) {
     return typeof text === "string" ? "<script>" + ownText() + "<\/script>" + text : text;
   });
-  methodAll(scope.Document.prototype, "write", mapMarkup);
-  methodAll(scope.Document.prototype, "writeln", mapMarkup);
+  methodAll(scope.Document.prototype, "write", mapWritten);
+  methodAll(scope.Document.prototype, "writeln", mapWritten);
 
   // Styles: as text of their element, as rules, and as what a script sets.
   function ofStyle(value, node) {
     return node.localName === "style" && value !== null ? mapStyle(value) : value;
   }
   property(scope.Node, "textContent", ofStyle);
-  property(scope.Element, "innerHTML", ofStyle);
   method(scope.Node.prototype, "appendChild", 0, function (child, args, self) {
     if (self.localName === "style" && child && child.nodeType === 3) child.data = mapStyle(child.data);
     return child;
@@ -234,17 +233,18 @@
     });
   });
 
-  // What came by innerHTML, templates or clones is put right when it appears, forms and links
-  // once more when they are used.
+  // What came by other ways is put right when it appears, forms and links once more when they are
+  // used.
   var names = Object.keys(urls).filter(function (name) { return name !== "xlink:href"; });
   names = names.concat("srcset", "imagesrcset", "data", "style");
   var selector = names.map(function (name) { return "[" + name + "]"; }).join();
   selector = selector.replace("[style]", "[style*='url(']");
   function fix(node) {
-    names.forEach(function (name) {
+    return names.filter(function (name) {
       var value = node.getAttribute(name), to = value === null ? null : attribute(node, name, value);
       if (to !== value) setNative.call(node, name, to);
-    });
+      return to !== value;
+    }).length > 0;
   }
   function fixAll(node) {
     if (node.nodeType !== 1) return;
@@ -260,6 +260,28 @@
   });
   var watched = {childList: true, subtree: true, attributeFilter: ["style"]};
   observer.observe(doc, watched);
+
+  // Markup is put right before it is used: an image would be asked for, and its failure seen.
+  var inner = Object.getOwnPropertyDescriptor(element, "innerHTML");
+  function mapMarkup(html, owner) {
+    if (typeof html !== "string" || !/=\s*["']?\s*(\/|https?:)|url\(/i.test(html)) return html;
+    if (owner.namespaceURI && owner.namespaceURI !== "http://www.w3.org/1999/xhtml") return html;
+    if (owner.localName === "style") return mapStyle(html);
+    if (/^(template|script|textarea|title)$/.test(owner.localName)) return html;
+    try {
+      var inert = doc.createElement("template"), changed = 0;
+      inner.set.call(inert, html);
+      inert.content.querySelectorAll(selector).forEach(function (node) { changed += fix(node); });
+      return changed ? inner.get.call(inert) : html;
+    } catch (refused) {
+      return html;
+    }
+  }
+  property(scope.Element, "innerHTML", mapMarkup);
+  property(scope.ShadowRoot, "innerHTML", mapMarkup);
+  property(scope.Element, "outerHTML", mapMarkup);
+  method(element, "insertAdjacentHTML", 1, function (html, args, self) { return mapMarkup(html, self); });
+
   var attach = element.attachShadow;
   if (attach) {
     element.attachShadow = new Proxy(attach, {

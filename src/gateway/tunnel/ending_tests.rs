@@ -44,10 +44,10 @@ async fn a_client_that_answers_stays_and_its_pongs_go_through() {
     for _ in 0..20 {
         assert_eq!(rig.at_client().await, Some(ping()));
         sleep(Duration::from_secs(29)).await;
-        rig.from_client(&Frame::new(Opcode::Pong, b"")).await;
+        rig.client_says(&Frame::new(Opcode::Pong, b"")).await;
         assert_eq!(rig.at_upstream().await, Some(Frame::new(Opcode::Pong, b"")));
     }
-    rig.from_upstream(&text("still here")).await;
+    rig.upstream_says(&text("still here")).await;
     assert_eq!(rig.at_client().await, Some(text("still here")));
 }
 
@@ -61,7 +61,7 @@ async fn no_ping_stands_within_a_frame_and_one_that_waits_is_not_missed() {
     rig.upstream.write_all(&bytes[50..]).await.unwrap();
     assert_eq!(rig.at_client().await, Some(slow));
     assert_eq!(rig.at_client().await, Some(ping()));
-    rig.from_client(&text("here")).await;
+    rig.client_says(&text("here")).await;
     assert_eq!(rig.at_upstream().await, Some(text("here")));
 }
 
@@ -72,7 +72,7 @@ async fn pongs_alone_keep_no_tunnel_open_for_ever() {
     loop {
         match rig.at_client().await {
             Some(frame) if frame == ping() => {
-                rig.from_client(&Frame::new(Opcode::Pong, b"")).await;
+                rig.client_says(&Frame::new(Opcode::Pong, b"")).await;
             }
             frame => {
                 assert_eq!(frame, Some(Frame::close(1001, "idle")));
@@ -87,17 +87,17 @@ async fn pongs_alone_keep_no_tunnel_open_for_ever() {
     let mut rig = Rig::new(Policy::default());
     for _ in 0..4 {
         sleep(Duration::from_secs(25)).await;
-        rig.from_client(&text("a")).await;
+        rig.client_says(&text("a")).await;
         assert_eq!(rig.at_upstream().await, Some(text("a")));
     }
     for _ in 0..4 {
         sleep(Duration::from_secs(25)).await;
-        rig.from_client(&Frame::new(Opcode::Ping, b"")).await;
-        rig.from_upstream(&text("a")).await;
+        rig.client_says(&Frame::new(Opcode::Ping, b"")).await;
+        rig.upstream_says(&text("a")).await;
         assert_eq!(rig.at_client().await, Some(text("a")));
     }
     sleep(Duration::from_secs(25)).await;
-    rig.from_client(&text("b")).await;
+    rig.client_says(&text("b")).await;
     rig.kill.trip(KillReason::Cut);
     assert_eq!(rig.ended().await.cause, Cause::Killed(KillReason::Cut));
 }
@@ -130,8 +130,8 @@ async fn every_reason_has_its_code_and_comes_at_once() {
         assert_eq!(rig.at_upstream().await, Some(Frame::close(1001, "")));
         assert_eq!(start.elapsed(), Duration::ZERO);
         // Both answer: nothing is waited for.
-        rig.from_client(&Frame::close(code, "")).await;
-        rig.from_upstream(&Frame::close(1001, "")).await;
+        rig.client_says(&Frame::close(code, "")).await;
+        rig.upstream_says(&Frame::close(1001, "")).await;
         assert_eq!((rig.at_client().await, rig.at_upstream().await), (None, None));
         assert_eq!(start.elapsed(), Duration::ZERO);
         let ended = rig.ended().await;
@@ -153,7 +153,7 @@ async fn an_end_waits_a_second_for_a_frame_and_a_second_for_an_answer() {
     rig.kill.trip(KillReason::Revoked);
     sleep(SECOND / 2).await;
     rig.upstream.write_all(&bytes[5..]).await.unwrap();
-    rig.from_upstream(&text("too late")).await;
+    rig.upstream_says(&text("too late")).await;
     assert_eq!(rig.at_client().await, Some(frame));
     assert_eq!(rig.at_client().await, Some(Frame::close(1008, "revoked")));
     assert_eq!(rig.at_client().await, None);
@@ -192,22 +192,22 @@ async fn either_side_may_close_and_what_it_said_before_arrives() {
         let start = Instant::now();
         let bye = Frame::close(4321, "done");
         if first == Side::Client {
-            rig.from_client(&text("last words")).await;
-            rig.from_client(&bye).await;
-            rig.from_client(&text("after the end")).await;
+            rig.client_says(&text("last words")).await;
+            rig.client_says(&bye).await;
+            rig.client_says(&text("after the end")).await;
             assert_eq!(rig.at_upstream().await, Some(text("last words")));
             assert_eq!(rig.at_upstream().await, Some(bye.clone()));
-            rig.from_upstream(&text("and mine")).await;
-            rig.from_upstream(&bye).await;
+            rig.upstream_says(&text("and mine")).await;
+            rig.upstream_says(&bye).await;
             assert_eq!(rig.at_client().await, Some(text("and mine")));
             assert_eq!(rig.at_client().await, Some(bye));
         } else {
-            rig.from_upstream(&text("last words")).await;
-            rig.from_upstream(&bye).await;
+            rig.upstream_says(&text("last words")).await;
+            rig.upstream_says(&bye).await;
             assert_eq!(rig.at_client().await, Some(text("last words")));
             assert_eq!(rig.at_client().await, Some(bye.clone()));
-            rig.from_client(&text("and mine")).await;
-            rig.from_client(&bye).await;
+            rig.client_says(&text("and mine")).await;
+            rig.client_says(&bye).await;
             assert_eq!(rig.at_upstream().await, Some(text("and mine")));
             assert_eq!(rig.at_upstream().await, Some(bye));
         }
@@ -223,7 +223,7 @@ async fn either_side_may_close_and_what_it_said_before_arrives() {
 async fn a_close_that_is_not_answered_is_answered_by_us() {
     let mut rig = Rig::new(Policy::default());
     let start = Instant::now();
-    rig.from_client(&Frame::close(1000, "")).await;
+    rig.client_says(&Frame::close(1000, "")).await;
     assert_eq!(rig.at_upstream().await, Some(Frame::close(1000, "")));
     // No Ping: it has said goodbye.
     assert_eq!(rig.at_client().await, Some(Frame::close(1000, "")));
@@ -272,12 +272,12 @@ async fn whoever_leaves_takes_the_other_along() {
 #[tokio::test(start_paused = true)]
 async fn a_half_closed_client_gets_the_answer_to_its_close() {
     let mut rig = Rig::new(Policy::default());
-    rig.from_client(&Frame::close(1000, "")).await;
+    rig.client_says(&Frame::close(1000, "")).await;
     rig.client.shutdown().await.unwrap();
     assert_eq!(rig.at_upstream().await, Some(Frame::close(1000, "")));
     sleep(5 * SECOND).await;
-    rig.from_upstream(&text("flushed")).await;
-    rig.from_upstream(&Frame::close(1000, "")).await;
+    rig.upstream_says(&text("flushed")).await;
+    rig.upstream_says(&Frame::close(1000, "")).await;
     assert_eq!(rig.at_client().await, Some(text("flushed")));
     assert_eq!(rig.at_client().await, Some(Frame::close(1000, "")));
     assert_eq!(rig.ended().await.cause, Cause::Closed(Side::Client));
@@ -317,7 +317,7 @@ async fn a_fault_ends_the_tunnel_and_none_of_it_passes() {
         (b"\x82\xfe\x00\x65....", Fault::FrameTooBig, 1009, "too_big"),
     ] {
         let mut rig = Rig::new(Policy { sizes, ..Policy::default() });
-        rig.from_client(&text("good")).await;
+        rig.client_says(&text("good")).await;
         rig.client.write_all(bytes).await.unwrap();
         assert_eq!(rig.at_client().await, Some(Frame::close(code, reason)));
         assert_eq!(rig.at_upstream().await, Some(text("good")));
@@ -328,8 +328,8 @@ async fn a_fault_ends_the_tunnel_and_none_of_it_passes() {
         assert_eq!(ended.messages_in, 1);
     }
     let mut rig = Rig::new(Policy { sizes, ..Policy::default() });
-    rig.from_client(&Frame::fragment(Opcode::Binary, &[0; 100])).await;
-    rig.from_client(&Frame::new(Opcode::Continuation, &[0; 51])).await;
+    rig.client_says(&Frame::fragment(Opcode::Binary, &[0; 100])).await;
+    rig.client_says(&Frame::new(Opcode::Continuation, &[0; 51])).await;
     assert_eq!(rig.at_client().await, Some(Frame::close(1009, "too_big")));
     assert_eq!(rig.ended().await.cause, Cause::Fault(Side::Client, Fault::MessageTooBig));
 
@@ -341,7 +341,7 @@ async fn a_fault_ends_the_tunnel_and_none_of_it_passes() {
         let mut rig = Rig::new(Policy { sizes, ..Policy::default() });
         // The limits are the client's.
         let big = Frame::new(Opcode::Binary, &[0; 5000]);
-        rig.from_upstream(&big).await;
+        rig.upstream_says(&big).await;
         rig.upstream.write_all(bytes).await.unwrap();
         assert_eq!(rig.at_client().await, Some(big));
         assert_eq!(rig.at_client().await, Some(Frame::close(1011, "upstream_failed")));
@@ -358,17 +358,17 @@ async fn frames_that_carry_nothing_are_limited() {
     for frames in [[Frame::new(Opcode::Ping, b"x"), Frame::new(Opcode::Pong, b"")], empty] {
         // As many as that, again and again.
         let mut rig = Rig::new(policy);
-        rig.from_client(&frames[0]).await;
+        rig.client_says(&frames[0]).await;
         for round in 0..3 {
             for _ in u32::from(round == 0)..10 {
-                rig.from_client(&frames[1]).await;
+                rig.client_says(&frames[1]).await;
             }
             sleep(CHATTER_WINDOW).await;
         }
-        rig.from_upstream(&text("still here")).await;
+        rig.upstream_says(&text("still here")).await;
         assert_eq!(rig.at_client().await, Some(text("still here")));
         for _ in 0..11 {
-            rig.from_client(&frames[1]).await;
+            rig.client_says(&frames[1]).await;
         }
         let close = Frame::close(1008, "too_many_control_frames");
         assert_eq!(rig.at_client().await, Some(close));
@@ -377,10 +377,10 @@ async fn frames_that_carry_nothing_are_limited() {
     // Messages are another matter, empty ones too: they are charged.
     let mut rig = Rig::new(policy);
     for _ in 0..100 {
-        rig.from_client(&text("")).await;
+        rig.client_says(&text("")).await;
     }
-    rig.from_client(&Frame::close(1000, "")).await;
-    rig.from_upstream(&Frame::close(1000, "")).await;
+    rig.client_says(&Frame::close(1000, "")).await;
+    rig.upstream_says(&Frame::close(1000, "")).await;
     assert_eq!(rig.at_client().await, Some(Frame::close(1000, "")));
     assert_eq!(rig.ended().await.messages_in, 100);
 }

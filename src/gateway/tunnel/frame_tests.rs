@@ -66,16 +66,12 @@ proptest! {
         let mut parser = Parser::new(side, SMALL);
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let taken = if !parser.at_boundary() {
-                parser.payload(rest.len())
+            let taken = if parser.at_boundary() {
+                let Ok(Some(header)) = parser.peek(rest) else { break };
+                parser.begin(&header);
+                header.size
             } else {
-                match parser.peek(rest) {
-                    Ok(Some(header)) => {
-                        parser.begin(&header);
-                        header.size
-                    }
-                    Ok(None) | Err(_) => break,
-                }
+                parser.payload(rest.len())
             };
             prop_assert!(taken > 0 && taken <= rest.len());
             rest = &rest[taken..];

@@ -16,6 +16,26 @@ use super::{
     frame::{Header, Opcode, Parser, Side, Sizes},
 };
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Passing,
+    /// Nothing more is passed on after the frame that is under way.
+    Ending,
+    /// All is written that ever will be; what comes is read and dropped.
+    Over,
+    /// The same, since nothing can be written any more.
+    Dead,
+}
+
+/// What a pipe has to tell of one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct News {
+    /// Bytes came.
+    pub heard: bool,
+    /// Something else than a Pong passed.
+    pub active: bool,
+}
+
 /// Frames from one side to the other, and frames of our own between them.
 pub struct Pipe {
     from: Side,
@@ -25,28 +45,18 @@ pub struct Pipe {
     ours: Vec<u8>,
     /// How much of it is written.
     ours_written: usize,
-    /// Nothing more is passed on after the frame that is under way.
-    ending: bool,
-    /// All is written that ever will be; what comes is read and dropped.
-    sink: bool,
-    /// What comes while it is dropped makes no frames.
-    deaf: bool,
+    phase: Phase,
     /// There is nothing more to read.
-    pub eof: bool,
-    /// Nothing can be written any more.
-    pub dead: bool,
+    eof: bool,
     /// Written, but not flushed.
     dirty: bool,
     /// A whole header is there and may not pass yet.
     waiting: bool,
-    /// Bytes came since this was last reset.
-    pub heard: bool,
-    /// Something else than a Pong passed since this was last reset.
-    pub active: bool,
+    news: News,
     /// Since when a write is pending.
     pub stuck_since: Option<Instant>,
     bytes: u64,
-    /// The parser's count when [`Self::sink`] began.
+    /// The parser's count when this was over.
     messages: Option<u64>,
 }
 
@@ -58,15 +68,11 @@ impl Pipe {
             buffer: Buffer::default(),
             ours: Vec::new(),
             ours_written: 0,
-            ending: false,
-            sink: false,
-            deaf: false,
+            phase: Phase::Passing,
             eof: false,
-            dead: false,
             dirty: false,
             waiting: false,
-            heard: false,
-            active: false,
+            news: News::default(),
             stuck_since: None,
             bytes: 0,
             messages: None,
@@ -95,14 +101,29 @@ impl Pipe {
     }
 
     /// Whether all was said that will be.
-    pub fn has_ended(&self) -> bool {
-        self.sink
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over | Phase::Dead)
+    }
+
+    /// Whether nothing can be written any more.
+    pub fn is_dead(&self) -> bool {
+        self.phase == Phase::Dead
+    }
+
+    /// Whether there is nothing more to read.
+    pub fn is_at_eof(&self) -> bool {
+        self.eof
+    }
+
+    pub fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
     }
 
     /// A frame of our own for the next boundary. Tells whether it will be
     /// written: not while another one waits, nor after a Close.
     pub fn say(&mut self, frame: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let free = self.ours.is_empty() && !self.ending && !self.is_closed();
+        let passing = self.phase == Phase::Passing && !self.is_closed();
+        let free = self.ours.is_empty() && passing;
         if free {
             frame(&mut self.ours);
         }
@@ -111,7 +132,10 @@ impl Pipe {
 
     /// Passes nothing on after the frame under way, and then says this.
     pub fn end(&mut self, close: Option<impl FnOnce(&mut Vec<u8>)>) {
-        self.ending = true;
+        if self.phase != Phase::Passing {
+            return;
+        }
+        self.phase = Phase::Ending;
         // A Ping that has begun must be finished.
         if self.ours_written == 0 {
             self.ours.clear();
@@ -141,7 +165,7 @@ impl Pipe {
             return false;
         }
         match self.buffer.poll_fill(cx, from) {
-            Poll::Ready(Ok(1..)) => self.heard = true,
+            Poll::Ready(Ok(1..)) => self.news.heard = true,
             // What was read before an error is still good.
             Poll::Ready(Ok(0) | Err(_)) => self.eof = true,
             Poll::Pending => return false,
@@ -161,32 +185,30 @@ impl Pipe {
             if unread.is_empty() {
                 return Ok(changed);
             }
-            let taken = if self.deaf || (self.parser.at_boundary() && self.parser.is_closed()) {
+            let taken = if self.parser.is_closed() {
                 // Nothing may follow a Close.
-                let rest = unread.len();
                 if !self.buffer.cleared().is_empty() {
                     return Ok(changed);
                 }
+                let rest = unread.len();
                 self.buffer.skip(rest);
                 changed = true;
                 continue;
             } else if let Some(frame) = self.parser.current() {
-                self.active |= frame.opcode != Opcode::Pong;
+                self.news.active |= frame.opcode != Opcode::Pong;
                 self.parser.payload(unread.len())
-            } else if self.sink {
+            } else if self.is_over() {
                 match self.parser.peek(unread) {
                     Ok(None) => return Ok(changed),
                     Ok(Some(header)) => {
                         self.parser.begin(&header);
                         header.size
                     }
-                    Err(_) => {
-                        self.deaf = true;
-                        continue;
-                    }
+                    // Dropped with the rest: it was told what it is told.
+                    Err(_) => unread.len(),
                 }
-            } else if self.ending || !self.ours.is_empty() {
-                self.waiting = !self.ending;
+            } else if self.phase == Phase::Ending || !self.ours.is_empty() {
+                self.waiting = self.phase == Phase::Passing;
                 return Ok(changed);
             } else {
                 let peeked = self.parser.peek(unread);
@@ -197,11 +219,11 @@ impl Pipe {
                     return Ok(changed);
                 };
                 verdict?;
-                self.active |= header.opcode != Opcode::Pong;
+                self.news.active |= header.opcode != Opcode::Pong;
                 self.parser.begin(&header);
                 header.size
             };
-            if self.sink {
+            if self.is_over() {
                 self.buffer.skip(taken);
             } else {
                 self.buffer.clear(taken);
@@ -217,7 +239,7 @@ impl Pipe {
         to: &mut (impl AsyncWrite + Unpin),
     ) -> bool {
         let mut changed = false;
-        while !self.sink {
+        while !self.is_over() {
             if self.parser.is_closed() && self.ours_written == 0 {
                 self.ours.clear();
             }
@@ -250,8 +272,8 @@ impl Pipe {
         }
         // A frame whose rest never comes stays as it is.
         let cut = self.eof && self.buffer.unread().is_empty();
-        if self.ending && !self.sink && (self.parser.at_boundary() || cut) {
-            self.stop();
+        if self.phase == Phase::Ending && (self.parser.at_boundary() || cut) {
+            self.stop(Phase::Over);
             changed = true;
         }
         changed
@@ -272,14 +294,13 @@ impl Pipe {
     }
 
     fn die(&mut self) {
-        self.dead = true;
         self.dirty = false;
         self.buffer.forget_cleared();
-        self.stop();
+        self.stop(Phase::Dead);
     }
 
-    fn stop(&mut self) {
-        self.sink = true;
+    fn stop(&mut self, phase: Phase) {
+        self.phase = phase;
         self.ours = Vec::new();
         self.messages = Some(self.parser.messages());
     }

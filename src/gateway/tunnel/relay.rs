@@ -194,7 +194,7 @@ where
 
     /// Why it has ended, once it has.
     fn check_end(&mut self, cx: &mut Context<'_>, now: Instant) -> Option<Cause> {
-        let said = self.up.has_ended() && self.down.has_ended();
+        let said = self.up.is_over() && self.down.is_over();
         let ending = self.ending.as_mut()?;
         if said && !ending.said {
             ending.said = true;
@@ -223,11 +223,12 @@ where
         let up = self.up.pump(cx, now, (&mut *client, &mut *upstream), &mut check);
         let mut pass = |_: &mut Context<'_>, _: &Header| Poll::Ready(Ok(()));
         let down = self.down.pump(cx, now, (upstream, client), &mut pass);
-        if std::mem::take(&mut self.up.heard) {
+        let (inward, outward) = (self.up.take_news(), self.down.take_news());
+        if inward.heard {
             self.silent_since = now;
             self.pings = 0;
         }
-        if std::mem::take(&mut self.up.active) | std::mem::take(&mut self.down.active) {
+        if inward.active || outward.active {
             self.active_at = now;
         }
         Ok(up? | down?)
@@ -246,18 +247,18 @@ where
             None if client_closed => Cause::Closed(Side::Client),
             None if upstream_closed => Cause::Closed(Side::Upstream),
             // It may still have something to say that it said before.
-            None if up.dead => Cause::Gone(Side::Upstream),
+            None if up.is_dead() => Cause::Gone(Side::Upstream),
             None => Cause::Gone(Side::Client),
         };
         if client_closed && upstream_closed {
             self.end(first, now);
-        } else if down.eof && down.is_through() {
+        } else if down.is_at_eof() && down.is_through() {
             let gone = Cause::Gone(Side::Upstream);
             self.end(if down.is_closed() { first } else { gone }, now);
-        } else if down.dead || (up.eof && up.is_through() && !client_closed) {
+        } else if down.is_dead() || (up.is_at_eof() && up.is_through() && !client_closed) {
             self.end(first, now);
-        } else if self.closing.is_none() && (client_closed || upstream_closed || up.dead) {
-            let patience = if up.dead { LINGER } else { CLOSE_ANSWER };
+        } else if self.closing.is_none() && (client_closed || upstream_closed || up.is_dead()) {
+            let patience = if up.is_dead() { LINGER } else { CLOSE_ANSWER };
             self.closing = Some((first, now + patience));
         }
     }
@@ -289,8 +290,8 @@ where
     /// Whether each side was told and has told all.
     fn both_have_closed(&self) -> bool {
         let (up, down) = (&self.up, &self.down);
-        let client = down.dead || (down.has_ended() && (up.is_closed() || up.eof));
-        let upstream = up.has_ended() && (down.is_closed() || down.eof);
+        let client = down.is_dead() || (down.is_over() && (up.is_closed() || up.is_at_eof()));
+        let upstream = up.is_over() && (down.is_closed() || down.is_at_eof());
         client && upstream
     }
 

@@ -64,7 +64,7 @@ proptest! {
             let (mut from_client, to_client) = tokio::io::split(client);
             let (mut from_upstream, to_upstream) = tokio::io::split(upstream);
             let (mut at_client, mut at_upstream) = (vec![], vec![]);
-            let (_, _, read_down, read_up) = tokio::join!(
+            let ((), (), read_down, read_up) = tokio::join!(
                 write_cut(to_client, &up, &up_cuts),
                 write_cut(to_upstream, &down, &down_cuts),
                 from_client.read_to_end(&mut at_client),
@@ -109,7 +109,7 @@ proptest! {
                 kill.trip(KillReason::Revoked);
                 relay.await.unwrap()
             };
-            let (_, _, _, _, ended) = tokio::join!(
+            let ((), (), _, _, ended) = tokio::join!(
                 write_cut(to_client, &up, &up_cuts),
                 write_cut(to_upstream, said, &down_cuts),
                 from_client.read_to_end(&mut at_client),
@@ -179,7 +179,7 @@ async fn a_reader_who_takes_nothing_costs_one_buffer_and_stops_the_sender() {
 
     // It goes on where it stood.
     let mut arrived = vec![0; big.len()];
-    let (_, read) = tokio::join!(send, rig.client.read_exact(&mut arrived));
+    let ((), read) = tokio::join!(send, rig.client.read_exact(&mut arrived));
     read.unwrap();
     assert!(arrived == big);
 }
@@ -248,7 +248,7 @@ async fn each_message_is_charged_once_and_nothing_of_one_too_many_passes() {
         Frame::new(Opcode::Binary, b""),
     ];
     for frame in passing.iter().chain(&[text("four"), text("five")]) {
-        rig.from_client(frame).await;
+        rig.client_says(frame).await;
     }
     for frame in &passing {
         assert_eq!(rig.at_upstream().await.as_ref(), Some(frame));
@@ -281,7 +281,7 @@ async fn ten_thousand_messages_are_ten_thousand() {
     let Rig { mut client, mut upstream, kill: _kill, relay } = rig;
     let mut arrived = vec![0; sent.len()];
     let (wrote, read) = tokio::join!(client.write_all(&sent), upstream.read_exact(&mut arrived));
-    (wrote.unwrap(), read.unwrap());
+    wrote.and(read).unwrap();
     assert!(arrived == sent);
     drop((client, upstream));
     let ended = relay.await.unwrap();
@@ -299,8 +299,8 @@ async fn while_a_message_waits_all_else_goes_on() {
         }
     }
     let mut rig = Rig::with(Policy::default(), 100_000, Never);
-    rig.from_client(&text("waits")).await;
-    rig.from_upstream(&text("goes")).await;
+    rig.client_says(&text("waits")).await;
+    rig.upstream_says(&text("goes")).await;
     assert_eq!(rig.at_client().await, Some(text("goes")));
     let quiet = tokio::time::timeout(
         Duration::from_secs(5),

@@ -44,10 +44,10 @@ impl Frame {
             short @ 0..126 => bytes.push(masked | u8::try_from(short).unwrap()),
             long => {
                 if let Ok(long) = u16::try_from(long) {
-                    bytes.push(masked | 126);
+                    bytes.push(masked | 0x7e);
                     bytes.extend(long.to_be_bytes());
                 } else {
-                    bytes.push(masked | 127);
+                    bytes.push(masked | 0x7f);
                     bytes.extend((long as u64).to_be_bytes());
                 }
             }
@@ -74,6 +74,9 @@ pub fn messages_in(frames: &[Frame]) -> u64 {
     frames.iter().filter(|frame| frame.fin && !frame.opcode.is_control()).count() as u64
 }
 
+/// A fragment's payload, and the control frames after it.
+type Part = (Vec<u8>, Vec<Frame>);
+
 /// Whole messages in fragments, with control frames between these.
 pub fn frames() -> impl Strategy<Value = Vec<Frame>> {
     let length = prop_oneof![
@@ -81,14 +84,15 @@ pub fn frames() -> impl Strategy<Value = Vec<Frame>> {
         2 => prop::sample::select(vec![0, 125, 126, 127, 65535, 65536]),
         1 => 300usize..40_000,
     ];
-    let payload = (length, any::<u8>())
-        .prop_map(|(length, seed)| (0..length).map(|n| seed.wrapping_add(n as u8)).collect());
+    let payload = (length, any::<u8>()).prop_map(|(length, seed)| {
+        (0..length).map(|n| seed.wrapping_add(u8::try_from(n % 251).unwrap())).collect()
+    });
     let control = prop_oneof![Just(Opcode::Ping), Just(Opcode::Pong)];
     let control = (control, prop::collection::vec(any::<u8>(), 0..=125))
         .prop_map(|(opcode, payload)| Frame { fin: true, opcode, payload });
     let part = (payload, prop::collection::vec(control, 0..2));
     let message = (any::<bool>(), prop::collection::vec(part, 1..4)).prop_map(
-        |(is_text, parts): (bool, Vec<(Vec<u8>, Vec<Frame>)>)| {
+        |(is_text, parts): (bool, Vec<Part>)| {
             let last = parts.len() - 1;
             let first = if is_text { Opcode::Text } else { Opcode::Binary };
             let mut frames = vec![];
@@ -142,11 +146,11 @@ impl Rig {
         Self { client, upstream, kill, relay }
     }
 
-    pub async fn from_client(&mut self, frame: &Frame) {
+    pub async fn client_says(&mut self, frame: &Frame) {
         self.client.write_all(&frame.bytes(Side::Client)).await.unwrap();
     }
 
-    pub async fn from_upstream(&mut self, frame: &Frame) {
+    pub async fn upstream_says(&mut self, frame: &Frame) {
         self.upstream.write_all(&frame.bytes(Side::Upstream)).await.unwrap();
     }
 

@@ -17,7 +17,7 @@ type Row = (&'static str, [u16; 6]);
 const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin", "key"];
 
 /// A route that is new must be entered here.
-const TABLE: [Row; 51] = [
+const TABLE: [Row; 53] = [
     ("get_jwks", [200, 200, 200, 200, 200, 200]),
     ("get_health", [200, 200, 200, 200, 200, 200]),
     ("get_liveness", [200, 200, 200, 200, 200, 200]),
@@ -69,6 +69,8 @@ const TABLE: [Row; 51] = [
     ("list_tokens", [401, 403, 403, 200, 200, 403]),
     ("grant_token", [401, 403, 403, 403, 201, 403]),
     ("revoke_anyones_token", [401, 403, 403, 403, 200, 403]),
+    ("list_connections", [401, 403, 403, 200, 200, 403]),
+    ("cut_connection", [401, 403, 403, 403, 404, 403]),
 ];
 
 struct Operation {

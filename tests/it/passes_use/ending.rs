@@ -97,7 +97,7 @@ async fn a_stream_on_which_nothing_moves_ends_with_its_pass() {
     assert_at_the_end(begin, "silent");
     assert_eq!((answer.status, answer.text(), answer.complete), (200, "data: ", false));
     let record = &recorded(&app, 1).await[0];
-    assert_eq!((&record["outcome"], &record["bytes_out"]), (&"failed".into(), &6.into()));
+    assert_eq!((&record["outcome"], &record["bytes_out"]), (&"cut".into(), &6.into()));
 }
 
 /// An upstream whose answer has no end and is always ready.
@@ -146,7 +146,7 @@ async fn an_answer_whose_bytes_are_always_ready_ends_with_its_pass() {
         assert_at_the_end(begin, head);
         assert!(taken > 1_000_000, "{head}: {taken} bytes are no stream");
         let record = &recorded(&app, 1).await[0];
-        assert_eq!((&record["outcome"], &record["status"]), (&"failed".into(), &200.into()));
+        assert_eq!((&record["outcome"], &record["status"]), (&"cut".into(), &200.into()));
         assert!(record["bytes_out"].as_u64().unwrap() > 1_000_000, "{record}");
     }
 }

@@ -75,18 +75,24 @@ fn both_engines_have_the_same_tables_constraints_and_indexes() {
         words
             .windows(2)
             .filter(|pair| ["TABLE", "CONSTRAINT", "INDEX"].contains(&pair[0]))
-            .map(|pair| pair[1])
+            .map(|pair| pair[1].trim_end_matches(';'))
             // SQLite has no booleans, so it alone must check for them.
             .filter(|name| !name.ends_with("_is_active_check"))
             .collect()
     }
 
+    let (mut ours, mut theirs) = (String::new(), String::new());
     for file in std::fs::read_dir("migrations/postgres").unwrap() {
         let postgres = file.unwrap().path();
         let sqlite = std::path::Path::new("migrations/sqlite").join(postgres.file_name().unwrap());
         let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
-        let (ours, theirs) = (read(&postgres), read(&sqlite));
-        assert!(!names(&ours).is_empty());
-        assert_eq!(names(&ours), names(&theirs), "{}", sqlite.display());
+        assert!(!names(&read(&postgres)).is_empty());
+        ours += &read(&postgres);
+        theirs += &read(&sqlite);
     }
+    // Over all files: where Postgres changes a table, SQLite makes it anew, under
+    // another name first.
+    let mut theirs = names(&theirs);
+    theirs.retain(|name| !name.ends_with("_new"));
+    assert_eq!(names(&ours), theirs);
 }

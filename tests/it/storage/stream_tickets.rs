@@ -33,7 +33,8 @@ async fn insert(store: &Store, tickets: &[StreamTicket]) {
 async fn a_ticket_is_taken_once_and_as_it_was() {
     let store = Store::fresh().await;
     let ada = store.user("ada").await;
-    let login = Proof::Login(SessionId::new(epoch()));
+    let until = chrono::DateTime::<chrono::Utc>::MAX_UTC;
+    let login = Proof::Login { session: SessionId::new(epoch()), user: ada.id, until };
     for proof in [login, Proof::ApiKey(secret()), Proof::Pass(secret())] {
         let (one, other) = (ticket(ada.id, proof), ticket(ada.id, proof));
         insert(&store, &[one.clone(), other]).await;

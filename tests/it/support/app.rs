@@ -31,7 +31,7 @@ pub struct TestApp {
     /// The address that its clients come from.
     pub address: Ipv4Addr,
     pub running: Option<server::Running>,
-    _hub: AbortOnDropHandle<()>,
+    _jobs: [AbortOnDropHandle<()>; 2],
     _data: TempDir,
     /// Shared by instances on one database; dropped with the last.
     pub database: Arc<TestDatabase>,
@@ -130,6 +130,8 @@ impl TestApp {
         jobs::prepare(&app, |_| {}).await.unwrap();
         let hub = app.hub.clone();
         let hub = tokio::spawn(async move { hub.run(CancellationToken::new()).await });
+        let streams = jobs::watch_streams(app.services.streams.clone(), CancellationToken::new());
+        let streams = tokio::spawn(streams);
         let running = server::start(&app.config, &app.server_parts()).unwrap();
         if let Some(redis) = &app.redis {
             tokio::time::timeout(Duration::from_secs(5), redis.available()).await.unwrap();
@@ -139,7 +141,7 @@ impl TestApp {
             address: Ipv4Addr::from_bits(0x0a00_0000 | rand::random::<u32>() >> 8),
             app,
             running: Some(running),
-            _hub: AbortOnDropHandle::new(hub),
+            _jobs: [AbortOnDropHandle::new(hub), AbortOnDropHandle::new(streams)],
             _data: data,
             database,
         }

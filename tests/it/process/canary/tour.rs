@@ -11,7 +11,11 @@ use super::{
     ADMIN, Answers, CHANGED, CLIENT_BASIC, COOKIE, PERSON, Planted, WRONG,
     money::{money, money_fails},
 };
-use crate::process::{Process, attempt};
+use crate::{
+    browser::{self, SetCookie, hidden},
+    process::{Process, attempt},
+    support::Client,
+};
 
 /// Everything that a person and a program do, mistakes included. What an
 /// endpoint exists to hand out is planted, not kept.
@@ -41,6 +45,7 @@ pub async fn tour(process: &Process, planted: &mut Planted, answers: &mut Answer
         )
         .await
         .expect(200);
+    browse(&client, planted, answers).await;
     planted.add("login token", login.text("access_token"));
     planted.add("refresh token", login.text("refresh_token"));
     let refresh = json!({ "refresh_token": login.text("refresh_token") });
@@ -104,6 +109,31 @@ pub async fn tour(process: &Process, planted: &mut Planted, answers: &mut Answer
     let url = format!("{}/api/v1/proxy/x", process.base);
     let fields = [("x-api-key", rotated.text("key")), ("x_secret", COOKIE)];
     answers.keep(&attempt("GET", &url, &fields, "").await.unwrap().expect(400));
+}
+
+/// The person with a browser.
+async fn browse(client: &Client, planted: &mut Planted, answers: &mut Answers) {
+    let own = client.with("sec-fetch-site", "same-origin").with("accept", "text/html");
+    let page = own.get("/login?next=/api/v1/proxy/page").await.expect(200);
+    answers.keep(&page);
+    let token = hidden(&page, "form").unwrap();
+    let form = SetCookie::parse(page.header("set-cookie"));
+    let own = own.with("cookie", &format!("{}={}", form.name, form.value));
+    let send = async |name: &str, password: &str| {
+        let fields = [("form", token.as_str()), ("username", name), ("password", password)];
+        let media = Some("application/x-www-form-urlencoded");
+        own.send(Method::POST, "/login", media, browser::form(&fields).into()).await
+    };
+    answers.keep(&send("stranger", WRONG).await.expect(401));
+    let signed_in = send("person", PERSON).await.expect(303);
+    let cookie = SetCookie::parse(signed_in.header("set-cookie"));
+    planted.add("login cookie", &cookie.value);
+    let with_it = own.with("cookie", &format!("{}={}", cookie.name, cookie.value));
+    answers.keep(&with_it.get("/api/v1/proxy/page").await);
+    answers.keep(&with_it.get("/logout").await.expect(200));
+    answers.keep(&with_it.get("/api/v1/users/me").await.expect(401));
+    let in_url = format!("/api/v1/proxy/x?cookie={}", cookie.value);
+    answers.keep(&client.get(&in_url).await.expect_problem(400, "credential_in_url"));
 }
 
 /// The same people, while nothing answers.

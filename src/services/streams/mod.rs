@@ -1,0 +1,114 @@
+//! Everything that is open for long: registered, looked at again and again,
+//! shown to operators, and ended.
+//!
+//! | file | promise |
+//! |---|---|
+//! | [`open`] | a stream is in the list exactly while its [`StreamHandle`] lives |
+//! | [`sweep`] | one whose credential counts no more is ended within a second |
+//! | [`shown`] | operators see and cut the streams of all instances |
+//!
+//! Whoever serves a stream polls its [`KillSwitch`](crate::domain::kill::KillSwitch)
+//! and ends it in the way of its kind; nothing here touches a connection.
+
+pub mod open;
+pub mod shown;
+pub mod sweep;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+pub use self::{
+    open::{OpenStream, Opening, StreamHandle},
+    shown::{InstancesAway, StreamFilter},
+};
+use super::AccessService;
+use crate::{
+    cache::CacheHub,
+    domain::{clock::SharedClock, id::StreamId, kill::KillReason, stream::StreamKind},
+};
+
+/// The open streams of this instance, and the way to those of the others.
+pub struct StreamService {
+    access: Arc<AccessService>,
+    clock: SharedClock,
+    hub: CacheHub,
+    open: Mutex<HashMap<StreamId, Arc<OpenStream>>>,
+    leaving: AtomicBool,
+    /// Whether the others are shown something of this instance.
+    sharing: AtomicBool,
+}
+
+impl StreamService {
+    pub fn new(access: Arc<AccessService>, hub: &CacheHub, clock: SharedClock) -> Arc<Self> {
+        let service = Arc::new(Self {
+            access,
+            clock,
+            hub: hub.clone(),
+            open: Mutex::default(),
+            leaving: AtomicBool::new(false),
+            sharing: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&service);
+        hub.on_cut(move |id| weak.upgrade().is_some_and(|service| service.cut_here(id.into())));
+        service
+    }
+
+    /// Enters a stream into the list, until the handle is dropped.
+    pub fn register(self: &Arc<Self>, opening: Opening) -> StreamHandle {
+        let stream = Arc::new(OpenStream::new(opening, self.clock.monotonic_us()));
+        self.open().insert(stream.id, Arc::clone(&stream));
+        // Looked at after it is in the list: one of the two sees the other.
+        if self.leaving.load(Ordering::SeqCst) {
+            say_goodbye(&stream);
+        }
+        StreamHandle::new(Arc::clone(self), stream)
+    }
+
+    /// The process stops: event streams and sockets end now, since they would
+    /// not by themselves, also those that are still to come. Other answers may
+    /// go on for as long as the process does.
+    pub fn go_away(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.all().iter().for_each(|stream| say_goodbye(stream));
+    }
+
+    /// How many of a kind are open here.
+    pub fn count(&self, kind: StreamKind) -> usize {
+        self.open().values().filter(|stream| stream.kind == kind).count()
+    }
+
+    /// Ends one of this instance's; whether it was there.
+    fn cut_here(&self, id: StreamId) -> bool {
+        let stream = self.open().get(&id).cloned();
+        stream.is_some_and(|stream| {
+            stream.kill.trip(KillReason::Cut);
+            true
+        })
+    }
+
+    fn all(&self) -> Vec<Arc<OpenStream>> {
+        self.open().values().cloned().collect()
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<StreamId, Arc<OpenStream>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for StreamService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamService").finish_non_exhaustive()
+    }
+}
+
+fn say_goodbye(stream: &OpenStream) {
+    if stream.kind != StreamKind::Download {
+        stream.kill.trip(KillReason::GoingAway);
+    }
+}
