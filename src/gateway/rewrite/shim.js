@@ -128,7 +128,8 @@
 
   // A worker that is made of a blob gets this script, too.
   var blobs = new Map(), make = NativeURL.createObjectURL;
-  NativeURL.createObjectURL = new Proxy(make, {
+  // A service worker has none.
+  if (make) NativeURL.createObjectURL = new Proxy(make, {
     apply: function (native, self, args) {
       var url = Reflect.apply(native, self, args);
       if (args[0] instanceof scope.Blob) blobs.set(url, args[0]);
