@@ -121,7 +121,11 @@ error_codes! {
     InvalidConfiguration = "invalid_configuration", UNPROCESSABLE_ENTITY;
     /// The same `Idempotency-Key` came before with another request.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY;
+    /// A WebSocket of a version other than 13.
+    UpgradeRequired = "upgrade_required", UPGRADE_REQUIRED;
     RateLimited = "rate_limited", TOO_MANY_REQUESTS;
+    /// As many as one credential may have open.
+    TooManySockets = "too_many_sockets", TOO_MANY_REQUESTS;
     QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS;
     LoginThrottled = "login_throttled", TOO_MANY_REQUESTS;
     /// Too many codes of vouchers were tried.

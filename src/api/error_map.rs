@@ -13,7 +13,7 @@ use crate::{
     },
     gateway::{
         GatewayError, UpstreamError, browser::CrossSite, cookies::RepeatedCookie,
-        credentials::RepeatedField, upload::UploadFault,
+        credentials::RepeatedField, tunnel::handshake::BadRequest, upload::UploadFault,
     },
     server::Fault,
     services::{
@@ -256,6 +256,15 @@ impl From<GatewayError> for ApiError {
                     PolicyRefusal::Role => ErrorCode::RoleRequired,
                 };
                 Self::new(code, refusal.to_string())
+            }
+            GatewayError::Handshake(BadRequest::Version) => {
+                Self::new(ErrorCode::UpgradeRequired, error.to_string())
+            }
+            GatewayError::Handshake(_) | GatewayError::NoUpgrade => {
+                Self::new(ErrorCode::InvalidRequest, error.to_string())
+            }
+            GatewayError::TooManySockets => {
+                Self::new(ErrorCode::TooManySockets, error.to_string()).retry_after(10)
             }
             GatewayError::KeyRefused(refusal) => refusal.into(),
             GatewayError::PassRefused => {

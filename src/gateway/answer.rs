@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, Version, header,
+    header::{CONNECTION, UPGRADE},
+};
 use http_body::Body as _;
+use http_body_util::Full;
 use tokio::time::Instant;
 
 use super::{
@@ -72,6 +76,19 @@ pub fn pass_on(
     let timer = StallTimer::new(config.idle_timeout, Some(until.0));
     let stream = Stream::new(streams, kind, known.opener, arrival, known.upload, open_ended);
     Response::from_parts(parts, Metered::new(body, meter, timer).until(until).stream(stream))
+}
+
+/// The 101 that opens a socket; what is in it was checked.
+pub fn switching(answer: Response<()>, plan: Plan, arrival: &Arrival<'_>) -> Response<Body> {
+    let (mut parts, ()) = answer.into_parts();
+    let config = &arrival.route.upstream.config;
+    let body = plan.apply(&mut parts, AnswerBody::Made(Full::default()));
+    let changes = &config.response_headers;
+    headers::rewrite_response(&mut parts.headers, arrival.client, true, changes);
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let timer = StallTimer::new(config.idle_timeout, None);
+    Response::from_parts(parts, Metered::new(body, Meter::over(), timer))
 }
 
 /// Whether an answer may go on for as long as something moves: an event stream,

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::{
     browser::CrossSite, connect::ConnectError, cookies::RepeatedCookie, credentials::RepeatedField,
-    upload::UploadFault,
+    tunnel::handshake, upload::UploadFault,
 };
 use crate::{
     domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal},
@@ -36,6 +36,13 @@ pub enum GatewayError {
     CredentialRequired,
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Handshake(#[from] handshake::BadRequest),
+    /// The connection cannot be taken over, as over HTTP/2.
+    #[error("this connection cannot become a WebSocket")]
+    NoUpgrade,
+    #[error("too many WebSockets are open with this credential")]
+    TooManySockets,
     #[error("this method is not let through here")]
     MethodNotAllowed {
         /// Those that are, as `Allow` lists them.

@@ -24,7 +24,8 @@ pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Takes the record of one request.
 pub trait Sink {
-    fn record(self, record: UsageRecord);
+    /// `messages`: how many it counts as besides itself.
+    fn record(self, record: UsageRecord, messages: u64);
 }
 
 /// One request under way, recorded exactly once: by [`Meter::finish`], or when
@@ -39,6 +40,7 @@ struct Open<S> {
     record: UsageRecord,
     started: Instant,
     upload: Option<Arc<Progress>>,
+    messages: u64,
 }
 
 impl<S: Sink> Meter<S> {
@@ -50,7 +52,12 @@ impl<S: Sink> Meter<S> {
         started: Instant,
         upload: Option<Arc<Progress>>,
     ) -> Self {
-        Self(Some(Box::new(Open { sink, record, started, upload })))
+        Self(Some(Box::new(Open { sink, record, started, upload, messages: 0 })))
+    }
+
+    /// Of what is recorded elsewhere.
+    pub fn over() -> Self {
+        Self(None)
     }
 
     pub fn set_status(&mut self, status: StatusCode) {
@@ -60,8 +67,17 @@ impl<S: Sink> Meter<S> {
     }
 
     /// What is known so far; `None` once it is over.
-    fn record(&self) -> Option<&UsageRecord> {
+    pub(super) fn record(&self) -> Option<&UsageRecord> {
         self.0.as_ref().map(|open| &open.record)
+    }
+
+    /// Says what went through a tunnel so far: bytes, and the messages of the
+    /// client, each of which was charged like a request.
+    pub fn tunnelled(&mut self, bytes_in: u64, bytes_out: u64, messages: u64) {
+        if let Some(open) = &mut self.0 {
+            (open.record.bytes_in, open.record.bytes_out) = (bytes_in, bytes_out);
+            open.messages = messages;
+        }
     }
 
     fn add(&mut self, bytes: usize) {
@@ -73,11 +89,13 @@ impl<S: Sink> Meter<S> {
     /// The exchange is over. Later calls change nothing.
     pub fn finish(&mut self, outcome: Outcome) {
         let Some(open) = self.0.take() else { return };
-        let Open { sink, mut record, started, upload } = *open;
+        let Open { sink, mut record, started, upload, messages } = *open;
         record.outcome = outcome;
         record.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        record.bytes_in = upload.map_or(0, |upload| upload.bytes());
-        sink.record(record);
+        if let Some(upload) = upload {
+            record.bytes_in = upload.bytes();
+        }
+        sink.record(record, messages);
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::domain::{id::RecordId, kill::KillReason};
 
 impl Sink for mpsc::Sender<UsageRecord> {
-    fn record(self, record: UsageRecord) {
+    fn record(self, record: UsageRecord, _messages: u64) {
         self.send(record).unwrap();
     }
 }

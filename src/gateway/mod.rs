@@ -32,6 +32,7 @@ pub mod rate_headers;
 mod record;
 pub mod rewrite;
 mod route;
+pub mod socket;
 mod stream;
 mod timer;
 pub mod tunnel;
@@ -42,7 +43,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, Method, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Method, Response, StatusCode, header::CONNECTION, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -53,6 +54,7 @@ use self::{
     metered::{Meter, Metered},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
+    socket::{Asked, Opened},
     stream::{Opener, origin_of},
     upload::UploadLimits,
 };
@@ -62,6 +64,7 @@ pub use self::{
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
     route::{Route, Table, path_and_query},
+    socket::Tunnel,
     stream::End,
     upload::UploadFault,
     upstream::{AnswerBody, Upstream},
@@ -71,8 +74,7 @@ use crate::{
     domain::{
         limit::TierState,
         pass::Pass,
-        principal::Principal,
-        token::TokenHash,
+        principal::{Principal, Proof},
         usage::{Outcome, UsageRecord},
     },
     server::client::ClientInfo,
@@ -83,8 +85,8 @@ use crate::{
 pub type Body = Metered<Rewritten<AnswerBody>, Slot>;
 
 impl Sink for Slot {
-    fn record(self, record: UsageRecord) {
-        Self::record(self, record);
+    fn record(self, record: UsageRecord, messages: u64) {
+        Self::record(self, record, messages);
     }
 }
 
@@ -107,11 +109,13 @@ pub struct Arrival<'a> {
 }
 
 /// What is known about a request however it ended.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Seen {
     pub principal: Option<Principal>,
     /// Belongs on the answer, whatever that is.
     pub limit: Option<TierState>,
+    /// To be run in place of the connection, once the answer was sent.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl Gateway {
@@ -158,10 +162,16 @@ impl Gateway {
             let allow = policy.methods.join(", ");
             return Err(GatewayError::MethodNotAllowed { allow });
         }
-        let visitor = pin!(self.prove(policy, parts, arrival, &mut seen.principal)).await?;
+        let asked = Asked::of(parts, &upstream.config)?;
+        let proving = self.prove(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
+        let visitor = pin!(proving).await?;
         let principal = seen.principal.as_ref();
         check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers)?;
         let renewed = match &visitor {
+            Some(_) if asked.is_some() => {
+                Asked::check_origin(&parts.headers, &upstream.config, arrival)?;
+                None
+            }
             Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
             None => None,
         };
@@ -172,7 +182,7 @@ impl Gateway {
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.recorder().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
-        let picked = match upstream.pick() {
+        let mut picked = match upstream.pick() {
             Ok(picked) => picked,
             Err(error) => {
                 let record = record(principal, arrival, &parts.method);
@@ -183,7 +193,7 @@ impl Gateway {
             }
         };
         // Only now: what is refused must not begin the time that was paid for.
-        let ends = pin!(self.begin(principal, &parts.headers, arrival.client)).await?;
+        let ends = pin!(self.begin(principal)).await?;
         body.end_at(ends);
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
@@ -216,6 +226,27 @@ impl Gateway {
             arrival.route.path,
             &mut parts.headers,
         );
+        if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
+            let opener = socket::Opener { asked, principal, part, origin: origin.as_ref(), ends };
+            let opening = self.open_socket(picked, parts, arrival, opener, meter);
+            return match Box::pin(opening).await? {
+                Opened::Open(answer, tunnel) => {
+                    seen.tunnel = Some(tunnel);
+                    Ok(answer::switching(answer, plan, arrival))
+                }
+                Opened::Answered(answered, meter) => {
+                    let opener = Opener { principal, part, origin: origin.as_ref() };
+                    let known = Known { opener, ends, upload: None };
+                    let streams = &self.services.streams;
+                    let mut answer =
+                        answer::pass_on(answered, plan, *meter, arrival, known, streams);
+                    // Whatever the client sent early is not a request.
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                    Ok(answer)
+                }
+            };
+        }
         let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
         let answered = match sent {
             Ok(answer) => answer,
@@ -237,17 +268,14 @@ impl Gateway {
 
     /// When the time of the pass that opens the door is over. It begins now
     /// unless it has before.
-    async fn begin(
-        &self,
-        principal: Option<&Principal>,
-        headers: &HeaderMap,
-        client: &ClientInfo,
-    ) -> Result<Option<Instant>, GatewayError> {
-        let Some(pass) = principal.and_then(Principal::pass) else { return Ok(None) };
+    async fn begin(&self, principal: Option<&Principal>) -> Result<Option<Instant>, GatewayError> {
+        let Some((principal, pass)) = principal.and_then(|it| Some((it, it.pass()?))) else {
+            return Ok(None);
+        };
         let end = match pass.expires_at() {
             Some(end) => end,
             // Boxed, since it happens once.
-            None => Box::pin(self.activate(pass, headers, client)).await?,
+            None => Box::pin(self.activate(principal, pass)).await?,
         };
         Ok(Some(self.instant_of(end)))
     }
@@ -255,16 +283,11 @@ impl Gateway {
     /// Begins the time of a pass; when it will be over.
     async fn activate(
         &self,
+        principal: &Principal,
         pass: &Pass,
-        headers: &HeaderMap,
-        client: &ClientInfo,
     ) -> Result<DateTime<Utc>, GatewayError> {
-        let text = match credentials::read(headers)?.access_token {
-            None => cookies::read(headers, client)?.pass,
-            text => text,
-        };
-        let hash = text.and_then(TokenHash::of_pass).ok_or(AccessError::Invalid)?;
-        let begun = self.services.passes.activate(&hash, pass.id).await?;
+        let Proof::Pass(hash) = &principal.proof else { return Err(AccessError::Invalid.into()) };
+        let begun = self.services.passes.activate(hash, pass.id).await?;
         // `None`: it was ended since we looked.
         Ok(begun.and_then(|pass| pass.expires_at()).ok_or(AccessError::Invalid)?)
     }

@@ -4,7 +4,11 @@ use std::pin::pin;
 
 use http::{header, request::Parts};
 
-use super::{Arrival, Gateway, GatewayError, browser, credentials};
+use super::{
+    Arrival, Gateway, GatewayError, browser,
+    credentials::{self, RepeatedField},
+    socket::Asked,
+};
 use crate::{
     config::Mount,
     domain::{
@@ -24,14 +28,25 @@ impl Gateway {
         policy: &Policy,
         parts: &Parts,
         arrival: &Arrival<'_>,
+        asked: Option<&Asked>,
         principal: &mut Option<Principal>,
     ) -> Result<Option<Box<Visitor>>, GatewayError> {
         if policy.demand == Demand::Public {
             return Ok(None);
         }
-        let found = credentials::read(&parts.headers)?;
+        let mut found = credentials::read(&parts.headers)?;
+        if let Some(token) = asked.and_then(|asked| asked.query.access_token.as_deref())
+            && found.access_token.replace(token).is_some()
+        {
+            return Err(RepeatedField("X-Access-Token").into());
+        }
         *principal = pin!(found.prove(&self.services.access)).await?;
         if principal.is_some() {
+            return Ok(None);
+        }
+        if let Some(ticket) = asked.and_then(|asked| asked.query.ticket.as_deref()) {
+            let redeeming = self.services.tickets.redeem(ticket, arrival.path);
+            *principal = Some(Box::pin(redeeming).await?);
             return Ok(None);
         }
         if parts.headers.contains_key(header::COOKIE) {

@@ -7,6 +7,10 @@
 
 use std::borrow::Cow;
 
+use http::{Uri, uri::PathAndQuery};
+
+use crate::domain::token::TokenHash;
+
 /// Characters that the secret part of a credential has at least; shorter
 /// values that happen to begin alike (`?table=tg_users`) are left alone.
 const SECRET_LEN: usize = 40;
@@ -26,6 +30,57 @@ pub fn holds_credential(query: &str) -> bool {
         let value = pair.split_once('=').map_or(pair, |(_, value)| value);
         is_credential(&decoded(value)) || is_credential(&decoded(pair))
     })
+}
+
+/// What the query of a request for a WebSocket may hold of ours, since a
+/// browser's script can set no field there: an access token as `token`, or a
+/// ticket as `ticket`. Other values of these names are the upstream's.
+#[derive(Debug, Default)]
+pub struct SocketQuery {
+    pub access_token: Option<String>,
+    pub ticket: Option<String>,
+}
+
+impl SocketQuery {
+    /// Takes ours out of the query; the rest stays as it was written. Of a name
+    /// that stands twice the first counts, and neither goes on.
+    pub fn take(uri: &mut Uri) -> Self {
+        let Some(query) = uri.query() else { return Self::default() };
+        let (found, rest) = Self::split(query);
+        if found.access_token.is_some() || found.ticket.is_some() {
+            let mut text = uri.path().to_owned();
+            if !rest.is_empty() {
+                text.push('?');
+                text.push_str(&rest);
+            }
+            *uri = PathAndQuery::try_from(text).expect("parts of a good one").into();
+        }
+        found
+    }
+
+    fn split(query: &str) -> (Self, String) {
+        let mut found = Self::default();
+        let mut rest = vec![];
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value);
+            match name {
+                "token" if TokenHash::of_pass(&value).is_some() => {
+                    found.access_token.get_or_insert_with(|| value.into_owned());
+                }
+                "ticket" if TokenHash::of_ticket(&value).is_some() => {
+                    found.ticket.get_or_insert_with(|| value.into_owned());
+                }
+                _ => rest.push(pair),
+            }
+        }
+        (found, rest.join("&"))
+    }
+}
+
+/// As [`holds_credential`], for a request for a WebSocket.
+pub fn holds_credential_elsewhere(query: &str) -> bool {
+    holds_credential(query) && holds_credential(&SocketQuery::split(query).1)
 }
 
 /// The same for the segments of a path.
@@ -106,6 +161,32 @@ mod tests {
         for path in ["/", "/tg_users/1", "/downloads/tga_short", &format!("/{}", "x".repeat(99))] {
             assert!(!path_holds_credential(path), "{path}");
             assert_eq!(without_credentials(path), path);
+        }
+    }
+
+    #[test]
+    fn a_sockets_query_may_hold_a_token_or_a_ticket() {
+        let pass = PlainToken::pass(&mut rand::rng());
+        let ticket = PlainToken::ticket(&mut rand::rng());
+        let (pass, ticket) = (pass.expose(), ticket.expose());
+        let encoded = pass.replacen('t', "%74", 1);
+        for (query, token, ticketed, rest) in [
+            ("a=1&b".to_owned(), false, false, "/x?a=1&b"),
+            ("token=theirs&ticket=2".to_owned(), false, false, "/x?token=theirs&ticket=2"),
+            (format!("token={pass}"), true, false, "/x"),
+            (format!("a=%20&token={encoded}&b=2"), true, false, "/x?a=%20&b=2"),
+            (format!("ticket={ticket}&a=1"), false, true, "/x?a=1"),
+            (format!("token={pass}&token={pass}&ticket={ticket}"), true, true, "/x"),
+        ] {
+            let mut uri: Uri = format!("/x?{query}").parse().unwrap();
+            let found = SocketQuery::take(&mut uri);
+            assert_eq!(found.access_token.as_deref(), token.then_some(pass), "{query}");
+            assert_eq!(found.ticket.as_deref(), ticketed.then_some(ticket), "{query}");
+            assert_eq!(uri.to_string(), rest);
+            assert!(!holds_credential_elsewhere(&query), "{query}");
+        }
+        for query in [format!("x={pass}"), format!("token={pass}&x={pass}"), pass.to_owned()] {
+            assert!(holds_credential_elsewhere(&query), "{query}");
         }
     }
 

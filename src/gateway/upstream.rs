@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, Uri, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
@@ -61,6 +62,16 @@ struct Target {
 pub struct Picked {
     at: usize,
     in_flight: InFlight,
+}
+
+impl Picked {
+    pub fn in_flight(&mut self) -> &mut InFlight {
+        &mut self.in_flight
+    }
+
+    pub fn into_in_flight(self) -> InFlight {
+        self.in_flight
+    }
 }
 
 impl Upstream {
@@ -165,7 +176,7 @@ impl Upstream {
         parts: &mut Parts,
         mut body: RequestBody,
         upload: Option<&Arc<Progress>>,
-    ) -> Result<(Response<hyper::body::Incoming>, Lease), UpstreamError> {
+    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let begun = Instant::now();
         let pool = &self.targets[picked.at].pool;
         let leased = pin!(pool.lease(upload, self.first_limit())).await;
@@ -270,6 +281,8 @@ impl Target {
 #[derive(Debug)]
 pub enum AnswerBody {
     Wire(PooledBody),
+    /// Of a connection that no other exchange uses; it counts as under way.
+    Alone(Incoming, InFlight),
     /// The echo's.
     Made(Full<Bytes>),
 }
@@ -284,6 +297,9 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match self.get_mut() {
             Self::Wire(body) => Pin::new(body).poll_frame(cx),
+            Self::Alone(body, _) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|next| next.map(|frame| frame.map_err(AnswerFault::Wire))),
             Self::Made(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|next| next.map(|frame| frame.map_err(|never| match never {}))),
@@ -293,6 +309,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Wire(body) => body.is_end_stream(),
+            Self::Alone(body, _) => body.is_end_stream(),
             Self::Made(body) => body.is_end_stream(),
         }
     }
@@ -300,6 +317,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Wire(body) => body.size_hint(),
+            Self::Alone(body, _) => body.size_hint(),
             Self::Made(body) => body.size_hint(),
         }
     }

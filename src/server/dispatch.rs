@@ -180,6 +180,9 @@ impl Dispatcher {
             Ok(response) => Answer::Proxied(response),
             Err(error) => Answer::Api(explained(error)),
         };
+        if let Some(tunnel) = seen.tunnel {
+            flight.take_over(tunnel);
+        }
         if let Some(limit) = &seen.limit {
             rate_headers::set(answer.headers_mut(), limit, arrival.at);
         }

@@ -20,7 +20,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -33,11 +33,12 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use crate::gateway::Tunnel;
+
 /// How long a connection may wait for its next request.
 pub const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// What socket and requests of one connection tell each other.
-#[derive(Debug)]
 pub struct Connection {
     peer: IpAddr,
     opened: Instant,
@@ -48,6 +49,15 @@ pub struct Connection {
     idle_since: AtomicU64,
     multiplexed: AtomicBool,
     reset: AtomicBool,
+    /// Taken over by a tunnel, which has clocks of its own.
+    tunnelled: AtomicBool,
+    tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -60,6 +70,8 @@ impl Connection {
             idle_since: AtomicU64::new(0),
             multiplexed: AtomicBool::new(false),
             reset: AtomicBool::new(false),
+            tunnelled: AtomicBool::new(false),
+            tunnel: Mutex::default(),
         })
     }
 
@@ -79,6 +91,17 @@ impl Connection {
         let after = now.saturating_duration_since(self.opened).as_millis();
         self.idle_since.store(u64::try_from(after).unwrap_or(u64::MAX), Relaxed);
         self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// The answer under way ends HTTP here; then `tunnel` is to be run.
+    pub fn take_over(&self, tunnel: Tunnel) {
+        self.tunnelled.store(true, Relaxed);
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+
+    /// What is to be run now that HTTP has ended.
+    pub fn tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Closes with a reset instead of a clean end: an answer broke off that ends
@@ -130,7 +153,7 @@ impl Guarded {
     /// When silence becomes too long; `None` while a request is under way.
     fn read_deadline(&mut self) -> Option<Instant> {
         let connection = &self.connection;
-        if connection.in_flight.load(Relaxed) > 0 {
+        if connection.in_flight.load(Relaxed) > 0 || connection.tunnelled.load(Relaxed) {
             return None;
         }
         let requests = connection.requests.load(Relaxed);

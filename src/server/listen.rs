@@ -262,21 +262,32 @@ impl Worker {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let mut served = pin!(self.builder.serve_connection(io, service));
+        let mut served = pin!(self.builder.serve_connection_with_upgrades(io, service));
         // A token takes a lock each time it is polled; so it is only polled when
         // it is what woke this task.
         let mut stopping = FuturesUnordered::from_iter([self.stop.cancelled()]);
         // How a connection ends is seen request by request; an error here is a
         // client that left or was cut, which is no event.
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            _ = served.as_mut() => return,
-            _ = stopping.next() => served.as_mut().graceful_shutdown(),
+            _ = served.as_mut() => false,
+            _ = stopping.next() => true,
+        };
+        if stopped {
+            served.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                _ = served => {}
+                () = self.cut.cancelled() => {}
+            }
         }
-        tokio::select! {
-            biased;
-            _ = served => {}
-            () = self.cut.cancelled() => {}
+        // Told from elsewhere that the process stops.
+        if let Some(tunnel) = connection.tunnel() {
+            tokio::select! {
+                biased;
+                () = tunnel => {}
+                () = self.cut.cancelled() => {}
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{client::RequestId, io::Connection};
 use crate::{
     domain::id::{ApiKeyId, UserId},
-    gateway::CLIENT_CLOSED_REQUEST,
+    gateway::{CLIENT_CLOSED_REQUEST, Tunnel},
 };
 
 /// Who called the API: put into a response's extensions, it appears in the
@@ -144,6 +144,11 @@ impl Flight {
 
     pub fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
+    }
+
+    /// The answer ends HTTP on its connection.
+    pub fn take_over(&self, tunnel: Tunnel) {
+        self.connection.take_over(tunnel);
     }
 
     /// The answer's body failed.

@@ -7,7 +7,7 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 
@@ -34,12 +34,23 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
         return Err(Fault::HeaderName);
     }
     check_framing(&parts.headers)?;
-    if parts.uri.query().is_some_and(query::holds_credential)
+    let holds_credential = match is_upgrade(parts) {
+        true => query::holds_credential_elsewhere,
+        false => query::holds_credential,
+    };
+    if parts.uri.query().is_some_and(holds_credential)
         || query::path_holds_credential(parts.uri.path())
     {
         return Err(Fault::CredentialInUrl);
     }
     Ok(())
+}
+
+/// Whether it asks for a WebSocket, as far as one can see here.
+fn is_upgrade(parts: &Parts) -> bool {
+    parts.headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && parts.method == Method::GET
+        && parts.version == Version::HTTP_11
 }
 
 /// The host that a request asks for. `None` only for HTTP/1.0.

@@ -83,6 +83,14 @@ impl StreamService {
         self.open().values().filter(|stream| stream.kind == kind).count()
     }
 
+    /// How many sockets are open here by the credential of this one, itself
+    /// among them; without one, from its network.
+    pub fn sockets_like(&self, handle: &StreamHandle) -> usize {
+        let stream = handle.stream();
+        let sockets = |open: &&Arc<OpenStream>| open.kind == StreamKind::Websocket;
+        self.open().values().filter(sockets).filter(|open| open.is_like(stream)).count()
+    }
+
     /// Ends one of this instance's; whether it was there.
     fn cut_here(&self, id: StreamId) -> bool {
         let stream = self.open().get(&id).cloned();

@@ -15,6 +15,7 @@ use super::{super::door, StreamService};
 use crate::{
     config::UpstreamConfig,
     domain::{
+        address::network_of,
         id::StreamId,
         kill::KillSwitch,
         principal::{Principal, Proof},
@@ -112,6 +113,15 @@ impl OpenStream {
         }
     }
 
+    /// Whether both were opened with the same credential, or from the same
+    /// network without one.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self.proof(), other.proof()) {
+            (None, None) => network_of(self.opening.address) == network_of(other.opening.address),
+            (one, other) => one == other,
+        }
+    }
+
     pub(super) fn info(&self, instance: &str) -> StreamInfo {
         let Opening { principal, upstream, path, address, opened_at, .. } = &self.opening;
         let principal = principal.as_ref();
@@ -146,8 +156,16 @@ impl StreamHandle {
         Self { service, stream, ended: "aborted" }
     }
 
+    pub(super) fn stream(&self) -> &OpenStream {
+        &self.stream
+    }
+
     pub fn kill(&self) -> &KillSwitch {
         &self.stream.kill
+    }
+
+    pub fn passed(&self) -> Passed {
+        self.stream.passed()
     }
 
     /// Sets what went through so far.

@@ -167,7 +167,7 @@ pub(super) fn truncate(at: DateTime<Utc>, width: TimeDelta) -> DateTime<Utc> {
 /// records and few keys.
 fn roll_up(batch: &[Entry]) -> Vec<(RollupKey, Rollup)> {
     let mut sums: HashMap<_, Rollup> = HashMap::new();
-    for Entry { record, requests } in batch {
+    for Entry { record, requests, messages } in batch {
         let key = (
             record.at.timestamp() / 3600,
             record.user_id,
@@ -175,7 +175,9 @@ fn roll_up(batch: &[Entry]) -> Vec<(RollupKey, Rollup)> {
             &*record.upstream,
             record.status_class(),
         );
-        sums.entry(key).or_default().add_times(record, *requests);
+        let sum = sums.entry(key).or_default();
+        sum.add_times(record, *requests);
+        sum.requests += messages;
     }
     let mut rollups: Vec<_> = sums
         .into_iter()

@@ -20,6 +20,9 @@ pub struct Saturated;
 pub(super) struct Entry {
     pub(super) record: UsageRecord,
     pub(super) requests: u64,
+    /// Of the requests, those that were messages within it: they have no
+    /// duration of their own.
+    pub(super) messages: u64,
 }
 
 impl Borrow<UsageRecord> for Entry {
@@ -69,7 +72,7 @@ impl Recorder {
     /// Records without a reservation, for what was refused anyway.
     pub(super) fn push_unreserved(&self, record: UsageRecord, requests: u64) {
         match self.reserve() {
-            Ok(slot) => slot.push(Entry { record, requests }),
+            Ok(slot) => slot.push(Entry { record, requests, messages: 0 }),
             Err(Saturated) => {
                 self.0.dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -121,8 +124,9 @@ impl Inner {
 }
 
 impl Slot {
-    pub fn record(self, record: UsageRecord) {
-        self.push(Entry { record, requests: 1 });
+    /// `messages`: as how many requests it counts besides itself.
+    pub fn record(self, record: UsageRecord, messages: u64) {
+        self.push(Entry { record, requests: 1, messages });
     }
 
     fn push(mut self, entry: Entry) {

@@ -7,6 +7,7 @@ mod http2;
 mod identity;
 mod limits;
 mod paths;
+mod sockets;
 mod streaming;
 mod timing;
 
