@@ -56,7 +56,7 @@ use self::{
     metered::{Meter, Metered},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
-    socket::{Asked, Opened},
+    socket::Asked,
     stream::{Opener, origin_of},
     upload::UploadLimits,
 };
@@ -218,6 +218,9 @@ impl Gateway {
                 changes: &upstream.config.request_headers,
             },
         );
+        if let Some(most) = upstream.config.max_cookie_bytes {
+            credentials::limit_cookies(&mut parts.headers, most);
+        }
         if let Some(principal) = principal.filter(|_| upstream.config.assertion) {
             let (keyring, upstream) = (&self.services.keyring, upstream.config.name);
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
@@ -229,21 +232,12 @@ impl Gateway {
             arrival.route.path,
             &mut parts.headers,
         );
+        let opener = Opener { principal, part, origin: origin.as_ref() };
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
-            let opener = socket::Opener { asked, principal, part, origin: origin.as_ref(), ends };
-            let opening = self.open_socket(picked, parts, arrival, opener, meter);
-            return match Box::pin(opening).await? {
-                Opened::Open(answer, tunnel) => {
-                    seen.tunnel = Some(tunnel);
-                    Ok(answer::switching(answer, plan, arrival))
-                }
-                Opened::Answered(answered, meter) => {
-                    let opener = Opener { principal, part, origin: origin.as_ref() };
-                    let known = Known { opener, ends, upload: None };
-                    let streams = &self.services.streams;
-                    Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams))
-                }
-            };
+            let known = Known { opener, ends, upload: None };
+            let opening = socket::Opening { asked, picked, plan, meter };
+            let opened = self.serve_socket(parts, arrival, opening, known, &mut seen.tunnel);
+            return Box::pin(opened).await;
         }
         let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
         let answered = match sent {
@@ -254,7 +248,6 @@ impl Gateway {
                 return Err(error.into());
             }
         };
-        let opener = Opener { principal, part, origin: origin.as_ref() };
         let known = Known { opener, ends, upload: upload.as_ref() };
         let streams = &self.services.streams;
         let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams);

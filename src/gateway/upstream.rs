@@ -300,7 +300,7 @@ impl Target {
 pub enum AnswerBody {
     Wire(PooledBody),
     /// Of a connection that no other exchange uses; it counts as under way.
-    Alone(Incoming, InFlight),
+    Alone(Box<(Incoming, InFlight)>),
     /// The echo's.
     Made(Full<Bytes>),
 }
@@ -315,7 +315,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match self.get_mut() {
             Self::Wire(body) => Pin::new(body).poll_frame(cx),
-            Self::Alone(body, _) => Pin::new(body)
+            Self::Alone(alone) => Pin::new(&mut alone.0)
                 .poll_frame(cx)
                 .map(|next| next.map(|frame| frame.map_err(AnswerFault::Wire))),
             Self::Made(body) => Pin::new(body)
@@ -327,7 +327,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Wire(body) => body.is_end_stream(),
-            Self::Alone(body, _) => body.is_end_stream(),
+            Self::Alone(alone) => alone.0.is_end_stream(),
             Self::Made(body) => body.is_end_stream(),
         }
     }
@@ -335,7 +335,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Wire(body) => body.size_hint(),
-            Self::Alone(body, _) => body.size_hint(),
+            Self::Alone(alone) => alone.0.size_hint(),
             Self::Made(body) => body.size_hint(),
         }
     }

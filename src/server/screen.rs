@@ -34,10 +34,8 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
         return Err(Fault::HeaderName);
     }
     check_framing(&parts.headers)?;
-    let holds_credential = match is_upgrade(parts) {
-        true => query::holds_credential_elsewhere,
-        false => query::holds_credential,
-    };
+    let holds_credential =
+        if is_upgrade(parts) { query::holds_credential_elsewhere } else { query::holds_credential };
     if parts.uri.query().is_some_and(holds_credential)
         || query::path_holds_credential(parts.uri.path())
     {
