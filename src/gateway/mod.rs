@@ -236,8 +236,8 @@ impl Gateway {
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
             let known = Known { opener, ends, upload: None };
             let opening = socket::Opening { asked, picked, plan, meter };
-            let opened = self.serve_socket(parts, arrival, opening, known, &mut seen.tunnel);
-            return Box::pin(opened).await;
+            let tunnel = &mut seen.tunnel;
+            return Box::pin(self.serve_socket(parts, arrival, opening, known, tunnel)).await;
         }
         let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
         let answered = match sent {
