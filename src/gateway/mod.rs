@@ -18,6 +18,7 @@ pub mod credentials;
 mod echo;
 mod error;
 mod events;
+pub mod forward;
 mod framing;
 mod headers;
 mod http2;
@@ -50,10 +51,11 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::{
-    admission::check_policy,
+    admission::{activate, check_policy},
     answer::Known,
     headers::Ours,
     metered::{Meter, Metered},
+    proof::{Shown, prove},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
     socket::Asked,
@@ -76,12 +78,11 @@ use crate::{
     config::ServerConfig,
     domain::{
         limit::TierState,
-        pass::Pass,
-        principal::{Principal, Proof},
+        principal::Principal,
         usage::{Outcome, UsageRecord},
     },
     server::client::ClientInfo,
-    services::{Services, access::AccessError, health::Phase, limits::LimitError, usage::Slot},
+    services::{Services, health::Phase, limits::LimitError, usage::Slot},
 };
 
 /// The body of a proxied answer.
@@ -169,13 +170,22 @@ impl Gateway {
             return Err(GatewayError::MethodNotAllowed { allow });
         }
         let asked = Asked::of(parts, &upstream.config, &mut seen.socket)?;
-        let proving = self.prove(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
+        let shown = Shown {
+            headers: &parts.headers,
+            client: arrival.client,
+            path: arrival.path,
+            query: asked.as_ref().map(|asked| &asked.query),
+        };
+        let proving = prove(&self.services, policy, &shown, &mut seen.principal);
         let visitor = pin!(proving).await?;
         let principal = seen.principal.as_ref();
+        if principal.is_none() {
+            proof::check_demand(policy, parts, arrival)?;
+        }
         check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers)?;
         let renewed = match &visitor {
             Some(_) if asked.is_some() => {
-                Asked::check_origin(&parts.headers, &upstream.config, arrival)?;
+                Asked::check_origin(&parts.headers, &upstream.config, arrival.client)?;
                 None
             }
             Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
@@ -266,21 +276,9 @@ impl Gateway {
         let end = match pass.expires_at() {
             Some(end) => end,
             // Boxed, since it happens once.
-            None => Box::pin(self.activate(principal, pass)).await?,
+            None => Box::pin(activate(&self.services, principal, pass)).await?,
         };
         Ok(Some(self.instant_of(end)))
-    }
-
-    /// Begins the time of a pass; when it will be over.
-    async fn activate(
-        &self,
-        principal: &Principal,
-        pass: &Pass,
-    ) -> Result<DateTime<Utc>, GatewayError> {
-        let Proof::Pass(hash) = &principal.proof else { return Err(AccessError::Invalid.into()) };
-        let begun = self.services.passes.activate(hash, pass.id).await?;
-        // `None`: it was ended since we looked.
-        Ok(begun.and_then(|pass| pass.expires_at()).ok_or(AccessError::Invalid)?)
     }
 
     async fn admit(

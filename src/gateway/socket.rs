@@ -51,6 +51,7 @@ use crate::{
         stream::{Passed, StreamKind},
         usage::Outcome,
     },
+    server::ClientInfo,
     services::{
         LimitService,
         limits::LimitError,
@@ -112,14 +113,14 @@ impl Asked {
     pub fn check_origin(
         headers: &HeaderMap,
         config: &UpstreamConfig,
-        arrival: &Arrival<'_>,
+        client: &ClientInfo,
     ) -> Result<(), CrossSite> {
         let mut origins = headers.get_all(ORIGIN).iter();
         let (origin, second) = (origins.next(), origins.next());
         let listed = origin.filter(|_| second.is_none()).is_some_and(|origin| {
             config.origins.iter().any(|known| known.as_bytes() == origin.as_bytes())
         });
-        let own = browser::has_own_origin(headers, arrival.client);
+        let own = browser::has_own_origin(headers, client);
         if listed || own { Ok(()) } else { Err(CrossSite) }
     }
 }
