@@ -118,9 +118,6 @@ pub struct Seen {
     pub principal: Option<Principal>,
     /// Belongs on the answer, whatever that is.
     pub limit: Option<TierState>,
-    /// It asked for a WebSocket: what follows on its connection is no request,
-    /// whatever the answer is.
-    pub socket: bool,
     /// To be run in place of the connection, once the answer was sent.
     pub tunnel: Option<Tunnel>,
 }
@@ -169,25 +166,46 @@ impl Gateway {
             let allow = policy.methods.join(", ");
             return Err(GatewayError::MethodNotAllowed { allow });
         }
-        let asked = Asked::of(parts, &upstream.config, &mut seen.socket)?;
-        let shown = Shown {
-            headers: &parts.headers,
-            client: arrival.client,
-            path: arrival.path,
-            query: asked.as_ref().map(|asked| &asked.query),
+        let asked = Asked::of(parts, &upstream.config)?;
+        let proven = {
+            let shown = Shown {
+                headers: &parts.headers,
+                client: arrival.client,
+                path: arrival.path,
+                query: asked.as_ref().map(|asked| &asked.query),
+            };
+            pin!(prove(&self.services, policy, &shown, &mut seen.principal)).await
         };
-        let proving = prove(&self.services, policy, &shown, &mut seen.principal);
-        let visitor = pin!(proving).await?;
-        let principal = seen.principal.as_ref();
-        if principal.is_none() {
-            proof::check_demand(policy, parts, arrival)?;
-        }
-        check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers)?;
-        let renewed = match &visitor {
-            Some(_) if asked.is_some() => {
-                Asked::check_origin(&parts.headers, &upstream.config, arrival.client)?;
-                None
+        let proven = proven.and_then(|visitor| {
+            if seen.principal.is_none() {
+                proof::check_demand(policy, parts, arrival)?;
             }
+            Ok(visitor)
+        });
+        let visitor = match proven {
+            Err(refusal) if asked.is_some() => {
+                let refusing = self.refuse_socket(refusal, arrival, &parts.method, seen);
+                return Err(Box::pin(refusing).await);
+            }
+            proven => proven?,
+        };
+        let principal = seen.principal.as_ref();
+        let mut admitted =
+            check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers);
+        if asked.is_some() {
+            if admitted.is_ok() && visitor.is_some() {
+                let known = Asked::check_origin(&parts.headers, &upstream.config, arrival.client);
+                admitted = known.map_err(GatewayError::from);
+            }
+            if let Err(refusal) = admitted {
+                let refusing = self.refuse_socket(refusal, arrival, &parts.method, seen);
+                return Err(Box::pin(refusing).await);
+            }
+        } else {
+            admitted?;
+        }
+        let renewed = match &visitor {
+            Some(_) if asked.is_some() => None,
             Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
             None => None,
         };
@@ -265,6 +283,20 @@ impl Gateway {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }
         Ok(answer)
+    }
+
+    /// Asking for a socket counts however it ends: who guesses is limited as who
+    /// is let in (RELIABILITY G-124).
+    async fn refuse_socket(
+        &self,
+        refusal: GatewayError,
+        arrival: &Arrival<'_>,
+        method: &Method,
+        seen: &mut Seen,
+    ) -> GatewayError {
+        let Seen { principal, limit, .. } = seen;
+        let counted = self.admit(principal.as_ref(), arrival, method, limit).await;
+        counted.err().unwrap_or(refusal)
     }
 
     /// When the time of the pass that opens the door is over. It begins now

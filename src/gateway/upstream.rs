@@ -70,6 +70,15 @@ impl Picked {
         &mut self.in_flight
     }
 
+    /// What the status says of the target.
+    pub fn answered(&mut self, status: StatusCode) {
+        if is_gateways(status) {
+            self.in_flight.failed(FailureKind::Status);
+        } else {
+            self.in_flight.succeeded();
+        }
+    }
+
     pub fn into_in_flight(self) -> InFlight {
         self.in_flight
     }
@@ -149,12 +158,8 @@ impl Upstream {
         let exchanged = pin!(self.exchange(&mut picked, parts, body, upload)).await;
         match exchanged {
             Ok((answer, lease)) => {
-                let Picked { mut in_flight, .. } = picked;
-                if is_gateways(answer.status()) {
-                    in_flight.failed(FailureKind::Status);
-                } else {
-                    in_flight.succeeded();
-                }
+                picked.answered(answer.status());
+                let in_flight = picked.into_in_flight();
                 Ok(answer.map(|body| AnswerBody::Wire(PooledBody::new(body, lease, in_flight))))
             }
             // The upload's own fault ends the connection too, and is the cause
