@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check races fmt openapi schemathesis browser conformance bench
+.PHONY: help run dev test check races torture fmt openapi schemathesis browser conformance bench
 
 # `make run ARGS="--help"`: further arguments of the program.
 ARGS ?=
@@ -26,6 +26,9 @@ check: ## format, lints and documentation, without the tests
 
 races: ## money at length: races, a model, kills, on both engines; half an hour
 	tests/races.sh
+
+torture: ## a 10 GiB download and a 1 GiB upload through the program; minutes
+	TOLLGATE_TORTURE=1 cargo test --locked --test it -- process::backpressure --nocapture
 
 fmt: ## format the sources
 	cargo fmt

@@ -257,6 +257,12 @@ impl ApiError {
             .with(|i| i.errors = errors)
     }
 
+    /// Settings that cannot be used, by name.
+    pub fn invalid_configuration(errors: Vec<FieldProblem>) -> Self {
+        Self::new(ErrorCode::InvalidConfiguration, "the settings in force stay; some are not valid")
+            .with(|i| i.errors = errors)
+    }
+
     /// A refusal by a limit, with the headers that tell when to come back.
     pub fn limited(code: ErrorCode, detail: impl Into<String>, state: TierState) -> Self {
         Self::new(code, detail).with(|inner| inner.limit = Some(state))

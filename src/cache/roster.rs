@@ -99,7 +99,9 @@ async fn read(redis: &Arc<RedisStore>, own: &str) -> Option<Vec<String>> {
         return Some(vec![]);
     }
     let mut get = redis::cmd("MGET");
-    names.iter().for_each(|name| _ = get.arg(name_of(name)));
+    for name in &names {
+        get.arg(name_of(name));
+    }
     let pictures = |mut connection| async move {
         get.query_async::<Vec<Option<String>>>(&mut connection).await
     };

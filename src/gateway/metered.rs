@@ -183,14 +183,14 @@ impl<B: Body, S: Sink> Metered<B, S> {
     }
 
     /// Ends it from our side, with a word where its kind has one.
-    fn end<E>(&mut self, end: End) -> Option<Result<Frame<Bytes>, AnswerBroken<E>>> {
+    fn end<E>(&mut self, end: End) -> Result<Frame<Bytes>, AnswerBroken<E>> {
         self.finish(Outcome::Cut, end.code());
         match self.stream.as_ref().and_then(|stream| stream.last_words(end)) {
             Some(words) => {
                 self.over = true;
-                Some(Ok(Frame::data(Bytes::from(words))))
+                Ok(Frame::data(Bytes::from(words)))
             }
-            None => Some(Err(AnswerBroken::Ended(end))),
+            None => Err(AnswerBroken::Ended(end)),
         }
     }
 
@@ -238,7 +238,7 @@ where
         }
         loop {
             if let Some(end) = this.due() {
-                return Poll::Ready(this.end(end));
+                return Poll::Ready(Some(this.end(end)));
             }
             let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
@@ -252,16 +252,16 @@ where
                 }
                 Poll::Pending => {
                     if let Poll::Ready(end) = this.poll_waiting(cx) {
-                        return Poll::Ready(this.end(end));
+                        return Poll::Ready(Some(this.end(end)));
                     }
                     ready!(this.timer.poll(cx));
                     if let Some(end) = this.due() {
-                        return Poll::Ready(this.end(end));
+                        return Poll::Ready(Some(this.end(end)));
                     }
-                    let late = this.timer.is_past_deadline();
-                    let (error, why) = match late {
-                        true => (AnswerBroken::Deadline, "failed"),
-                        false => (AnswerBroken::Idle, "idle"),
+                    let (error, why) = if this.timer.is_past_deadline() {
+                        (AnswerBroken::Deadline, "failed")
+                    } else {
+                        (AnswerBroken::Idle, "idle")
                     };
                     this.finish(Outcome::Failed, why);
                     return Poll::Ready(Some(Err(error)));

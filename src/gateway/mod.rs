@@ -11,12 +11,14 @@ mod admission;
 mod answer;
 mod assertion;
 pub mod browser;
+mod checkup;
 mod connect;
 pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
 mod events;
+mod framing;
 mod headers;
 mod http2;
 mod identity;
@@ -43,7 +45,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use http::{HeaderValue, Method, Response, StatusCode, header::CONNECTION, request::Parts};
+use http::{Method, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -59,6 +61,7 @@ use self::{
     upload::UploadLimits,
 };
 pub use self::{
+    checkup::Checkup,
     connect::trusted,
     error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
@@ -114,6 +117,9 @@ pub struct Seen {
     pub principal: Option<Principal>,
     /// Belongs on the answer, whatever that is.
     pub limit: Option<TierState>,
+    /// It asked for a WebSocket: what follows on its connection is no request,
+    /// whatever the answer is.
+    pub socket: bool,
     /// To be run in place of the connection, once the answer was sent.
     pub tunnel: Option<Tunnel>,
 }
@@ -162,7 +168,7 @@ impl Gateway {
             let allow = policy.methods.join(", ");
             return Err(GatewayError::MethodNotAllowed { allow });
         }
-        let asked = Asked::of(parts, &upstream.config)?;
+        let asked = Asked::of(parts, &upstream.config, &mut seen.socket)?;
         let proving = self.prove(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
         let visitor = pin!(proving).await?;
         let principal = seen.principal.as_ref();
@@ -238,12 +244,7 @@ impl Gateway {
                     let opener = Opener { principal, part, origin: origin.as_ref() };
                     let known = Known { opener, ends, upload: None };
                     let streams = &self.services.streams;
-                    let mut answer =
-                        answer::pass_on(answered, plan, *meter, arrival, known, streams);
-                    // Whatever the client sent early is not a request.
-                    let close = HeaderValue::from_static("close");
-                    answer.headers_mut().insert(CONNECTION, close);
-                    Ok(answer)
+                    Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams))
                 }
             };
         }

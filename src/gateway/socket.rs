@@ -89,12 +89,18 @@ pub(super) enum Opened {
 
 impl Asked {
     /// `None` where the request is a plain one, or sockets are not let through.
-    pub fn of(parts: &mut Parts, config: &UpstreamConfig) -> Result<Option<Self>, GatewayError> {
+    pub fn of(
+        parts: &mut Parts,
+        config: &UpstreamConfig,
+        is_asked: &mut bool,
+    ) -> Result<Option<Self>, GatewayError> {
         // The cheap question first: nearly no request has the field.
         if !parts.headers.contains_key(UPGRADE) || !config.websocket.enabled || config.is_echo() {
             return Ok(None);
         }
-        let key = handshake::asked(&parts.method, parts.version, &parts.headers)?;
+        let key = handshake::asked(&parts.method, parts.version, &parts.headers);
+        *is_asked = !matches!(key, Ok(None));
+        let key = key?;
         let Some(key) = key else { return Ok(None) };
         let query = SocketQuery::take(&mut parts.uri);
         Ok(Some(Self { key, query }))

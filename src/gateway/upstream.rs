@@ -27,6 +27,7 @@ use super::{
     connect::{Network, Stream},
     echo,
     error::{SendError, UpstreamError},
+    framing,
     lease::{AnswerFault, Lease, PooledBody, Sent},
     pool::Pool,
     timer::Timeouts,
@@ -79,13 +80,7 @@ impl Upstream {
     /// of connections belong to it.
     pub fn new(state: &Arc<UpstreamState>) -> Self {
         let config = Arc::clone(&state.config);
-        let authorization = config.basic_auth.as_ref().map(|BasicAuth { user, password }| {
-            let pair = format!("{user}:{}", password.expose_secret());
-            let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
-            let mut value = HeaderValue::try_from(value).expect("base64 is ASCII");
-            value.set_sensitive(true);
-            value
-        });
+        let authorization = Self::basic(&config);
         let network = Network::new(state);
         let target = |target| Target::new(target, &network, &config);
         let targets = state.targets.iter().map(target).collect();
@@ -109,12 +104,30 @@ impl Upstream {
         static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");
         let own = picked.map_or(&ECHO, |picked| &self.targets[picked.at].host);
         match (&self.config.host, asked) {
-            (HostHeader::Fixed(host), _) => {
-                HeaderValue::from_str(host).expect("the configuration checked it")
-            }
             (HostHeader::Client, Some(asked)) => asked.clone(),
-            (HostHeader::Client | HostHeader::Target, _) => own.clone(),
+            _ => own.clone(),
         }
+    }
+
+    /// What `Host` is where no client asks.
+    pub fn own_host(config: &UpstreamConfig, target: &Uri) -> HeaderValue {
+        let host = match &config.host {
+            HostHeader::Fixed(host) => host,
+            HostHeader::Client | HostHeader::Target => {
+                target.authority().expect("the configuration checked it").as_str()
+            }
+        };
+        HeaderValue::from_str(host).expect("the configuration checked it")
+    }
+
+    /// The upstream's own credential.
+    pub fn basic(config: &UpstreamConfig) -> Option<HeaderValue> {
+        let BasicAuth { user, password } = config.basic_auth.as_ref()?;
+        let pair = format!("{user}:{}", password.expose_secret());
+        let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
+        let mut value = HeaderValue::try_from(value).expect("base64 is ASCII");
+        value.set_sensitive(true);
+        Some(value)
     }
 
     pub fn authorization(&self) -> Option<&HeaderValue> {
@@ -212,7 +225,13 @@ impl Upstream {
                 {
                     return Err(UpstreamError::BadAnswer);
                 }
-                Some(Sent::Answer(answer)) => return Ok((answer, lease)),
+                Some(Sent::Answer(mut answer)) => {
+                    let status = answer.status();
+                    if !framing::settle(status, answer.headers_mut()) {
+                        return Err(UpstreamError::BadAnswer);
+                    }
+                    return Ok((answer, lease));
+                }
                 Some(Sent::Unsent(unsent)) => body = unsent,
                 None => {
                     lease.retire();
@@ -271,8 +290,7 @@ fn is_gateways(status: StatusCode) -> bool {
 impl Target {
     fn new(state: &Arc<TargetState>, network: &Network, config: &UpstreamConfig) -> Self {
         let url: Uri = state.config.url.parse().expect("the configuration checked it");
-        let authority = url.authority().expect("the configuration checked it").as_str();
-        let host = HeaderValue::from_str(authority).expect("an authority is ASCII");
+        let host = Upstream::own_host(config, &url);
         Self { pool: Pool::new(state, network, &url, config), host }
     }
 }

@@ -180,8 +180,12 @@ impl Dispatcher {
             Ok(response) => Answer::Proxied(response),
             Err(error) => Answer::Api(explained(error)),
         };
-        if let Some(tunnel) = seen.tunnel {
-            flight.take_over(tunnel);
+        match seen.tunnel {
+            Some(tunnel) => flight.take_over(tunnel),
+            None if seen.socket => {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            None => {}
         }
         if let Some(limit) = &seen.limit {
             rate_headers::set(answer.headers_mut(), limit, arrival.at);

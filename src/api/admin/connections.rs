@@ -142,8 +142,8 @@ impl ConnectionResponse {
     }
 }
 
-/// List the open streams of all instances, newest first: event streams,
-/// WebSockets, long downloads. Needs the role admin or moderator.
+/// List the open streams of all instances, newest first: event streams, sockets,
+/// long downloads. Needs the role admin or moderator.
 ///
 /// What other instances have is up to two seconds old, the 1000 newest of each;
 /// without Redis, or while it is away, this instance's are listed alone.

@@ -71,10 +71,8 @@ impl StreamService {
         away: &AtomicBool,
     ) -> Option<DateTime<Utc>> {
         // One that cannot be read holds up the rest for once, not once each.
-        let proven = match away.load(Relaxed) {
-            true => None,
-            false => Some(self.access.prove_again(&proof).await),
-        };
+        let proven =
+            if away.load(Relaxed) { None } else { Some(self.access.prove_again(&proof).await) };
         let now_us = self.clock.monotonic_us();
         match proven {
             Some(Ok(Proven { principal, until })) => {

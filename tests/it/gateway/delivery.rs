@@ -132,9 +132,7 @@ async fn nonsense_from_the_upstream_is_a_502() {
         let recorder =
             Recorder::start(move |_| Reply::SendThenClose(nonsense.as_bytes().to_vec())).await;
         let app = in_front_of(&recorder, &[PUBLIC]).await;
-        let request =
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-        let answer = Raw::exchange(address(&app), request).await;
+        let answer = Raw::exchange(address(&app), "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(answer.status, 502, "{nonsense:?}");
         assert_eq!(answer.json()["code"], "upstream_failed");
         assert_eq!(recorder.take().len(), 1, "{nonsense:?}");

@@ -84,7 +84,7 @@ fn singular() -> Vec<(String, Fate)> {
         // Expectations and protocol switches are not passed on.
         post("Expect: 100-continue\r\nContent-Length: 3\r\n", "abc", One("abc")),
         get("GET /x HTTP/1.1", "Host: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n", One("")),
-        get("GET /x HTTP/1.1", "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", One("")),
+        get("GET /x HTTP/1.1", "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", Refused),
     ]
 }
 
@@ -175,7 +175,7 @@ async fn what_goes_upstream_is_what_was_accepted() {
         match fate {
             Refused => {
                 assert!(
-                    matches!(first, None | Some(400 | 405 | 501 | 505)),
+                    matches!(first, None | Some(400 | 405 | 426 | 501 | 505)),
                     "{request:?} {first:?}"
                 );
                 assert!(seen.is_empty(), "{request:?} reached the upstream: {seen:?}");
