@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check races fmt openapi schemathesis bench
+.PHONY: help run dev test check races torture fmt openapi schemathesis bench browser conformance
 
 # `make run ARGS="--help"`: further arguments of the program.
 ARGS ?=
@@ -27,6 +27,9 @@ check: ## format, lints and documentation, without the tests
 races: ## money at length: races, a model, kills, on both engines; half an hour
 	tests/races.sh
 
+torture: ## a 10 GiB download and a 1 GiB upload through the program; minutes
+	TOLLGATE_TORTURE=1 cargo test --locked --test it -- process::backpressure --nocapture
+
 fmt: ## format the sources
 	cargo fmt
 
@@ -35,6 +38,12 @@ openapi: ## accept the OpenAPI document as it is now
 
 schemathesis: ## generated requests against the OpenAPI document
 	tests/schemathesis.sh
+
+browser: ## in Chromium: pages of every kind, JupyterLab, ComfyUI; ARGS="jupyter" for one
+	tests/browser/run $(ARGS)
+
+conformance: ## the test-suite of an HTTP client with and without the gateway
+	tests/conformance/run $(ARGS)
 
 bench: ## CPU per request beside nginx; options: make bench ARGS="--rounds 3"
 	bench/run $(ARGS)

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::{
     api::{self, AppState, MetricsState, Site},
     cache::{CacheHub, Limiter, RedisStore},
-    config::{Algorithm, AuthConfig, Config, SecretsConfig, secrets},
+    config::{Algorithm, AuthConfig, Config, SecretsConfig, Sources, secrets},
     domain::clock::{SharedClock, SystemClock},
     repositories::Database,
     server,
@@ -17,6 +17,7 @@ use crate::{
         self, Keyring, Sealer, Services,
         bootstrap::generate_password,
         keyring::generate_ed25519_pem,
+        reload::Read,
         upstreams::resolver::{SharedResolver, SystemResolver},
     },
     telemetry::metrics_handle,
@@ -38,11 +39,24 @@ pub struct AppBuilder {
     config: Config,
     clock: SharedClock,
     resolver: SharedResolver,
+    read: Option<Read>,
 }
 
 impl AppBuilder {
     pub fn new(config: Config) -> Self {
-        Self { config, clock: Arc::new(SystemClock), resolver: Arc::new(SystemResolver) }
+        Self {
+            config,
+            clock: Arc::new(SystemClock),
+            resolver: Arc::new(SystemResolver),
+            read: None,
+        }
+    }
+
+    /// How the settings are read again while the process runs.
+    #[must_use]
+    pub fn reading(mut self, read: impl Fn() -> Sources + Send + Sync + 'static) -> Self {
+        self.read = Some(Box::new(read));
+        self
     }
 
     /// What upstreams' names are looked up with.
@@ -63,7 +77,7 @@ impl AppBuilder {
     /// # Errors
     /// A secret that cannot be read or written, or a key that is not one.
     pub async fn build(self) -> anyhow::Result<App> {
-        let Self { config, clock, resolver } = self;
+        let Self { config, clock, resolver, read } = self;
         let db = Database::open(&config.database).await?;
         let redis = match &config.redis {
             Some(redis) => Some(RedisStore::open(redis.url.expose_secret())?),
@@ -90,6 +104,8 @@ impl AppBuilder {
             keyring,
             sealer,
             resolver,
+            read,
+            material: signing_material,
             clock,
         });
         let allowed_origins = config
@@ -118,19 +134,6 @@ impl App {
             router: api::router(&self.state),
             ours: Arc::new(api::is_ours),
         }
-    }
-
-    /// Takes over what of `config` can change while the process runs: the keys
-    /// of JWTs and the upstreams. Everything else is read at the start only.
-    ///
-    /// # Errors
-    /// A secret that cannot be read, or a key that is not one; the keys in force
-    /// stay.
-    pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
-        let material = signing_material(&config.auth, &self.config.data_dir)?;
-        self.services.keyring.replace(&config.auth, &material)?;
-        self.services.upstreams.replace(&config.upstreams);
-        Ok(())
     }
 }
 

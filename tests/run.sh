@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# The whole check: format, lints, and the suite on both storage engines (SQLite
-# with everything in the process, Postgres + Redis). Starts the servers it needs
-# and leaves nothing running. See services.sh for where Postgres and Redis come from.
+# The whole check: format, lints, the suite on both storage engines (SQLite with
+# everything in the process, Postgres + Redis), and the browser's tests. Starts the
+# servers it needs and leaves nothing running. See services.sh for where Postgres and Redis come from.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/services.sh
 exec </dev/null
 
-results=() failed=0
+results=() failed=0 skipped=''
 
 clean_up() {
   trap '' HUP INT TERM
   stop_group
   stop_services
+  [ -z "$skipped" ] || rm -f "$skipped"
 }
 trap clean_up EXIT
 trap 'exit 129' HUP
@@ -44,6 +45,9 @@ phase 'documentation' env RUSTDOCFLAGS='-D warnings' \
 phase 'tests on SQLite and memory' \
   env -u TEST_DATABASE_URL -u TEST_REDIS_URL -u TEST_POSTGRES_BIN -u TEST_REDIS_SERVER cargo test --locked
 phase 'tests on Postgres and Redis' cargo test --locked
+skipped=$(mktemp)
+phase 'tests in Chromium' env SKIPPED="$skipped" tests/browser/run
+[ ! -s "$skipped" ] || results+=("SKIPPED         tests in Chromium: $(cat "$skipped")")
 
 printf '\n==> summary\n'
 printf '%s\n' "${results[@]}"

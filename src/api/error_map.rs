@@ -8,6 +8,7 @@ use super::{
     pages,
 };
 use crate::{
+    config::Problem,
     domain::{
         api_key::KeyRefusal, limit::Window, password::PasswordRefusal, policy::PolicyRefusal,
     },
@@ -19,7 +20,7 @@ use crate::{
     services::{
         StoreError, access::AccessError, accounts::AccountError, api_keys::ApiKeyError,
         key_input::FieldError, limits::LimitError, logins::LoginError, passwords::PasswordError,
-        usage::Saturated,
+        reload::ReloadError, usage::Saturated,
     },
 };
 
@@ -232,6 +233,25 @@ impl From<UpstreamError> for ApiError {
             "the upstream did not answer"
         );
         Self::new(code, detail)
+    }
+}
+
+impl From<ReloadError> for ApiError {
+    fn from(error: ReloadError) -> Self {
+        if let ReloadError::Unsupported = error {
+            return Self::hidden(ErrorCode::Unavailable, &error);
+        }
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the settings cannot be used; those in force stay"
+        );
+        let problems = error.problems().into_iter();
+        let field = |problem: Problem| FieldProblem {
+            field: problem.name,
+            code: "setting".to_owned(),
+            message: problem.expected,
+        };
+        Self::invalid_configuration(problems.map(field).collect())
     }
 }
 

@@ -254,7 +254,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 async fn with_config(
     config: Config,
-    read: impl Fn() -> Sources + Send + 'static,
+    read: impl Fn() -> Sources + Send + Sync + 'static,
     command: Option<Command>,
     output: Format,
 ) -> anyhow::Result<Exit> {

@@ -16,7 +16,7 @@ use crate::{
     jobs,
     repositories::InstanceLock,
     server::{self, Stopped},
-    services::health::Phase,
+    services::{health::Phase, reload::Reloaded},
     shutdown::{Shutdown, hangups},
     telemetry,
 };
@@ -29,15 +29,15 @@ const LAST_STEP: Duration = Duration::from_millis(100);
 /// Serves until a signal ends it. `read` reads the settings again.
 pub async fn run(
     config: Config,
-    read: impl Fn() -> Sources + Send + 'static,
+    read: impl Fn() -> Sources + Send + Sync + 'static,
 ) -> anyhow::Result<Exit> {
     telemetry::init(&config.log)?;
     let shutdown = Shutdown::new();
     shutdown.follow_signals()?;
     let hangups = hangups()?;
     let _lock = InstanceLock::acquire(&config.database).await?;
-    let app = Arc::new(AppBuilder::new(config).build().await?);
-    tokio::spawn(reload(app.clone(), hangups, read));
+    let app = Arc::new(AppBuilder::new(config).reading(read).build().await?);
+    tokio::spawn(reload(app.clone(), hangups));
 
     // Listening before ready, so that /health/live answers while a database is
     // waited for.
@@ -115,15 +115,17 @@ async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
 
 /// Reads the settings again at every SIGHUP. Whatever is wrong with them leaves
 /// those in force.
-async fn reload(app: Arc<App>, mut hangups: Signal, read: impl Fn() -> Sources) {
+async fn reload(app: Arc<App>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
-        let reloaded = Config::load(&read())
-            .map_err(anyhow::Error::from)
-            .and_then(|config| app.reload(&config));
-        match reloaded {
-            Ok(()) => tracing::info!(
-                "the keys of login tokens and the upstreams were read again; other settings are \
-                 read at the start"
+        let services = app.services.clone();
+        // It reads files.
+        let reloaded = tokio::task::spawn_blocking(move || services.reload.reload()).await;
+        let reloaded = reloaded.map_err(anyhow::Error::from);
+        match reloaded.and_then(|reloaded| reloaded.map_err(anyhow::Error::from)) {
+            Ok(Reloaded { changed, restart_needed }) => tracing::info!(
+                changed = changed.join(","),
+                restart_needed = restart_needed.join(","),
+                "the settings were read again"
             ),
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),

@@ -48,7 +48,7 @@ pub(super) fn target(text: &str) -> Parsed<String> {
     let url = base_url(text)?;
     let host = Parts::of(&url)?.host;
     let name = host.strip_suffix('.').unwrap_or(&host);
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare.parse::<IpAddr>() {
         return if is_allowed(address, false, true) {
             Ok(url)

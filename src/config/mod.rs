@@ -23,6 +23,7 @@ use secrecy::SecretString;
 
 mod addresses;
 mod assemble;
+mod given;
 pub mod keys;
 mod preset;
 mod problem;
@@ -44,6 +45,7 @@ use crate::domain::{
     money::{Amount, Currency},
     pass::RefundPolicy,
 };
+pub use given::Given;
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use reader::Effective;

@@ -23,6 +23,7 @@ pub(super) struct Defaults {
     pub max_body_bytes: u64,
     pub max_message_bytes: u64,
     pub max_frame_bytes: u64,
+    pub max_cookie_bytes: Option<usize>,
     pub host: HostHeader,
     pub request_headers: HeaderChanges,
     pub health: Option<HealthCheck>,
@@ -56,6 +57,7 @@ impl Defaults {
             max_body_bytes: 10 * MIB,
             max_message_bytes: MIB,
             max_frame_bytes: MIB / 4,
+            max_cookie_bytes: None,
             host: HostHeader::Target,
             request_headers: HeaderChanges::default(),
             health: None,
@@ -63,16 +65,20 @@ impl Defaults {
         let long = Duration::from_mins(10);
         match preset {
             None => plain,
-            // Uploads of models and videos; previews come as large frames.
+            // Uploads of models and videos; previews come as large frames. Its
+            // server refuses requests with a line of more than 8,190 bytes.
             Some(Preset::ComfyUi) => Self {
+                max_cookie_bytes: Some(8000),
                 max_body_bytes: 4096 * MIB,
                 max_message_bytes: 16 * MIB,
                 max_frame_bytes: 16 * MIB,
                 total_timeout: long,
                 ..plain
             },
-            // A workflow answers when it is done; its own body limit is 16 MiB.
+            // A workflow answers when it is done; its own body limit is 16 MiB. It
+            // compares `Origin` with `X-Forwarded-Host`, so all must be the client's.
             Some(Preset::N8n) => Self {
+                host: HostHeader::Client,
                 first_byte_timeout: Duration::from_mins(2),
                 total_timeout: Duration::from_mins(5),
                 max_body_bytes: 16 * MIB,

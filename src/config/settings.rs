@@ -33,7 +33,7 @@ pub(super) struct Setting {
 }
 
 /// Everything that was given, by the key's environment name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Settings(BTreeMap<&'static str, Setting>);
 
 impl Origin {

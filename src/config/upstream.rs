@@ -25,6 +25,11 @@ pub struct UpstreamConfig {
     /// Origins whose pages may open `WebSocket`s with a cookie, besides its own.
     pub origins: Vec<String>,
     pub tls: TlsConfig,
+    /// Whether a prefix is taken off the path. If not, the upstream is to know
+    /// it, and nothing is mapped.
+    pub strip_prefix: bool,
+    /// Longest `Cookie` field that it takes; cookies beyond it are left out.
+    pub max_cookie_bytes: Option<usize>,
     /// Whether it is sent a signed `X-Tollgate-Assertion`.
     pub assertion: bool,
     pub basic_auth: Option<BasicAuth>,

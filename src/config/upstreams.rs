@@ -25,6 +25,8 @@ use crate::domain::policy::{CredentialKind, Demand, PathPattern, Policy};
 /// Longest time a request may take, seconds.
 const DAY: f64 = 86_400.0;
 const MAX_BODY: u64 = 1 << 40;
+/// More than a request's whole head may have.
+const MAX_COOKIE: usize = 1 << 16;
 
 /// All of them; problems are noted.
 pub(super) fn all(reader: &mut Reader, tables: Vec<toml::Table>) -> Upstreams {
@@ -116,6 +118,8 @@ fn with_defaults(
         origins: vec![],
         tls: TlsConfig { verify: true, ca: None, http2: true },
         assertion: false,
+        strip_prefix: true,
+        max_cookie_bytes: defaults.max_cookie_bytes,
         basic_auth: None,
         host: defaults.host,
         request_headers: defaults.request_headers,
@@ -158,7 +162,14 @@ fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfi
         let path = part.need("path", addresses::path_pattern).unwrap_or_default();
         PathPolicy { path: PathPattern::new(&path), policy: policy(part, &whole) }
     });
+    set(&mut upstream.strip_prefix, table.get("strip_prefix", truth));
+    upstream.rewrite.enabled &= upstream.strip_prefix;
     set(&mut upstream.rewrite, table.other("rewrite"));
+    if upstream.rewrite.enabled && !upstream.strip_prefix {
+        table.refuse("rewrite", "expected false with strip_prefix = false");
+    }
+    let cookies = table.get("max_cookie_bytes", number(1..=MAX_COOKIE));
+    upstream.max_cookie_bytes = cookies.or(upstream.max_cookie_bytes);
     set(&mut upstream.origins, table.list("origins", addresses::origin));
     set(&mut upstream.tls.verify, table.get("verify_tls", truth));
     set(&mut upstream.tls.http2, table.get("http2", truth));

@@ -91,6 +91,25 @@ pub fn remove(headers: &mut HeaderMap) {
     remove_own_cookies(headers);
 }
 
+/// Leaves out cookies, the rest of which are `most` bytes at most. Those of
+/// the deepest paths come first (RFC 6265, 5.4) and stay: what a browser keeps
+/// for other applications of the same host must not lock it out of this one.
+pub fn limit_cookies(headers: &mut HeaderMap, most: usize) {
+    let Some(value) = headers.get(COOKIE).filter(|value| value.len() > most) else { return };
+    let mut kept = Vec::with_capacity(most);
+    for pair in pairs(value) {
+        let gap = if kept.is_empty() { 0 } else { 2 };
+        if kept.len() + gap + pair.len() <= most {
+            kept.extend_from_slice(&b"; "[..gap]);
+            kept.extend_from_slice(pair);
+        }
+    }
+    headers.remove(COOKIE);
+    if !kept.is_empty() {
+        headers.insert(COOKIE, HeaderValue::from_bytes(&kept).expect("parts of a good value"));
+    }
+}
+
 /// Keeps an upstream from setting cookies with our names.
 pub fn remove_reserved_set_cookies(headers: &mut HeaderMap) {
     if !headers.get_all(SET_COOKIE).iter().any(|value| is_ours(value.as_bytes())) {
@@ -236,6 +255,23 @@ mod tests {
         let mut headers = map(&[("cookie", "a=1;b=\"x y\";  c")]);
         remove(&mut headers);
         assert_eq!(headers["cookie"], "a=1;b=\"x y\";  c");
+    }
+
+    #[test]
+    fn cookies_that_do_not_fit_are_left_out() {
+        for (most, expected) in [
+            (22, Some("a=1; bb=22; c=333; d=4")),
+            (21, Some("a=1; bb=22; c=333")),
+            (13, Some("a=1; bb=22")),
+            (11, Some("a=1; bb=22")),
+            (8, Some("a=1; d=4")),
+            (2, None),
+        ] {
+            let mut headers = map(&[("cookie", "a=1; bb=22; c=333; d=4")]);
+            limit_cookies(&mut headers, most);
+            let left = headers.get("cookie").map(|value| value.to_str().unwrap());
+            assert_eq!(left, expected, "{most}");
+        }
     }
 
     #[test]

@@ -160,14 +160,13 @@ impl Pool {
         let Some(shared) = &self.0.multiplexed else { return self.connect(limit).await };
         // One of them connects for all, where that is to be expected.
         let _turn = if shared.is_expected() {
-            let turn = match shared.connecting.try_lock() {
-                Ok(turn) => turn,
-                Err(_) => {
-                    let queued = self.0.state.queue(self.0.limits.pending);
-                    let _queued = queued.ok_or(UpstreamError::Overloaded)?;
-                    let turn = tokio::time::timeout(limit, shared.connecting.lock()).await;
-                    turn.map_err(|_| ConnectError::TimedOut)?
-                }
+            let turn = if let Ok(turn) = shared.connecting.try_lock() {
+                turn
+            } else {
+                let queued = self.0.state.queue(self.0.limits.pending);
+                let _queued = queued.ok_or(UpstreamError::Overloaded)?;
+                let turn = tokio::time::timeout(limit, shared.connecting.lock()).await;
+                turn.map_err(|_| ConnectError::TimedOut)?
             };
             if let Some(sender) = shared.sender() {
                 return Ok(Sender::Http2(sender));

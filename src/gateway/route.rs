@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{path::below, rewrite::Site, upstream::Upstream};
-use crate::{config::Mount, services::upstreams::UpstreamState};
+use crate::{
+    config::{HostHeader, Mount},
+    services::upstreams::UpstreamState,
+};
 
 /// The default place, which has a short form too.
 const DEFAULT_PREFIX: &str = "/api/v1/proxy";
@@ -40,6 +43,8 @@ pub struct Route<'p> {
     pub upstream: &'p Upstream,
     /// What is left of the canonical path; begins with a slash.
     pub path: &'p str,
+    /// The canonical path.
+    whole: &'p str,
     place: &'p Place,
 }
 
@@ -80,15 +85,15 @@ impl Table {
         ours: impl FnOnce(&str) -> bool,
     ) -> Option<Route<'p>> {
         if let Some(place) = self.host(host) {
-            return below(path, OWN).is_none().then(|| place.route(path));
+            return below(path, OWN).is_none().then(|| place.route(path, path));
         }
         let by_prefix = self
             .prefixes
             .iter()
-            .find_map(|place| below(path, &place.prefix).map(|path| place.route(path)));
+            .find_map(|place| below(path, &place.prefix).map(|below| place.route(path, below)));
         by_prefix.or_else(|| {
             let root = self.root.as_ref()?;
-            (below(path, OWN).is_none() && !ours(path)).then(|| root.route(path))
+            (below(path, OWN).is_none() && !ours(path)).then(|| root.route(path, path))
         })
     }
 
@@ -109,24 +114,30 @@ impl Table {
 impl Place {
     fn new(upstream: &Arc<Upstream>, prefix: &str) -> Self {
         let config = &upstream.config;
-        let targets: Vec<_> = config.targets.iter().map(|target| target.url.as_str()).collect();
+        let mut names: Vec<_> = config.targets.iter().map(|target| target.url.clone()).collect();
+        if let HostHeader::Fixed(host) = &config.host {
+            names.push(format!("http://{host}"));
+        }
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mapped = if config.strip_prefix { prefix } else { "" };
         Self {
             upstream: Arc::clone(upstream),
             prefix: prefix.to_owned(),
             header: HeaderValue::from_str(prefix).expect("a checked path prefix"),
-            site: Arc::new(Site::new(config.rewrite.clone(), prefix, &targets)),
+            site: Arc::new(Site::new(config.rewrite.clone(), mapped, &names)),
         }
     }
 
-    fn route<'p>(&'p self, path: &'p str) -> Route<'p> {
-        Route { upstream: &self.upstream, path, place: self }
+    fn route<'p>(&'p self, whole: &'p str, path: &'p str) -> Route<'p> {
+        Route { upstream: &self.upstream, path, whole, place: self }
     }
 }
 
 impl<'p> Route<'p> {
     /// The value of `X-Forwarded-Prefix`; `None` where nothing was taken off.
     pub fn prefix(&self) -> Option<&'p HeaderValue> {
-        (!self.place.prefix.is_empty()).then_some(&self.place.header)
+        let taken_off = !self.place.prefix.is_empty() && self.upstream.config.strip_prefix;
+        taken_off.then_some(&self.place.header)
     }
 
     /// What answers are rewritten by.
@@ -136,7 +147,8 @@ impl<'p> Route<'p> {
 
     /// The URI for the upstream: this path, and the query as it came.
     pub fn uri(&self, original: &Uri) -> Uri {
-        Uri::from(path_and_query(original, self.path))
+        let stripped = self.upstream.config.strip_prefix;
+        Uri::from(path_and_query(original, if stripped { self.path } else { self.whole }))
     }
 }
 
@@ -169,8 +181,16 @@ mod tests {
 
     /// Of upstreams mounted at these places, named so.
     fn table(mounts: &[&str]) -> Table {
+        table_with(mounts, &[])
+    }
+
+    /// The same, with more lines in their tables.
+    fn table_with(mounts: &[&str], more: &[&str]) -> Table {
         let tables = mounts.iter().enumerate().map(|(at, mount)| {
-            format!("[[upstreams]]\nname='u{at}'\nmount='{mount}'\nurl='http://127.0.0.1:1'\n")
+            let more = more.get(at).unwrap_or(&"");
+            format!(
+                "[[upstreams]]\nname='u{at}'\nmount='{mount}'\nurl='http://127.0.0.1:1'\n{more}"
+            )
         });
         let file = Some(tables.collect());
         let config = Config::load(&Sources { file, ..Sources::default() }).unwrap();
@@ -205,6 +225,18 @@ mod tests {
         let uri = |text: &'static str| route.uri(&Uri::from_static(text)).to_string();
         assert_eq!(uri("/api/v1/proxy/%61/b?x=%2f&y"), "/a/b?x=%2f&y");
         assert_eq!(uri("/api/v1/proxy/a/b?"), "/a/b?");
+    }
+
+    #[tokio::test]
+    async fn a_prefix_that_the_upstream_knows_stays_on_its_path() {
+        let table = table_with(&["/app"], &["strip_prefix = false\n"]);
+        let host = HeaderValue::from_static("a");
+        for (asked, below) in [("/app", "/"), ("/app/x", "/x"), ("/app/app/x", "/app/x")] {
+            let route = table.route(Some(&host), asked, |_| false).unwrap();
+            // Policies speak of what is below the mount all the same.
+            assert_eq!((route.path, route.prefix()), (below, None));
+            assert_eq!(route.uri(&Uri::from_static("/app?q")).to_string(), format!("{asked}?q"));
+        }
     }
 
     #[tokio::test]

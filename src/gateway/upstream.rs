@@ -27,6 +27,7 @@ use super::{
     connect::{Network, Stream},
     echo,
     error::{SendError, UpstreamError},
+    framing,
     lease::{AnswerFault, Lease, PooledBody, Sent},
     pool::Pool,
     timer::Timeouts,
@@ -88,13 +89,7 @@ impl Upstream {
     /// of connections belong to it.
     pub fn new(state: &Arc<UpstreamState>) -> Self {
         let config = Arc::clone(&state.config);
-        let authorization = config.basic_auth.as_ref().map(|BasicAuth { user, password }| {
-            let pair = format!("{user}:{}", password.expose_secret());
-            let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
-            let mut value = HeaderValue::try_from(value).expect("base64 is ASCII");
-            value.set_sensitive(true);
-            value
-        });
+        let authorization = Self::basic(&config);
         let network = Network::new(state);
         let target = |target| Target::new(target, &network, &config);
         let targets = state.targets.iter().map(target).collect();
@@ -118,12 +113,30 @@ impl Upstream {
         static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");
         let own = picked.map_or(&ECHO, |picked| &self.targets[picked.at].host);
         match (&self.config.host, asked) {
-            (HostHeader::Fixed(host), _) => {
-                HeaderValue::from_str(host).expect("the configuration checked it")
-            }
             (HostHeader::Client, Some(asked)) => asked.clone(),
-            (HostHeader::Client | HostHeader::Target, _) => own.clone(),
+            _ => own.clone(),
         }
+    }
+
+    /// What `Host` is where no client asks.
+    pub fn own_host(config: &UpstreamConfig, target: &Uri) -> HeaderValue {
+        let host = match &config.host {
+            HostHeader::Fixed(host) => host,
+            HostHeader::Client | HostHeader::Target => {
+                target.authority().expect("the configuration checked it").as_str()
+            }
+        };
+        HeaderValue::from_str(host).expect("the configuration checked it")
+    }
+
+    /// The upstream's own credential.
+    pub fn basic(config: &UpstreamConfig) -> Option<HeaderValue> {
+        let BasicAuth { user, password } = config.basic_auth.as_ref()?;
+        let pair = format!("{user}:{}", password.expose_secret());
+        let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
+        let mut value = HeaderValue::try_from(value).expect("base64 is ASCII");
+        value.set_sensitive(true);
+        Some(value)
     }
 
     pub fn authorization(&self) -> Option<&HeaderValue> {
@@ -217,7 +230,13 @@ impl Upstream {
                 {
                     return Err(UpstreamError::BadAnswer);
                 }
-                Some(Sent::Answer(answer)) => return Ok((answer, lease)),
+                Some(Sent::Answer(mut answer)) => {
+                    let status = answer.status();
+                    if !framing::settle(status, answer.headers_mut()) {
+                        return Err(UpstreamError::BadAnswer);
+                    }
+                    return Ok((answer, lease));
+                }
                 Some(Sent::Unsent(unsent)) => body = unsent,
                 None => {
                     lease.retire();
@@ -276,8 +295,7 @@ fn is_gateways(status: StatusCode) -> bool {
 impl Target {
     fn new(state: &Arc<TargetState>, network: &Network, config: &UpstreamConfig) -> Self {
         let url: Uri = state.config.url.parse().expect("the configuration checked it");
-        let authority = url.authority().expect("the configuration checked it").as_str();
-        let host = HeaderValue::from_str(authority).expect("an authority is ASCII");
+        let host = Upstream::own_host(config, &url);
         Self { pool: Pool::new(state, network, &url, config), host }
     }
 }
@@ -287,7 +305,7 @@ impl Target {
 pub enum AnswerBody {
     Wire(PooledBody),
     /// Of a connection that no other exchange uses; it counts as under way.
-    Alone(Incoming, InFlight),
+    Alone(Box<(Incoming, InFlight)>),
     /// The echo's.
     Made(Full<Bytes>),
 }
@@ -302,7 +320,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match self.get_mut() {
             Self::Wire(body) => Pin::new(body).poll_frame(cx),
-            Self::Alone(body, _) => Pin::new(body)
+            Self::Alone(alone) => Pin::new(&mut alone.0)
                 .poll_frame(cx)
                 .map(|next| next.map(|frame| frame.map_err(AnswerFault::Wire))),
             Self::Made(body) => Pin::new(body)
@@ -314,7 +332,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Wire(body) => body.is_end_stream(),
-            Self::Alone(body, _) => body.is_end_stream(),
+            Self::Alone(alone) => alone.0.is_end_stream(),
             Self::Made(body) => body.is_end_stream(),
         }
     }
@@ -322,7 +340,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Wire(body) => body.size_hint(),
-            Self::Alone(body, _) => body.size_hint(),
+            Self::Alone(alone) => alone.0.size_hint(),
             Self::Made(body) => body.size_hint(),
         }
     }

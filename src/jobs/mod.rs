@@ -4,6 +4,7 @@
 mod ledger;
 mod startup;
 mod streams;
+mod upstreams;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub use self::{
     ledger::reconcile,
     startup::{prepare, print_password},
     streams::run as watch_streams,
+    upstreams::watch_upstreams,
 };
 use crate::{app::App, services::health::Phase, shutdown::Shutdown};
 
@@ -54,6 +56,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             );
         }
     }));
+
+    tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
     tasks.spawn(every(SWEEP_EVERY, stop(), async move || {

@@ -34,9 +34,10 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
         return Err(Fault::HeaderName);
     }
     check_framing(&parts.headers)?;
-    let holds_credential = match asks_for_socket(parts) {
-        true => query::holds_credential_elsewhere,
-        false => query::holds_credential,
+    let holds_credential = if asks_for_socket(parts) {
+        query::holds_credential_elsewhere
+    } else {
+        query::holds_credential
     };
     if parts.uri.query().is_some_and(holds_credential)
         || query::path_holds_credential(parts.uri.path())

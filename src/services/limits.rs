@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
+
 use crate::{
     cache::Limiter,
     config::LimitsConfig,
@@ -27,14 +29,20 @@ pub enum LimitError {
 
 pub struct LimitService {
     limiter: Limiter,
-    config: LimitsConfig,
+    config: ArcSwap<LimitsConfig>,
     db: Database,
     clock: SharedClock,
 }
 
 impl LimitService {
     pub fn new(limiter: Limiter, config: LimitsConfig, db: Database, clock: SharedClock) -> Self {
-        Self { limiter, config, db, clock }
+        Self { limiter, config: ArcSwap::from_pointee(config), db, clock }
+    }
+
+    /// Holds for requests that come from now on; but for what holds without the
+    /// shared counters, which those were made with.
+    pub fn replace(&self, config: LimitsConfig) {
+        self.config.store(Arc::new(config));
     }
 
     /// Charges `cost` to every limit the request is under, or to none.
@@ -119,9 +127,10 @@ impl LimitService {
 
     fn address_tiers(&self, address: IpAddr) -> Vec<Tier> {
         let subject = Subject::Address(network_of(address));
+        let config = self.config.load();
         let mut tiers = Vec::with_capacity(2);
-        push(&mut tiers, &subject, Window::MINUTE, self.config.address_per_minute);
-        push(&mut tiers, &subject, Window::HOUR, self.config.address_per_hour);
+        push(&mut tiers, &subject, Window::MINUTE, config.address_per_minute);
+        push(&mut tiers, &subject, Window::HOUR, config.address_per_hour);
         tiers
     }
 
@@ -135,15 +144,11 @@ impl LimitService {
         let subject = Subject::Key { id: key.id, owner: key.user_id };
         let mut tiers = Vec::with_capacity(5);
         self.push_user(&mut tiers, &Subject::User(key.user_id));
+        let config = self.config.load();
         let or_default = |own: Option<u32>, default: u64| own.map_or(default, u64::from);
-        let per_minute = or_default(key.rate_limit_per_minute, self.config.key_per_minute);
+        let per_minute = or_default(key.rate_limit_per_minute, config.key_per_minute);
         push(&mut tiers, &subject, Window::MINUTE, per_minute);
-        push(
-            &mut tiers,
-            &subject,
-            Window::HOUR,
-            or_default(key.rate_limit, self.config.key_per_hour),
-        );
+        push(&mut tiers, &subject, Window::HOUR, or_default(key.rate_limit, config.key_per_hour));
         push(&mut tiers, &subject, Window::Month, key.monthly_quota.unwrap_or(0));
         tiers
     }
@@ -152,14 +157,16 @@ impl LimitService {
         let subject = Subject::Pass { id: pass.id, owner: pass.user_id };
         let mut tiers = Vec::with_capacity(4);
         self.push_user(&mut tiers, &Subject::User(pass.user_id));
-        push(&mut tiers, &subject, Window::MINUTE, self.config.pass_per_minute);
-        push(&mut tiers, &subject, Window::HOUR, self.config.pass_per_hour);
+        let config = self.config.load();
+        push(&mut tiers, &subject, Window::MINUTE, config.pass_per_minute);
+        push(&mut tiers, &subject, Window::HOUR, config.pass_per_hour);
         tiers
     }
 
     fn push_user(&self, tiers: &mut Vec<Tier>, subject: &Subject) {
-        push(tiers, subject, Window::MINUTE, self.config.user_per_minute);
-        push(tiers, subject, Window::HOUR, self.config.user_per_hour);
+        let config = self.config.load();
+        push(tiers, subject, Window::MINUTE, config.user_per_minute);
+        push(tiers, subject, Window::HOUR, config.user_per_hour);
     }
 }
 

@@ -27,6 +27,7 @@ mod pass_copy;
 pub mod passes;
 pub mod passwords;
 pub mod refresh;
+pub mod reload;
 pub mod sealer;
 pub mod sheet;
 pub mod streams;
@@ -42,8 +43,9 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
     browser::BrowserService, credentials::CredentialCache, health::HealthService, keyring::Keyring,
     limits::LimitService, logins::LoginService, passes::PassService, passwords::Passwords,
-    sealer::Sealer, streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
-    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
+    reload::ReloadService, sealer::Sealer, streams::StreamService, tickets::TicketService,
+    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
+    wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
 /// Every service error wraps this one, so callers may name it without reaching
@@ -73,6 +75,7 @@ pub struct Services {
     pub streams: Arc<StreamService>,
     pub upstreams: Arc<UpstreamService>,
     pub usage: Arc<UsageService>,
+    pub reload: Arc<ReloadService>,
     pub keyring: Arc<Keyring>,
     pub clock: SharedClock,
 }
@@ -87,12 +90,15 @@ pub struct Parts<'a> {
     pub keyring: Arc<Keyring>,
     pub sealer: Arc<Sealer>,
     pub resolver: SharedResolver,
+    /// How the settings are read again, if they can be.
+    pub read: Option<reload::Read>,
+    pub material: reload::Material,
     pub clock: SharedClock,
 }
 
 impl Services {
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { config, db, redis, hub, limiter, keyring, sealer, resolver, clock } = parts;
+        let Parts { config, db, redis, hub, limiter, keyring, sealer, clock, .. } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
@@ -102,7 +108,8 @@ impl Services {
             db.clone(),
             clock.clone(),
         ));
-        let upstreams = Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), resolver));
+        let upstreams =
+            Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), parts.resolver));
         let passes = Arc::new(PassService::new(passes::Parts {
             db: db.clone(),
             clock: clock.clone(),
@@ -142,7 +149,16 @@ impl Services {
             clock: clock.clone(),
         }));
         let tickets = TicketService::new(db.clone(), clock.clone(), access.clone());
+        let reload = Arc::new(ReloadService::new(reload::Parts {
+            read: parts.read,
+            material: parts.material,
+            data_dir: config.data_dir.clone(),
+            keyring: keyring.clone(),
+            upstreams: upstreams.clone(),
+            limits: limits.clone(),
+        }));
         Self {
+            reload,
             tickets: Arc::new(tickets),
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),

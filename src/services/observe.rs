@@ -2,7 +2,10 @@
 
 use metrics::{counter, gauge};
 
-use super::Services;
+use super::{
+    Services,
+    upstreams::{FailureKind, UpstreamState},
+};
 use crate::domain::stream::StreamKind;
 
 impl Services {
@@ -16,6 +19,9 @@ impl Services {
             let open = self.streams.count(kind) as f64;
             gauge!("tollgate_streams", "kind" => kind.as_str()).set(open);
         }
+        for upstream in &self.upstreams.current().upstreams {
+            observe_upstream(upstream);
+        }
         if let Some(verified) = self.health.ledger() {
             gauge!("tollgate_ledger_differences").set(verified.differences as f64);
             let at = verified.at.map_or(0, |at| at.timestamp());
@@ -26,6 +32,28 @@ impl Services {
             counter!("tollgate_redis_failures_total").absolute(stats.failures);
             counter!("tollgate_redis_skipped_total").absolute(stats.skipped);
             gauge!("tollgate_redis_degraded").set(f64::from(u8::from(stats.degraded)));
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+fn observe_upstream(upstream: &UpstreamState) {
+    let name = upstream.config.name;
+    counter!("tollgate_upstream_retries_total", "upstream" => name).absolute(upstream.retried());
+    for target in &upstream.targets {
+        let labels = [("upstream", name.to_owned()), ("target", target.config.url.clone())];
+        let set = |metric: &'static str, value: usize| gauge!(metric, &labels).set(value as f64);
+        set("tollgate_upstream_available", usize::from(target.is_available()));
+        set("tollgate_upstream_in_flight", target.in_flight());
+        set("tollgate_upstream_connections", target.connections());
+        set("tollgate_upstream_pending", target.pending());
+        for kind in FailureKind::ALL {
+            let failures = target.failures(kind);
+            if failures > 0 {
+                let [upstream, target] = labels.clone();
+                let labels = [upstream, target, ("reason", kind.as_str().to_owned())];
+                counter!("tollgate_upstream_failures_total", &labels).absolute(failures);
+            }
         }
     }
 }

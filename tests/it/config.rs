@@ -320,10 +320,12 @@ fn an_upstream_says_what_differs_and_a_preset_changes_defaults() {
         targets = [{ url = 'http://c:8188', weight = 3 }, { url = 'https://d' }]\n\
         roles = ['moderator', 'admin']\nhost = 'client'\n\
         paths = [{ path = '/upload', roles = ['admin'], methods = ['POST'] }]\n\
-        request_headers = { set = { 'X-From' = 'gate' }, remove = ['Referer'] }\n";
+        request_headers = { set = { 'X-From' = 'gate' }, remove = ['Referer'] }\n\
+        [[upstreams]]\nname = 'told'\nmount = '/told'\nurl = 'http://e'\n\
+        strip_prefix = false\n";
     let config = Config::load(&Sources { file: Some(text.to_owned()), ..Sources::default() });
     let upstreams = config.unwrap().upstreams;
-    let [first, comfy] = &*upstreams else { panic!("{upstreams:?}") };
+    let [first, comfy, told] = &*upstreams else { panic!("{upstreams:?}") };
     let urls = |upstream: &UpstreamConfig| {
         let url = |target: &TargetConfig| (target.url.clone(), target.weight);
         upstream.targets.iter().map(url).collect::<Vec<_>>()
@@ -332,11 +334,12 @@ fn an_upstream_says_what_differs_and_a_preset_changes_defaults() {
     assert_eq!(urls(first), [("http://a:1".to_owned(), 1), ("http://b:2".to_owned(), 1)]);
     // The preset's, but for what was said.
     assert_eq!((first.first_byte_timeout.as_secs(), first.max_body_bytes), (120, 5));
-    assert!(!first.rewrite.enabled && comfy.rewrite.enabled);
+    assert!(!first.rewrite.enabled && comfy.rewrite.enabled && !told.rewrite.enabled);
 
     assert_eq!(urls(comfy), [("http://c:8188".to_owned(), 3), ("https://d".to_owned(), 1)]);
     assert_eq!(comfy.websocket.max_frame_bytes, 16 * 1024 * 1024);
     assert_eq!(comfy.request_headers.remove, ["referer"]);
+    assert_eq!((comfy.max_cookie_bytes, first.max_cookie_bytes), (Some(8000), None));
     let upload = comfy.policy_of("/upload");
     assert!(upload.allows_method("POST") && !upload.allows_method("GET"));
     assert_eq!(upload.demand, Demand::Required);

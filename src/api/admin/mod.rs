@@ -2,6 +2,7 @@
 
 mod connections;
 mod tokens;
+mod upstreams;
 mod users;
 mod vouchers;
 mod wallets;
@@ -14,4 +15,5 @@ pub(super) fn router() -> ApiRouter {
         .merge(wallets::router())
         .merge(vouchers::router())
         .merge(connections::router())
+        .merge(upstreams::router())
 }

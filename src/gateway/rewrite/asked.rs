@@ -3,7 +3,7 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, ORIGIN, RANGE,
+        ACCEPT_ENCODING, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, ORIGIN, RANGE,
         REFERER,
     },
 };
@@ -15,18 +15,21 @@ const DESTINATION: HeaderName = HeaderName::from_static("destination");
 const AVAILABLE_DICTIONARY: HeaderName = HeaderName::from_static("available-dictionary");
 
 /// Maps `Referer`, `Origin` and `Destination`. For every request of a mount,
-/// also where bodies are not rewritten.
+/// also where bodies are not rewritten. They follow `Host`, because servers
+/// compare them with it: where the upstream is told the client's, they stay.
 pub fn map_fields(names: &Names, headers: &mut HeaderMap) {
     for name in [REFERER, DESTINATION] {
-        let mapped = headers.get(&name).and_then(|value| names.unmap(value.to_str().ok()?));
+        let mapped = headers.get(&name).and_then(|value| {
+            names.unmap(value.to_str().ok()?, &names.told_origin(headers.get(HOST))?)
+        });
         if let Some(value) = mapped.and_then(|url| HeaderValue::try_from(url).ok()) {
             headers.insert(name, value);
         }
     }
     let ours = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
     if ours.is_some_and(|origin| names.is_our_origin(origin))
-        && let Some(origin) = &names.site.origin
-        && let Ok(value) = HeaderValue::from_str(origin)
+        && let Some(origin) = names.told_origin(headers.get(HOST))
+        && let Ok(value) = HeaderValue::try_from(origin)
     {
         headers.insert(ORIGIN, value);
     }
@@ -117,6 +120,40 @@ fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, tags: &[String]) {
         }
         _ => {
             headers.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::test_support::names, *};
+
+    #[test]
+    fn origin_and_referer_are_of_the_host_that_the_upstream_is_told() {
+        let cases = [
+            ("up.example:8188", "http://up.example:8188", "http://up.example:8188/a"),
+            // Another target, or a name that the operator chose.
+            ("other:1", "http://other:1", "http://other:1/a"),
+            ("gate.example", "https://gate.example", "https://gate.example/a"),
+        ];
+        for (host, origin, referer) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            headers.insert(ORIGIN, HeaderValue::from_static("https://gate.example"));
+            headers.insert(REFERER, HeaderValue::from_static("https://gate.example/app/a"));
+            map_fields(&names(), &mut headers);
+            assert_eq!([&headers[ORIGIN], &headers[REFERER]], [origin, referer], "{host}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_origin_stays_for_the_upstream_to_judge() {
+        for origin in ["https://evil.example", "null", "http://gate.example"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("up.example:8188"));
+            headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            map_fields(&names(), &mut headers);
+            assert_eq!(headers[ORIGIN], origin);
         }
     }
 }

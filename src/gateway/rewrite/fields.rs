@@ -32,7 +32,8 @@ pub fn map_fields(names: &Names, headers: &mut HeaderMap) {
     change(headers, &LINK, |text| link(text, &map));
     change(headers, &SET_COOKIE, |text| cookie(names, text));
     change(headers, &ACCESS_CONTROL_ALLOW_ORIGIN, |text| {
-        (names.site.origin.as_deref() == Some(text)).then(|| names.our_origin()).flatten()
+        let of_upstream = text.contains("://") && names.map(text, true).is_some();
+        of_upstream.then(|| names.our_origin()).flatten()
     });
     // Of its port and host, of which the client is not to know.
     headers.remove(ALT_SVC);

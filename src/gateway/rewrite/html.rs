@@ -28,6 +28,7 @@ const LONGEST_MAP: usize = 256 * 1024;
 
 /// What is known about a page beside its text.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct PageInfo {
     pub names: Names,
     /// A browser is to show it, so it gets our script however short it is.
@@ -36,6 +37,8 @@ pub struct PageInfo {
     /// Scripts and style sheets of the upstream are not what their hash says.
     pub changes_scripts: bool,
     pub changes_styles: bool,
+    /// It stands in an attribute of another page.
+    pub within: bool,
 }
 
 /// Rewrites one page.
@@ -113,6 +116,15 @@ impl Html {
             }));
         let rewriter = HtmlRewriter::new(settings, Output(Arc::clone(&out)));
         Self { rewriter: Some(Box::new(rewriter)), out }
+    }
+
+    /// A page that is there as a whole. `None`: it is no text any more.
+    fn whole(info: PageInfo, text: &str) -> Option<String> {
+        let site = Arc::clone(&info.names.site);
+        let (mut html, mut out) = (Self::new(info, &site.config), vec![]);
+        html.push(text.as_bytes(), &mut out);
+        html.end(&mut out);
+        String::from_utf8(out).ok()
     }
 
     pub fn push(&mut self, text: &[u8], out: &mut Vec<u8>) {
@@ -242,6 +254,11 @@ impl Page {
                 let urls: Vec<_> = text.split_ascii_whitespace().map(mapped).collect();
                 Some(urls.join(" ")).filter(|changed| changed != text)
             }),
+            // A page of its own; but pages in pages in pages nobody writes.
+            "srcdoc" if !self.info.within => {
+                let info = PageInfo { shown: true, within: true, ..self.info.clone() };
+                markup::page_value(&value(), |text| Html::whole(info, text))
+            }
             "style" if !self.info.strictness.styles => {
                 markup::change_value(&value(), |text| Css::whole(names, rooted, text))
             }

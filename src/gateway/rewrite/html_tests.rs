@@ -12,6 +12,7 @@ fn info(names: Names) -> PageInfo {
         strictness: Strictness::default(),
         changes_scripts: false,
         changes_styles: true,
+        within: false,
     }
 }
 
@@ -243,4 +244,18 @@ proptest! {
         let whole = in_chunks(info(names()), [text.as_bytes()]);
         prop_assert_eq!(in_chunks(info(names()), chunks), whole, "{}", text);
     }
+}
+
+#[test]
+fn a_page_in_an_attribute_is_a_page() {
+    let written = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;");
+    let script = written(&names().site.script.as_ref().unwrap().element);
+    let map = written(&names().site.import_map.as_ref().unwrap().element);
+    let out = rewritten("<iframe srcdoc=\"<img src=&quot;/x?a=1&amp;amp;b&quot; alt=\u{e9}>\">");
+    let out = out.replace(&script, "[S]").replace(&map, "[M]");
+    let inner = "<img src=&quot;/app/x?a=1&amp;amp;b&quot; alt=\u{e9}>";
+    assert_eq!(out, format!("<iframe srcdoc=\"[S][M]{inner}\">"));
+    // One within it stays as it is.
+    let nested = "<iframe srcdoc='<iframe srcdoc=\"/x <img src=/x>\">'>";
+    assert!(rewritten(nested).contains("srcdoc=&quot;/x <img src=/x>&quot;"));
 }

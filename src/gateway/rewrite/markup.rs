@@ -19,6 +19,12 @@ pub fn change_value(raw: &str, change: impl FnOnce(&str) -> Option<String>) -> O
     Some(change(&text)?.replace('&', "&amp;"))
 }
 
+/// As [`change_value`], for text that may hold anything once it is changed.
+pub fn page_value(raw: &str, change: impl FnOnce(&str) -> Option<String>) -> Option<String> {
+    let text = if raw.contains('&') { resolve(raw)? } else { Cow::Borrowed(raw) };
+    Some(change(&text)?.replace('&', "&amp;"))
+}
+
 /// Maps an attribute that is one URL. Only the beginning of the raw value
 /// changes, unless that is spelled with references.
 pub fn url_value(names: &Names, rooted: bool, raw: &str) -> Option<String> {

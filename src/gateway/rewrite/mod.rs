@@ -67,8 +67,8 @@ pub struct Site {
     prefix: String,
     /// Authorities that the upstream is known by to itself.
     upstreams: Vec<Vec<u8>>,
-    /// What the upstream thinks its origin is.
-    origin: Option<String>,
+    /// What it is spoken to by.
+    scheme: String,
     script: Option<Arc<Inline>>,
     import_map: Option<Arc<Inline>>,
     /// What precedes a worker's script.
@@ -100,8 +100,8 @@ struct Wanted {
 }
 
 impl Site {
-    /// `upstreams` are the targets, `http://host:port`; the first is what the
-    /// upstream is told to be.
+    /// `upstreams` is what the upstream may call itself: `http://host:port` of
+    /// each target, and what else it is told to be.
     pub fn new(config: RewriteConfig, prefix: &str, upstreams: &[&str]) -> Self {
         let authority = |url: &&str| {
             url.split_once("://")
@@ -122,12 +122,12 @@ impl Site {
         let all =
             format!("{}\n{config:?}\n{prefix}\n{upstreams:?}\n{worker}", env!("CARGO_PKG_VERSION"));
         let mark = hex::encode(&Sha256::digest(all.as_bytes())[..4]);
-        let origin = upstreams.first().map(|url| url.trim_end_matches('/').to_owned());
+        let scheme = upstreams.first().and_then(|url| Some(url.split_once("://")?.0));
         Self {
             config,
             prefix: prefix.to_owned(),
             upstreams: upstreams_known,
-            origin,
+            scheme: scheme.unwrap_or("http").to_owned(),
             script,
             import_map,
             worker,
@@ -192,6 +192,7 @@ impl Plan {
                     strictness,
                     changes_scripts: self.has_rules(BodyKind::Javascript),
                     changes_styles: true,
+                    within: false,
                 };
                 Editor::html(info, job.rules)
             }

@@ -111,8 +111,18 @@ impl Names {
         Some(format!("{}{}", edit.insert, url.get(edit.strip..)?))
     }
 
-    /// What the upstream calls a URL of a request's field that points here.
-    pub fn unmap(&self, url: &str) -> Option<String> {
+    /// What an upstream that is told `host` believes its origin to be.
+    pub fn told_origin(&self, host: Option<&HeaderValue>) -> Option<String> {
+        let told = host?;
+        if self.host.as_ref().is_some_and(|own| is_same(own.as_bytes(), told.as_bytes())) {
+            return self.our_origin();
+        }
+        Some(format!("{}://{}", self.site.scheme, told.to_str().ok()?))
+    }
+
+    /// What the upstream calls a URL of a request's field that points here, where
+    /// it believes to be at `origin`.
+    pub fn unmap(&self, url: &str, origin: &str) -> Option<String> {
         let (form, after) = split(url.as_bytes())?;
         let path = match form {
             Form::Rooted => url,
@@ -136,7 +146,7 @@ impl Names {
         let slash = if bare.starts_with('/') { "" } else { "/" };
         let origin = match form {
             Form::Rooted => "",
-            Form::Absolute { .. } => self.site.origin.as_deref()?,
+            Form::Absolute { .. } => origin,
         };
         Some(format!("{origin}{slash}{bare}"))
     }

@@ -90,7 +90,7 @@ fn what_a_request_says_of_us_is_told_in_the_upstreams_words() {
         ("about:client", None),
     ];
     for (url, expected) in cases {
-        assert_eq!(names.unmap(url).as_deref(), expected, "{url}");
+        assert_eq!(names.unmap(url, "http://up.example:8188").as_deref(), expected, "{url}");
     }
     assert!(names.is_our_origin("https://gate.example"));
     assert!(!names.is_our_origin("http://gate.example"));

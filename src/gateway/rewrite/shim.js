@@ -1,4 +1,4 @@
-(function (prefix, hosts) {
+(function rewrite(prefix, hosts) {
   "use strict";
   // Put at the top of pages and workers; lines that are comments are left out. What scripts ask
   // for goes to the prefix, as what is written in the page does. Everything is wrapped in a Proxy,
@@ -7,6 +7,8 @@
   if (scope[once]) return;
   Object.defineProperty(scope, once, {value: true});
   var NativeURL = scope.URL, doc = scope.document, place = scope.location;
+  // Of a blob's worker and of a page in an attribute, the location says little.
+  var home = new NativeURL(scope.origin && scope.origin !== "null" ? scope.origin : place.href);
 
   // The URL under the prefix; the value itself where there is nothing to change.
   function map(value) {
@@ -20,14 +22,14 @@
     }
     socket = url.protocol === "ws:" || url.protocol === "wss:";
     if (!socket && url.protocol !== "http:" && url.protocol !== "https:") return value;
-    own = url.host === place.host;
+    own = url.host === home.host;
     if (url.username || !own && hosts.indexOf(url.host) < 0) return value;
     var path = url.pathname, there = path === prefix || path.indexOf(prefix + "/") === 0;
     if (path === "/.tollgate" || path.indexOf("/.tollgate/") === 0) there = true;
     if (own && there) return value;
     var end = (there ? "" : prefix) + path + url.search + url.hash;
-    if (socket) return (place.protocol === "https:" ? "wss://" : "ws://") + place.host + end;
-    return place.protocol + "//" + place.host + end;
+    if (socket) return (home.protocol === "https:" ? "wss://" : "ws://") + home.host + end;
+    return home.protocol + "//" + home.host + end;
   }
 
   var trusted = null;
@@ -41,7 +43,7 @@
   function mapAttribute(value) {
     var to = map(value);
     if (to === value) return value;
-    if (to.indexOf(place.origin + "/") === 0) to = to.slice(place.origin.length);
+    if (to.indexOf(home.origin + "/") === 0) to = to.slice(home.origin.length);
     if (scope.TrustedScriptURL && value instanceof scope.TrustedScriptURL) {
       return trusted ? trusted.createScriptURL(to) : value;
     }
@@ -55,9 +57,20 @@
   }
 
   function mapStyle(text) {
-    return String(text).replace(/(url\(\s*)("[^"]*"|'[^']*'|[^"'()\s]+)/gi, function (all, head, url) {
-      var quote = /^["']/.test(url) ? url[0] : "";
-      return head + quote + mapAttribute(quote ? url.slice(1, -1) : url) + quote;
+    return String(text).replace(/(url\(\s*)("[^"]*"|'[^']*'|[^"'()\s]+)|(@import\s+)("[^"]*"|'[^']*')/gi, mapQuoted);
+  }
+
+  function mapQuoted(all, head, url, head2, url2) {
+    head = head || head2;
+    url = url || url2;
+    var quote = /^["']/.test(url) ? url[0] : "";
+    return head + quote + mapAttribute(quote ? url.slice(1, -1) : url) + quote;
+  }
+
+  // Markup that is parsed at once, before it could be put right.
+  function mapWritten(text) {
+    return String(text).replace(/<[a-z][^>]*>/gi, function (tag) {
+      return tag.replace(/(\s(?:src|href|action|formaction|poster)\s*=\s*)("[^"]*"|'[^']*'|[^\s"'>]+)/gi, mapQuoted);
     });
   }
 
@@ -83,6 +96,14 @@
     });
   }
 
+  // Changes all arguments of a method.
+  function methodAll(owner, name, change) {
+    if (!owner || typeof owner[name] !== "function") return;
+    owner[name] = new Proxy(owner[name], {
+      apply: function (native, self, args) { return Reflect.apply(native, self, args.map(change)); }
+    });
+  }
+
   // Changes what a property is set to.
   function property(owner, name, change) {
     var found = owner && Object.getOwnPropertyDescriptor(owner.prototype, name);
@@ -104,13 +125,28 @@
   method(scope, "fetch", 0, mapRequest);
   maker("Request", mapRequest);
   ["WebSocket", "EventSource"].forEach(function (name) { maker(name, map); });
-  ["Worker", "SharedWorker"].forEach(function (name) { maker(name, mapScript); });
-  method(scope.XMLHttpRequest && scope.XMLHttpRequest.prototype, "open", 1, map);
-  if (typeof scope.importScripts === "function") {
-    scope.importScripts = new Proxy(scope.importScripts, {
-      apply: function (native, self, args) { return Reflect.apply(native, self, args.map(mapScript)); }
-    });
+
+  // A worker that is made of a blob gets this script, too.
+  var blobs = new Map(), make = NativeURL.createObjectURL;
+  // A service worker has none.
+  if (make) NativeURL.createObjectURL = new Proxy(make, {
+    apply: function (native, self, args) {
+      var url = Reflect.apply(native, self, args);
+      if (args[0] instanceof scope.Blob) blobs.set(url, args[0]);
+      return url;
+    }
+  });
+  method(NativeURL, "revokeObjectURL", 0, function (url) { blobs.delete(String(url)); return url; });
+  function mapWorker(url) {
+    var blob = blobs.get(String(url));
+    if (!blob) return mapScript(url);
+    return make.call(NativeURL, new scope.Blob([ownText(), "\n", blob], {type: blob.type}));
   }
+  // The very text that pages have, whose hash their policies let in.
+  function ownText() { return "(" + rewrite + ")(" + JSON.stringify(prefix) + ", " + JSON.stringify(hosts) + ");"; }
+  ["Worker", "SharedWorker"].forEach(function (name) { maker(name, mapWorker); });
+  method(scope.XMLHttpRequest && scope.XMLHttpRequest.prototype, "open", 1, map);
+  methodAll(scope, "importScripts", function (url) { return mapScript(url); });
   if (!doc) return;
 
   var workers = scope.ServiceWorkerContainer && scope.ServiceWorkerContainer.prototype;
@@ -165,6 +201,26 @@
   };
   Object.keys(properties).forEach(function (name) { property(scope[name], properties[name], mapAttribute); });
   property(scope.HTMLInputElement, "formAction", mapAttribute);
+  property(scope.HTMLIFrameElement, "srcdoc", function (text) {
+    return typeof text === "string" ? "<script>" + ownText() + "<\/script>" + text : text;
+  });
+  methodAll(scope.Document.prototype, "write", mapWritten);
+  methodAll(scope.Document.prototype, "writeln", mapWritten);
+
+  // Styles: as text of their element, as rules, and as what a script sets.
+  function ofStyle(value, node) {
+    return node.localName === "style" && value !== null ? mapStyle(value) : value;
+  }
+  property(scope.Node, "textContent", ofStyle);
+  method(scope.Node.prototype, "appendChild", 0, function (child, args, self) {
+    if (self.localName === "style" && child && child.nodeType === 3) child.data = mapStyle(child.data);
+    return child;
+  });
+  var sheet = scope.CSSStyleSheet.prototype;
+  ["insertRule", "replace", "replaceSync"].forEach(function (name) { method(sheet, name, 0, mapStyle); });
+  method(scope.CSSStyleDeclaration.prototype, "setProperty", 1, function (value) {
+    return typeof value === "string" ? mapStyle(value) : value;
+  });
   property(scope.HTMLImageElement, "srcset", mapSet);
   property(scope.HTMLSourceElement, "srcset", mapSet);
   property(scope.HTMLLinkElement, "imageSrcset", mapSet);
@@ -181,8 +237,9 @@
   // What came by other ways is put right when it appears, forms and links once more when they are
   // used.
   var names = Object.keys(urls).filter(function (name) { return name !== "xlink:href"; });
-  names = names.concat("srcset", "imagesrcset", "data");
+  names = names.concat("srcset", "imagesrcset", "data", "style");
   var selector = names.map(function (name) { return "[" + name + "]"; }).join();
+  selector = selector.replace("[style]", "[style*='url(']");
   function fix(node) {
     return names.filter(function (name) {
       var value = node.getAttribute(name), to = value === null ? null : attribute(node, name, value);
@@ -196,16 +253,22 @@
     if (node.firstElementChild) node.querySelectorAll(selector).forEach(fix);
   }
   var observer = new MutationObserver(function (records) {
-    records.forEach(function (record) { record.addedNodes.forEach(fixAll); });
+    records.forEach(function (record) {
+      if (record.type === "attributes") {
+        if (record.target.matches("[style*='url(']")) fix(record.target);
+      } else record.addedNodes.forEach(fixAll);
+    });
   });
-  observer.observe(doc, {childList: true, subtree: true});
+  var watched = {childList: true, subtree: true, attributeFilter: ["style"]};
+  observer.observe(doc, watched);
 
   // Markup is put right before it is used: an image would be asked for, and its failure seen.
   var inner = Object.getOwnPropertyDescriptor(element, "innerHTML");
   function mapMarkup(html, owner) {
-    if (typeof html !== "string" || !/=\s*["']?\s*(\/|https?:)/i.test(html)) return html;
+    if (typeof html !== "string" || !/=\s*["']?\s*(\/|https?:)|url\(/i.test(html)) return html;
     if (owner.namespaceURI && owner.namespaceURI !== "http://www.w3.org/1999/xhtml") return html;
-    if (/^(template|script|style|textarea|title)$/.test(owner.localName)) return html;
+    if (owner.localName === "style") return mapStyle(html);
+    if (/^(template|script|textarea|title)$/.test(owner.localName)) return html;
     try {
       var inert = doc.createElement("template"), changed = 0;
       inner.set.call(inert, html);
@@ -225,7 +288,7 @@
     element.attachShadow = new Proxy(attach, {
       apply: function (native, self, args) {
         var root = Reflect.apply(native, self, args);
-        observer.observe(root, {childList: true, subtree: true});
+        observer.observe(root, watched);
         return root;
       }
     });

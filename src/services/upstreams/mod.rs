@@ -73,18 +73,27 @@ impl UpstreamService {
             clock,
             resolver,
         };
-        this.replace(configs);
+        _ = this.replace(configs);
         this
     }
 
-    /// Puts these in force for requests that come from now on.
-    pub fn replace(&self, configs: &Upstreams) {
+    /// Puts these in force for requests that come from now on. The names of
+    /// those that are new, different or gone, as `upstreams.name`.
+    pub fn replace(&self, configs: &Upstreams) -> Vec<String> {
         let before = self.current.load_full();
         let generation = before.generation + 1;
-        let upstreams = configs.iter().map(|config| self.state(config, &before)).collect();
+        let upstreams: Vec<_> = configs.iter().map(|config| self.state(config, &before)).collect();
+        let missing = |state: &&Arc<UpstreamState>, from: &[Arc<UpstreamState>]| {
+            !from.iter().any(|other| Arc::ptr_eq(other, state))
+        };
+        let new = upstreams.iter().filter(|state| missing(state, &before.upstreams));
+        let gone = before.upstreams.iter().filter(|state| missing(state, &upstreams));
+        let names = new.chain(gone).map(|state| format!("upstreams.{}", state.config.name));
+        let changed = names.collect();
         self.current.store(Arc::new(Directory { generation, upstreams }));
         self.generation.store(generation, Ordering::Release);
         self.replaced.notify_waiters();
+        changed
     }
 
     pub fn current(&self) -> Arc<Directory> {

@@ -191,6 +191,8 @@ fn every_fault_of_an_upstream_is_named() {
         ("colour = 'red'", "upstreams.comfy.colour", "not a known setting"),
         ("verfiy_tls = true", "upstreams.comfy.verfiy_tls", "did you mean verify_tls?"),
         ("targets = ['http://d']", "upstreams.comfy.url", "one of the two"),
+        ("strip_prefix = false\nrewrite = true", "upstreams.comfy.rewrite", "strip_prefix"),
+        ("max_cookie_bytes = 0", "upstreams.comfy.max_cookie_bytes", "1 to 65536"),
         ("preset = 'excel'", "upstreams.comfy.preset", "comfyui"),
         ("auth = 'maybe'", "upstreams.comfy.auth", "public, optional or required"),
         ("credentials = ['cookie']", "upstreams.comfy.credentials", "login, api_key"),

@@ -35,7 +35,8 @@ impl Inside {
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
         ];
         let settings = settings.to_vec();
-        TestApp::with(Options { clock: clock.clone(), database, settings, in_memory: false }).await
+        TestApp::with(Options { clock: clock.clone(), database, settings, ..Options::default() })
+            .await
     }
 
     /// The value and how long it stays.

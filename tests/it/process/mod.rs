@@ -5,6 +5,7 @@
 //! the environment of the test. The port is 0; where it listens is read from the
 //! log.
 
+mod backpressure;
 mod canary;
 mod commands;
 mod crash;
@@ -14,6 +15,7 @@ mod money_crash;
 mod order;
 mod outage;
 mod reload;
+mod reload_under_load;
 mod sockets;
 mod start;
 mod stop;

@@ -7,8 +7,7 @@ use super::{PASSWORD, Process, Setup};
 const OLD: &str = "the first key of 47 Zebras and 12 Okapis!";
 const NEW: &str = "quite another one: 93 Giraffes 5 Lemurs?";
 const REFUSED: &str = "the settings cannot be used; those in force stay";
-pub const READ: &str = "the keys of login tokens and the upstreams were read again; other settings are \
-                    read at the start";
+pub const READ: &str = "the settings were read again";
 
 /// Sends the signal and waits until it was acted on.
 pub async fn hang_up(process: &Process, message: &str) {

@@ -113,7 +113,7 @@ async fn no_stream_is_open_for_longer_than_its_life() {
 async fn a_stream_outlives_a_store_that_is_away_for_a_minute() {
     let clock = FakeClock::starting_at(epoch());
     let settings = FREE.map(|(name, value)| (name, value.to_owned())).to_vec();
-    let options = Options { clock: clock.clone(), settings, in_memory: true, database: None };
+    let options = Options { clock: clock.clone(), settings, in_memory: true, ..Options::default() };
     let app = TestApp::with(options).await;
     let source = Source::start().await;
     put_in_front(&app, &source.url(), "");

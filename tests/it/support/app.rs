@@ -5,7 +5,12 @@
 //! address of its own, which it claims by `X-Forwarded-For`, so that tests
 //! which share a Redis do not share limits by address.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -15,6 +20,7 @@ use tollgate::{
     config::{Config, RedisConfig, Sources},
     domain::clock::{FakeClock, SharedClock, SystemClock},
     jobs, server,
+    services::upstreams::resolver::{SharedResolver, SystemResolver},
 };
 
 use super::{Answer, Client, TestDatabase};
@@ -33,6 +39,8 @@ pub struct TestApp {
     pub running: Option<server::Running>,
     _jobs: [AbortOnDropHandle<()>; 2],
     _data: TempDir,
+    /// What a reload reads; a test may change it.
+    pub sources: Arc<Mutex<Sources>>,
     /// Shared by instances on one database; dropped with the last.
     pub database: Arc<TestDatabase>,
 }
@@ -44,13 +52,22 @@ pub struct Options {
     /// Without Redis even where there is one: only limits in memory follow the
     /// clock.
     pub in_memory: bool,
-    /// Names and values as in the environment.
+    /// What upstreams' names are looked up with.
+    pub resolver: SharedResolver,
+    /// Names and values as in the environment; `FILE` is the text of
+    /// `tollgate.toml`.
     pub settings: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), database: None, in_memory: false, settings: vec![] }
+        Self {
+            clock: Arc::new(SystemClock),
+            database: None,
+            in_memory: false,
+            resolver: Arc::new(SystemResolver),
+            settings: vec![],
+        }
     }
 }
 
@@ -85,7 +102,8 @@ impl TestApp {
     ) -> (Self, Arc<FakeClock>) {
         let clock = FakeClock::starting_at(super::epoch());
         let settings = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
-        let options = Options { clock: clock.clone(), in_memory: true, settings, database: None };
+        let options =
+            Options { clock: clock.clone(), in_memory: true, settings, ..Options::default() };
         (Self::with(options).await, clock)
     }
 
@@ -114,19 +132,23 @@ impl TestApp {
     }
 
     pub async fn with(options: Options) -> Self {
-        let Options { clock, database, in_memory, settings } = options;
+        let Options { clock, database, in_memory, resolver, settings } = options;
         let database = match database {
             Some(database) => database,
             None => Arc::new(TestDatabase::fresh().await),
         };
         let data = tempfile::tempdir().unwrap();
-        let mut config = config(settings);
+        let sources = Arc::new(Mutex::new(sources(settings)));
+        let mut config = config(&sources.lock().unwrap());
         if in_memory {
             config.redis = None;
         }
         config.data_dir = data.path().to_owned();
         config.database = database.config();
-        let app = Arc::new(AppBuilder::new(config).clock(clock).build().await.unwrap());
+        let reread = sources.clone();
+        let builder = AppBuilder::new(config).clock(clock).resolver(resolver);
+        let builder = builder.reading(move || reread.lock().unwrap().clone());
+        let app = Arc::new(builder.build().await.unwrap());
         jobs::prepare(&app, |_| {}).await.unwrap();
         let hub = app.hub.clone();
         let hub = tokio::spawn(async move { hub.run(CancellationToken::new()).await });
@@ -143,6 +165,7 @@ impl TestApp {
             running: Some(running),
             _jobs: [AbortOnDropHandle::new(hub), AbortOnDropHandle::new(streams)],
             _data: data,
+            sources,
             database,
         }
     }
@@ -197,20 +220,24 @@ impl TestApp {
     }
 }
 
-/// The defaults, but with cheap password hashes and a known admin.
-fn config(settings: Vec<(&'static str, String)>) -> Config {
+/// The defaults, with a known admin.
+fn sources(settings: Vec<(&'static str, String)>) -> Sources {
     let base = [
         ("SERVER_PORT", "0"),
         ("SERVER_WORKERS", "1"),
         ("SERVER_TRUSTED_PROXIES", "127.0.0.0/8"),
         ("ADMIN_PASSWORD", PASSWORD),
     ];
-    let mut environment: Vec<(String, String)> =
-        base.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let mut environment: BTreeMap<String, String> =
+        base.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     environment.extend(settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    let costs_are_given = environment.iter().any(|(name, _)| name.starts_with("AUTH_ARGON2_"));
-    let sources = Sources { environment: environment.into_iter().collect(), ..Sources::default() };
-    let mut config = Config::load(&sources).unwrap();
+    Sources { file: environment.remove("FILE"), environment, ..Sources::default() }
+}
+
+/// Of these, but with cheap password hashes.
+fn config(sources: &Sources) -> Config {
+    let costs_are_given = sources.environment.keys().any(|name| name.starts_with("AUTH_ARGON2_"));
+    let mut config = Config::load(sources).unwrap();
     if !costs_are_given {
         // Far below what the configuration accepts: a test is not a safe.
         config.auth.argon2_memory_kib = 64;

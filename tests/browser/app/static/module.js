@@ -1,0 +1,1 @@
+export const name = "@@NAME@@"; export { deep } from "/static/deep.js";

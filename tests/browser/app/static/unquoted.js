@@ -1,0 +1,1 @@
+globalThis.unquoted = true;

@@ -1,0 +1,1 @@
+export const app = { extensions: [], registerExtension(extension) { this.extensions.push(extension.name); } };
