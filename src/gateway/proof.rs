@@ -5,9 +5,12 @@ use std::pin::pin;
 use http::{HeaderMap, header, request::Parts};
 
 use super::{
-    Arrival, Gateway, GatewayError, browser,
+    Arrival, Gateway, GatewayError,
+    admission::check_policy,
+    browser,
     credentials::{self, RepeatedField},
     query::SocketQuery,
+    socket::Asked,
 };
 use crate::{
     config::Mount,
@@ -91,6 +94,31 @@ pub(super) fn check_demand(
 }
 
 impl Gateway {
+    /// Who asks, if they may: proven, and let in by the policy from where they
+    /// are.
+    pub(super) async fn let_in(
+        &self,
+        policy: &Policy,
+        parts: &Parts,
+        arrival: &Arrival<'_>,
+        asked: Option<&Asked>,
+        principal: &mut Option<Principal>,
+    ) -> Result<Option<Box<Visitor>>, GatewayError> {
+        let Arrival { client, path, route, .. } = *arrival;
+        let query = asked.map(|asked| &asked.query);
+        let shown = Shown { headers: &parts.headers, client, path, query };
+        let visitor = pin!(prove(&self.services, policy, &shown, principal)).await?;
+        if principal.is_none() {
+            check_demand(policy, parts, arrival)?;
+        }
+        let config = &route.upstream.config;
+        check_policy(config, policy, principal.as_ref(), client, &parts.headers)?;
+        if asked.is_some() && visitor.is_some() {
+            Asked::check_origin(&parts.headers, config, client)?;
+        }
+        Ok(visitor)
+    }
+
     /// Whether a cookie may do this, and the one that its browser gets instead.
     pub(super) fn check_visitor(
         &self,
