@@ -74,7 +74,7 @@ pub(super) async fn prove(
 }
 
 /// What becomes of a request that shows no credential.
-pub(super) fn check_demand(
+fn check_demand(
     policy: &Policy,
     parts: &Parts,
     arrival: &Arrival<'_>,
