@@ -51,11 +51,10 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::{
-    admission::{activate, check_policy},
+    admission::activate,
     answer::Known,
     headers::Ours,
     metered::{Meter, Metered},
-    proof::{Shown, prove},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
     socket::Asked,
@@ -167,48 +166,17 @@ impl Gateway {
             return Err(GatewayError::MethodNotAllowed { allow });
         }
         let asked = Asked::of(parts, &upstream.config)?;
-        let proven = {
-            let shown = Shown {
-                headers: &parts.headers,
-                client: arrival.client,
-                path: arrival.path,
-                query: asked.as_ref().map(|asked| &asked.query),
-            };
-            pin!(prove(&self.services, policy, &shown, &mut seen.principal)).await
-        };
-        let proven = proven.and_then(|visitor| {
-            if seen.principal.is_none() {
-                proof::check_demand(policy, parts, arrival)?;
-            }
-            Ok(visitor)
-        });
-        let visitor = match proven {
+        let identifying =
+            self.identify(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
+        let identified = pin!(identifying).await;
+        let renewed = match identified {
             Err(refusal) if asked.is_some() => {
                 let refusing = self.refuse_socket(refusal, arrival, &parts.method, seen);
                 return Err(Box::pin(refusing).await);
             }
-            proven => proven?,
+            identified => identified?,
         };
         let principal = seen.principal.as_ref();
-        let mut admitted =
-            check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers);
-        if asked.is_some() {
-            if admitted.is_ok() && visitor.is_some() {
-                let known = Asked::check_origin(&parts.headers, &upstream.config, arrival.client);
-                admitted = known.map_err(GatewayError::from);
-            }
-            if let Err(refusal) = admitted {
-                let refusing = self.refuse_socket(refusal, arrival, &parts.method, seen);
-                return Err(Box::pin(refusing).await);
-            }
-        } else {
-            admitted?;
-        }
-        let renewed = match &visitor {
-            Some(_) if asked.is_some() => None,
-            Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
-            None => None,
-        };
         let limits =
             UploadLimits { max_bytes: upstream.config.max_body_bytes, idle: self.io_timeout };
         let (mut body, upload) = upload::limited(&parts.headers, body, limits, arrival.started)?;

@@ -5,9 +5,12 @@ use std::pin::pin;
 use http::{HeaderMap, header, request::Parts};
 
 use super::{
-    Arrival, Gateway, GatewayError, browser,
+    Arrival, Gateway, GatewayError,
+    admission::check_policy,
+    browser,
     credentials::{self, RepeatedField},
     query::SocketQuery,
+    socket::Asked,
 };
 use crate::{
     config::Mount,
@@ -71,11 +74,7 @@ pub(super) async fn prove(
 }
 
 /// What becomes of a request that shows no credential.
-pub(super) fn check_demand(
-    policy: &Policy,
-    parts: &Parts,
-    arrival: &Arrival<'_>,
-) -> Result<(), GatewayError> {
+fn check_demand(policy: &Policy, parts: &Parts, arrival: &Arrival<'_>) -> Result<(), GatewayError> {
     match policy.demand {
         Demand::Required if browser::is_navigation(&parts.method, &parts.headers) => {
             let page = match arrival.route.upstream.config.mount {
@@ -91,8 +90,37 @@ pub(super) fn check_demand(
 }
 
 impl Gateway {
+    /// Who asks, if they may come in; the cookie that their browser gets anew.
+    pub(super) async fn identify(
+        &self,
+        policy: &Policy,
+        parts: &Parts,
+        arrival: &Arrival<'_>,
+        asked: Option<&Asked>,
+        principal: &mut Option<Principal>,
+    ) -> Result<Option<Box<Issued>>, GatewayError> {
+        let Arrival { client, path, route, .. } = *arrival;
+        let query = asked.map(|asked| &asked.query);
+        let shown = Shown { headers: &parts.headers, client, path, query };
+        let visitor = pin!(prove(&self.services, policy, &shown, principal)).await?;
+        let principal = principal.as_ref();
+        if principal.is_none() {
+            check_demand(policy, parts, arrival)?;
+        }
+        let config = &route.upstream.config;
+        check_policy(config, policy, principal, client, &parts.headers)?;
+        match (visitor, asked) {
+            (None, _) => Ok(None),
+            (Some(_), Some(_)) => {
+                Asked::check_origin(&parts.headers, config, client)?;
+                Ok(None)
+            }
+            (Some(visitor), None) => self.check_visitor(&visitor, parts, client),
+        }
+    }
+
     /// Whether a cookie may do this, and the one that its browser gets instead.
-    pub(super) fn check_visitor(
+    fn check_visitor(
         &self,
         visitor: &Visitor,
         parts: &Parts,
