@@ -11,7 +11,8 @@ use futures_util::FutureExt;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
-        ALLOW, CONNECTION, CONTENT_LENGTH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        ALLOW, CONNECTION, CONTENT_LENGTH, REFERRER_POLICY, SEC_WEBSOCKET_VERSION,
+        X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
     request::Parts,
 };
@@ -38,6 +39,7 @@ use crate::{
         self, Arrival, Gateway, GatewayError, Route, Seen, X_REQUEST_ID, path, path_and_query,
         query::{holds_credential, without_credentials},
         rate_headers,
+        tunnel::handshake::{self, BadRequest},
         upload::{self, UploadLimits},
     },
 };
@@ -251,12 +253,18 @@ impl Answer {
 }
 
 fn explained(error: GatewayError) -> axum::response::Response {
-    let allow = match &error {
-        GatewayError::MethodNotAllowed { allow } => HeaderValue::from_str(allow).ok(),
+    let field = match &error {
+        GatewayError::MethodNotAllowed { allow } => {
+            HeaderValue::from_str(allow).ok().map(|allow| (ALLOW, allow))
+        }
+        // RFC 6455, 4.4.
+        GatewayError::Handshake(BadRequest::Version) => {
+            Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static(handshake::VERSION)))
+        }
         _ => None,
     };
     let mut response = error.into_response();
-    response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+    response.headers_mut().extend(field);
     response
 }
 

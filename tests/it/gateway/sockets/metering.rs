@@ -45,7 +45,7 @@ async fn ten_thousand_messages_are_counted_to_the_last() {
             0 => frame(TEXT, true, &payload),
             1 => frame(BINARY, true, &payload),
             2 => [frame(0x01, true, &payload), frame(0x80, true, b"end")].concat(),
-            _ => [frame(0x02, true, b""), frame(0x80, true, &payload)].concat(),
+            _ => [frame(0x02, true, b"y"), frame(0x80, true, &payload)].concat(),
         };
         told += if at % 4 < 2 { 1 } else { 2 };
         if at == 77 {
@@ -151,7 +151,7 @@ async fn sockets_of_one_key_share_its_limit() {
         open.push(Wire::open(address(&apps[at % apps.len()]), PATH, &field).await);
     }
     for wire in &mut open {
-        wire.send(frame(TEXT, true, b"x").repeat(40)).await;
+        wire.send(frame(TEXT, true, b"x").repeat(60)).await;
     }
     for wire in &mut open {
         assert_eq!(wire.closed().await, (1008, "limit".to_owned()));

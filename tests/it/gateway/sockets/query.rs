@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tollgate::domain::token::PlainToken;
 
 use super::{MANY, PATH, app};
 use crate::{
@@ -96,10 +97,13 @@ async fn what_is_no_good_there_is_refused() {
     let login = app.login("admin", crate::support::PASSWORD).await.expect(200);
     let login = login.text("access_token");
     let last = if token.ends_with('x') { 'y' } else { 'x' };
-    let unknown = format!("{}{last}", &token[..token.len() - 1]);
+    // Not even of the right form, and merely nobody's.
+    let broken = format!("{}{last}", &token[..token.len() - 1]);
+    let unknown = PlainToken::pass(&mut rand::rng()).expose().to_owned();
     let in_url = (400, "credential_in_url");
     for (query, fields, expected) in [
         (format!("token={unknown}"), String::new(), (401, "invalid_credential")),
+        (format!("token={broken}"), String::new(), in_url),
         (format!("token={token}&token={unknown}"), String::new(), (101, "")),
         (format!("token={unknown}&token={token}"), String::new(), (401, "invalid_credential")),
         (

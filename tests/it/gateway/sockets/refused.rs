@@ -76,7 +76,7 @@ async fn a_credential_that_opens_nothing_opens_no_socket() {
         Wire::open(address(&app), PATH, fields).await.echoes("hello").await;
     }
     upstream.heads();
-    clock.advance(TimeDelta::hours(1));
+    clock.advance(TimeDelta::hours(2));
     for fields in [&ends, &hour, &login] {
         is_refused(&app, &upstream, fields, invalid).await;
     }

@@ -77,7 +77,7 @@ async fn methods_that_open_tunnels_are_refused() {
     let app = app(&upstream, PUBLIC).await;
     for (line, status) in [
         ("CONNECT a:443 HTTP/1.1", 405),
-        ("CONNECT /up/ws HTTP/1.1", 400),
+        ("CONNECT /up/ws HTTP/1.1", 405),
         ("TRACE /up/ws HTTP/1.1", 405),
     ] {
         for fields in ["", "Connection: Upgrade\r\nUpgrade: websocket\r\n"] {
