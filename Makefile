@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check races torture fmt openapi schemathesis browser conformance bench
+.PHONY: help run dev test check races torture fmt openapi schemathesis bench browser conformance
 
 # `make run ARGS="--help"`: further arguments of the program.
 ARGS ?=

@@ -219,6 +219,8 @@ pub struct ApiError(std::sync::Arc<Inner>);
 #[derive(Clone, Debug)]
 struct Inner {
     code: ErrorCode,
+    /// In place of the code's own.
+    status: Option<StatusCode>,
     detail: String,
     errors: Vec<FieldProblem>,
     limit: Option<TierState>,
@@ -237,6 +239,7 @@ impl ApiError {
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self(std::sync::Arc::new(Inner {
             code,
+            status: None,
             detail: detail.into(),
             errors: vec![],
             limit: None,
@@ -279,6 +282,16 @@ impl ApiError {
         self.with(|inner| inner.retry_after_seconds = Some(seconds))
     }
 
+    /// For readers that understand only some statuses; the code stays.
+    #[must_use]
+    pub fn shown_as(self, status: StatusCode) -> Self {
+        self.with(|inner| inner.status = Some(status))
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.0.status.unwrap_or_else(|| self.0.code.status())
+    }
+
     pub fn code(&self) -> ErrorCode {
         self.0.code
     }
@@ -303,7 +316,7 @@ impl ApiError {
         now: DateTime<Utc>,
     ) {
         let Inner { code, detail, errors, shortfall, .. } = &*self.0;
-        let status = code.status();
+        let status = self.status();
         let problem = Problem {
             kind: format!("https://tollgate.example/problems/{}", code.as_str().replace('_', "-")),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
@@ -361,7 +374,7 @@ impl From<ErrorCode> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
-        let mut response = self.0.code.status().into_response();
+        let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
         response
     }

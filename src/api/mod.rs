@@ -13,6 +13,7 @@ pub mod error;
 mod error_map;
 mod error_map_money;
 mod extract;
+mod forward_auth;
 mod health;
 mod idempotency;
 mod jwks;
@@ -77,7 +78,10 @@ pub fn router(state: &AppState) -> Router {
         // readable for scripts of other origins too.
         .layer(cors(&state.allowed_origins));
     // Pages are for people, never for scripts of other origins.
+    // So are answers to proxies; and CORS would answer every `OPTIONS`, also one
+    // that a proxy asks about.
     api.merge(pages::router(state))
+        .merge(forward_auth::router(state))
         .layer(from_fn(middleware::wrong_method))
         .with_state(state.clone())
 }
@@ -102,6 +106,7 @@ pub fn document() -> OpenApi {
         .nest(PREFIXES[0], public().merge(private()).merge(keys::public()));
     let mut document = router.into_openapi();
     proxy::describe(&mut document);
+    forward_auth::describe(&mut document);
     openapi::add_common_errors(&mut document);
     document
 }

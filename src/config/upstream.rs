@@ -144,6 +144,11 @@ impl UpstreamConfig {
         self.policy_at(self.part_of(path))
     }
 
+    /// Whether WebSockets are let through.
+    pub fn takes_sockets(&self) -> bool {
+        self.websocket.enabled && !self.is_echo()
+    }
+
     /// The built-in echo where an upstream would be.
     pub fn is_echo(&self) -> bool {
         self.targets.is_empty()

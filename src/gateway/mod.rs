@@ -18,6 +18,7 @@ pub mod credentials;
 mod echo;
 mod error;
 mod events;
+pub mod forward;
 mod framing;
 mod headers;
 mod http2;
@@ -50,13 +51,14 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::{
-    admission::check_policy,
+    admission::{activate, check_policy},
     answer::Known,
     headers::Ours,
     metered::{Meter, Metered},
+    proof::{Shown, prove},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
-    socket::{Asked, Opened},
+    socket::Asked,
     stream::{Opener, origin_of},
     upload::UploadLimits,
 };
@@ -76,12 +78,11 @@ use crate::{
     config::ServerConfig,
     domain::{
         limit::TierState,
-        pass::Pass,
-        principal::{Principal, Proof},
+        principal::Principal,
         usage::{Outcome, UsageRecord},
     },
     server::client::ClientInfo,
-    services::{Services, access::AccessError, health::Phase, limits::LimitError, usage::Slot},
+    services::{Services, health::Phase, limits::LimitError, usage::Slot},
 };
 
 /// The body of a proxied answer.
@@ -117,9 +118,6 @@ pub struct Seen {
     pub principal: Option<Principal>,
     /// Belongs on the answer, whatever that is.
     pub limit: Option<TierState>,
-    /// It asked for a WebSocket: what follows on its connection is no request,
-    /// whatever the answer is.
-    pub socket: bool,
     /// To be run in place of the connection, once the answer was sent.
     pub tunnel: Option<Tunnel>,
 }
@@ -168,16 +166,46 @@ impl Gateway {
             let allow = policy.methods.join(", ");
             return Err(GatewayError::MethodNotAllowed { allow });
         }
-        let asked = Asked::of(parts, &upstream.config, &mut seen.socket)?;
-        let proving = self.prove(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
-        let visitor = pin!(proving).await?;
-        let principal = seen.principal.as_ref();
-        check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers)?;
-        let renewed = match &visitor {
-            Some(_) if asked.is_some() => {
-                Asked::check_origin(&parts.headers, &upstream.config, arrival)?;
-                None
+        let asked = Asked::of(parts, &upstream.config)?;
+        let proven = {
+            let shown = Shown {
+                headers: &parts.headers,
+                client: arrival.client,
+                path: arrival.path,
+                query: asked.as_ref().map(|asked| &asked.query),
+            };
+            pin!(prove(&self.services, policy, &shown, &mut seen.principal)).await
+        };
+        let proven = proven.and_then(|visitor| {
+            if seen.principal.is_none() {
+                proof::check_demand(policy, parts, arrival)?;
             }
+            Ok(visitor)
+        });
+        let visitor = match proven {
+            Err(refusal) if asked.is_some() => {
+                let refusing = self.refuse_socket(refusal, arrival, &parts.method, seen);
+                return Err(Box::pin(refusing).await);
+            }
+            proven => proven?,
+        };
+        let principal = seen.principal.as_ref();
+        let mut admitted =
+            check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers);
+        if asked.is_some() {
+            if admitted.is_ok() && visitor.is_some() {
+                let known = Asked::check_origin(&parts.headers, &upstream.config, arrival.client);
+                admitted = known.map_err(GatewayError::from);
+            }
+            if let Err(refusal) = admitted {
+                let refusing = self.refuse_socket(refusal, arrival, &parts.method, seen);
+                return Err(Box::pin(refusing).await);
+            }
+        } else {
+            admitted?;
+        }
+        let renewed = match &visitor {
+            Some(_) if asked.is_some() => None,
             Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
             None => None,
         };
@@ -230,21 +258,12 @@ impl Gateway {
             arrival.route.path,
             &mut parts.headers,
         );
+        let opener = Opener { principal, part, origin: origin.as_ref() };
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
-            let opener = socket::Opener { asked, principal, part, origin: origin.as_ref(), ends };
-            let opening = self.open_socket(picked, parts, arrival, opener, meter);
-            return match Box::pin(opening).await? {
-                Opened::Open(answer, tunnel) => {
-                    seen.tunnel = Some(tunnel);
-                    Ok(answer::switching(answer, plan, arrival))
-                }
-                Opened::Answered(answered, meter) => {
-                    let opener = Opener { principal, part, origin: origin.as_ref() };
-                    let known = Known { opener, ends, upload: None };
-                    let streams = &self.services.streams;
-                    Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams))
-                }
-            };
+            let known = Known { opener, ends, upload: None };
+            let opening = socket::Opening { asked, picked, plan, meter };
+            let tunnel = &mut seen.tunnel;
+            return Box::pin(self.serve_socket(parts, arrival, opening, known, tunnel)).await;
         }
         let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
         let answered = match sent {
@@ -255,7 +274,6 @@ impl Gateway {
                 return Err(error.into());
             }
         };
-        let opener = Opener { principal, part, origin: origin.as_ref() };
         let known = Known { opener, ends, upload: upload.as_ref() };
         let streams = &self.services.streams;
         let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams);
@@ -263,6 +281,20 @@ impl Gateway {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }
         Ok(answer)
+    }
+
+    /// Asking for a socket counts however it ends: who guesses is limited as who
+    /// is let in (RELIABILITY G-124).
+    async fn refuse_socket(
+        &self,
+        refusal: GatewayError,
+        arrival: &Arrival<'_>,
+        method: &Method,
+        seen: &mut Seen,
+    ) -> GatewayError {
+        let Seen { principal, limit, .. } = seen;
+        let counted = self.admit(principal.as_ref(), arrival, method, limit).await;
+        counted.err().unwrap_or(refusal)
     }
 
     /// When the time of the pass that opens the door is over. It begins now
@@ -274,21 +306,9 @@ impl Gateway {
         let end = match pass.expires_at() {
             Some(end) => end,
             // Boxed, since it happens once.
-            None => Box::pin(self.activate(principal, pass)).await?,
+            None => Box::pin(activate(&self.services, principal, pass)).await?,
         };
         Ok(Some(self.instant_of(end)))
-    }
-
-    /// Begins the time of a pass; when it will be over.
-    async fn activate(
-        &self,
-        principal: &Principal,
-        pass: &Pass,
-    ) -> Result<DateTime<Utc>, GatewayError> {
-        let Proof::Pass(hash) = &principal.proof else { return Err(AccessError::Invalid.into()) };
-        let begun = self.services.passes.activate(hash, pass.id).await?;
-        // `None`: it was ended since we looked.
-        Ok(begun.and_then(|pass| pass.expires_at()).ok_or(AccessError::Invalid)?)
     }
 
     async fn admit(

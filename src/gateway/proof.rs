@@ -2,12 +2,12 @@
 
 use std::pin::pin;
 
-use http::{header, request::Parts};
+use http::{HeaderMap, header, request::Parts};
 
 use super::{
     Arrival, Gateway, GatewayError, browser,
     credentials::{self, RepeatedField},
-    socket::Asked,
+    query::SocketQuery,
 };
 use crate::{
     config::Mount,
@@ -16,61 +16,81 @@ use crate::{
         principal::Principal,
     },
     server::client::ClientInfo,
-    services::browser::{Issued, Visitor},
+    services::{
+        Services,
+        browser::{Issued, Visitor},
+    },
 };
 
-impl Gateway {
-    /// Who is asking. Everything that is presented must be good, also where
-    /// nothing would be required; a public upstream looks at nothing. Cookies
-    /// count where no field has a credential, and who they prove is returned.
-    pub(super) async fn prove(
-        &self,
-        policy: &Policy,
-        parts: &Parts,
-        arrival: &Arrival<'_>,
-        asked: Option<&Asked>,
-        principal: &mut Option<Principal>,
-    ) -> Result<Option<Box<Visitor>>, GatewayError> {
-        if policy.demand == Demand::Public {
-            return Ok(None);
-        }
-        let mut found = credentials::read(&parts.headers)?;
-        if let Some(token) = asked.and_then(|asked| asked.query.access_token.as_deref())
-            && found.access_token.replace(token).is_some()
-        {
-            return Err(RepeatedField("X-Access-Token").into());
-        }
-        *principal = pin!(found.prove(&self.services.access)).await?;
-        if principal.is_some() {
-            return Ok(None);
-        }
-        if let Some(ticket) = asked.and_then(|asked| asked.query.ticket.as_deref()) {
-            let redeeming = self.services.tickets.redeem(ticket, arrival.path);
-            *principal = Some(Box::pin(redeeming).await?);
-            return Ok(None);
-        }
-        if parts.headers.contains_key(header::COOKIE) {
-            // Boxed, so that a program's way does not carry its size.
-            let proving = browser::prove(&self.services, &parts.headers, arrival.client);
-            if let Some(visitor) = Box::pin(proving).await? {
-                *principal = Some(visitor.principal.clone());
-                return Ok(Some(visitor));
-            }
-        }
-        match policy.demand {
-            Demand::Required if browser::is_navigation(&parts.method, &parts.headers) => {
-                let page = match arrival.route.upstream.config.mount {
-                    Mount::Host(_) => browser::SIGN_IN_RESERVED,
-                    Mount::Prefix(_) | Mount::Root => browser::SIGN_IN,
-                };
-                let page = browser::sign_in_page(page, arrival.path, parts.uri.query());
-                Err(GatewayError::SignIn(page.into()))
-            }
-            Demand::Required => Err(GatewayError::CredentialRequired),
-            Demand::Optional | Demand::Public => Ok(None),
+/// Where a request may hold credentials, and where it goes.
+pub(super) struct Shown<'a> {
+    pub headers: &'a HeaderMap,
+    pub client: &'a ClientInfo,
+    /// The canonical path, which a ticket is bound to.
+    pub path: &'a str,
+    /// Of a request for a WebSocket.
+    pub query: Option<&'a SocketQuery>,
+}
+
+/// Who is asking. Everything that is presented must be good, also where nothing
+/// would be required; a public upstream looks at nothing. Cookies count where no
+/// field has a credential, and who they prove is returned.
+pub(super) async fn prove(
+    services: &Services,
+    policy: &Policy,
+    shown: &Shown<'_>,
+    principal: &mut Option<Principal>,
+) -> Result<Option<Box<Visitor>>, GatewayError> {
+    if policy.demand == Demand::Public {
+        return Ok(None);
+    }
+    let mut found = credentials::read(shown.headers)?;
+    if let Some(token) = shown.query.and_then(|query| query.access_token.as_deref())
+        && found.access_token.replace(token).is_some()
+    {
+        return Err(RepeatedField("X-Access-Token").into());
+    }
+    *principal = pin!(found.prove(&services.access)).await?;
+    if principal.is_some() {
+        return Ok(None);
+    }
+    if let Some(ticket) = shown.query.and_then(|query| query.ticket.as_deref()) {
+        let redeeming = services.tickets.redeem(ticket, shown.path);
+        *principal = Some(Box::pin(redeeming).await?);
+        return Ok(None);
+    }
+    if shown.headers.contains_key(header::COOKIE) {
+        // Boxed, so that a program's way does not carry its size.
+        let proving = browser::prove(services, shown.headers, shown.client);
+        if let Some(visitor) = Box::pin(proving).await? {
+            *principal = Some(visitor.principal.clone());
+            return Ok(Some(visitor));
         }
     }
+    Ok(None)
+}
 
+/// What becomes of a request that shows no credential.
+pub(super) fn check_demand(
+    policy: &Policy,
+    parts: &Parts,
+    arrival: &Arrival<'_>,
+) -> Result<(), GatewayError> {
+    match policy.demand {
+        Demand::Required if browser::is_navigation(&parts.method, &parts.headers) => {
+            let page = match arrival.route.upstream.config.mount {
+                Mount::Host(_) => browser::SIGN_IN_RESERVED,
+                Mount::Prefix(_) | Mount::Root => browser::SIGN_IN,
+            };
+            let page = browser::sign_in_page(page, arrival.path, parts.uri.query());
+            Err(GatewayError::SignIn(page.into()))
+        }
+        Demand::Required => Err(GatewayError::CredentialRequired),
+        Demand::Optional | Demand::Public => Ok(()),
+    }
+}
+
+impl Gateway {
     /// Whether a cookie may do this, and the one that its browser gets instead.
     pub(super) fn check_visitor(
         &self,

@@ -78,6 +78,13 @@ impl SocketQuery {
     }
 }
 
+impl SocketQuery {
+    /// What of ours is in a query that somebody else passes on.
+    pub fn of(query: &str) -> Self {
+        Self::split(query).0
+    }
+}
+
 /// As [`holds_credential`], for a request for a WebSocket.
 pub fn holds_credential_elsewhere(query: &str) -> bool {
     holds_credential(query) && holds_credential(&SocketQuery::split(query).1)

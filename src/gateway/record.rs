@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, Utc};
 use http::Method;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::{
         text,
         usage::{Outcome, UsageRecord},
     },
-    server::client::new_uuid,
+    server::client::{ClientInfo, new_uuid},
 };
 
 /// Characters of a path that are recorded.
@@ -26,14 +27,27 @@ pub fn record(
     arrival: &Arrival<'_>,
     method: &Method,
 ) -> UsageRecord {
-    let request_id = &arrival.client.request_id;
+    let Arrival { client, path, route, at, .. } = *arrival;
+    record_of(principal, client, at, method, path, route.upstream.config.name)
+}
+
+/// The same of a request that is not passed on here.
+pub fn record_of(
+    principal: Option<&Principal>,
+    client: &ClientInfo,
+    at: DateTime<Utc>,
+    method: &Method,
+    path: &str,
+    upstream: &'static str,
+) -> UsageRecord {
+    let request_id = &client.request_id;
     UsageRecord {
         // One that a client made up is not used: it may come twice.
-        id: RecordId::from(request_id.uuid().unwrap_or_else(|| new_uuid(arrival.at))),
+        id: RecordId::from(request_id.uuid().unwrap_or_else(|| new_uuid(at))),
         request_id: (**request_id).to_owned(),
-        at: arrival.at,
+        at,
         method: name_of(method),
-        path: text::clean(arrival.path, RECORDED_PATH),
+        path: text::clean(path, RECORDED_PATH),
         status: CLIENT_CLOSED_REQUEST,
         outcome: Outcome::Aborted,
         duration_us: 0,
@@ -41,7 +55,7 @@ pub fn record(
         bytes_out: 0,
         user_id: principal.map(Principal::user_id),
         key_id: principal.and_then(Principal::key_id),
-        upstream: Cow::Borrowed(arrival.route.upstream.config.name),
+        upstream: Cow::Borrowed(upstream),
     }
 }
 

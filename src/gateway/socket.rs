@@ -28,11 +28,14 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    AnswerBody, Arrival, Gateway, GatewayError,
+    AnswerBody, Arrival, Body, Gateway, GatewayError,
+    answer::{self, Known},
     browser::{self, CrossSite},
     error::UpstreamError,
     metered::Meter,
     query::SocketQuery,
+    rewrite::Plan,
+    stream::Opener,
     tunnel::{
         ByFuture, Cause, Passed as Through, Policy, Refusal, frame::Side, frame::Sizes, handshake,
         relay,
@@ -48,10 +51,11 @@ use crate::{
         stream::{Passed, StreamKind},
         usage::Outcome,
     },
+    server::ClientInfo,
     services::{
         LimitService,
         limits::LimitError,
-        streams::{Opening, StreamHandle},
+        streams::{self, StreamHandle},
         upstreams::InFlight,
         usage::Slot,
     },
@@ -70,18 +74,16 @@ pub struct Asked {
     pub query: SocketQuery,
 }
 
-/// What is needed of a request to open its socket.
-pub(super) struct Opener<'a> {
+/// What is used up by opening a socket.
+pub(super) struct Opening<'a> {
     pub asked: &'a Asked,
-    pub principal: Option<&'a Principal>,
-    pub part: Option<usize>,
-    pub origin: Option<&'a HeaderValue>,
-    /// When the credential that opens it is over.
-    pub ends: Option<Instant>,
+    pub picked: Picked,
+    pub plan: Plan,
+    pub meter: Meter<Slot>,
 }
 
 /// What became of it.
-pub(super) enum Opened {
+enum Opened {
     Open(Response<()>, Tunnel),
     /// The upstream would rather say something.
     Answered(Response<AnswerBody>, Box<Meter<Slot>>),
@@ -89,18 +91,12 @@ pub(super) enum Opened {
 
 impl Asked {
     /// `None` where the request is a plain one, or sockets are not let through.
-    pub fn of(
-        parts: &mut Parts,
-        config: &UpstreamConfig,
-        is_asked: &mut bool,
-    ) -> Result<Option<Self>, GatewayError> {
+    pub fn of(parts: &mut Parts, config: &UpstreamConfig) -> Result<Option<Self>, GatewayError> {
         // The cheap question first: nearly no request has the field.
-        if !parts.headers.contains_key(UPGRADE) || !config.websocket.enabled || config.is_echo() {
+        if !parts.headers.contains_key(UPGRADE) || !config.takes_sockets() {
             return Ok(None);
         }
-        let key = handshake::asked(&parts.method, parts.version, &parts.headers);
-        *is_asked = !matches!(key, Ok(None));
-        let key = key?;
+        let key = handshake::asked(&parts.method, parts.version, &parts.headers)?;
         let Some(key) = key else { return Ok(None) };
         let query = SocketQuery::take(&mut parts.uri);
         Ok(Some(Self { key, query }))
@@ -111,29 +107,54 @@ impl Asked {
     pub fn check_origin(
         headers: &HeaderMap,
         config: &UpstreamConfig,
-        arrival: &Arrival<'_>,
+        client: &ClientInfo,
     ) -> Result<(), CrossSite> {
         let mut origins = headers.get_all(ORIGIN).iter();
         let (origin, second) = (origins.next(), origins.next());
         let listed = origin.filter(|_| second.is_none()).is_some_and(|origin| {
             config.origins.iter().any(|known| known.as_bytes() == origin.as_bytes())
         });
-        let own = browser::has_own_origin(headers, arrival.client);
+        let own = browser::has_own_origin(headers, client);
         if listed || own { Ok(()) } else { Err(CrossSite) }
     }
 }
 
 impl Gateway {
-    /// Asks the upstream for the socket, over a connection of its own.
-    pub(super) async fn open_socket(
+    /// The answer to a request for a socket; where that opens it, `tunnel` is
+    /// what is to be run then.
+    pub(super) async fn serve_socket(
         &self,
-        mut picked: Picked,
         parts: &mut Parts,
         arrival: &Arrival<'_>,
-        opener: Opener<'_>,
+        opening: Opening<'_>,
+        known: Known<'_>,
+        tunnel: &mut Option<Tunnel>,
+    ) -> Result<Response<Body>, GatewayError> {
+        let Opening { asked, picked, plan, meter } = opening;
+        match self.open_socket(parts, arrival, asked, picked, meter, known).await? {
+            Opened::Open(answer, opened) => {
+                *tunnel = Some(opened);
+                Ok(answer::switching(answer, plan, arrival))
+            }
+            Opened::Answered(answered, meter) => {
+                let streams = &self.services.streams;
+                Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams))
+            }
+        }
+    }
+
+    /// Asks the upstream for it, over a connection of its own.
+    async fn open_socket(
+        &self,
+        parts: &mut Parts,
+        arrival: &Arrival<'_>,
+        asked: &Asked,
+        mut picked: Picked,
         mut meter: Meter<Slot>,
+        known: Known<'_>,
     ) -> Result<Opened, GatewayError> {
         let upstream = arrival.route.upstream;
+        let Known { opener, ends, .. } = known;
         let handle = match self.enter(arrival, &opener, &meter) {
             Ok(handle) => handle,
             Err(error) => {
@@ -147,8 +168,8 @@ impl Gateway {
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         let limit = upstream.config.first_byte_timeout;
         let asking = ask(upstream, &mut picked, parts);
-        let asked = timeout(limit, asking).await.unwrap_or(Err(UpstreamError::Timeout));
-        let mut answer = match asked {
+        let answered = timeout(limit, asking).await.unwrap_or(Err(UpstreamError::Timeout));
+        let mut answer = match answered {
             Ok(answer) => answer,
             Err(error) => {
                 if let Some(kind) = error.kind() {
@@ -159,14 +180,13 @@ impl Gateway {
                 return Err(error.into());
             }
         };
-        picked.in_flight().succeeded();
+        picked.answered(answer.status());
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let in_flight = picked.into_in_flight();
-            let answer = answer.map(|body| AnswerBody::Alone(body, in_flight));
+            let answer = answer.map(|body| AnswerBody::Alone(Box::new((body, in_flight))));
             return Ok(Opened::Answered(answer, Box::new(meter)));
         }
-        let key = &opener.asked.key;
-        if let Err(error) = handshake::check_answer(key, answer.status(), answer.headers()) {
+        if let Err(error) = handshake::check_answer(&asked.key, answer.status(), answer.headers()) {
             meter.set_status(StatusCode::BAD_GATEWAY);
             meter.finish(Outcome::Failed);
             return Err(UpstreamError::Broken(error.into()).into());
@@ -185,7 +205,6 @@ impl Gateway {
             principal: opener.principal.cloned(),
             address: arrival.client.address,
         };
-        let ends = opener.ends;
         let tunnel = async move {
             let both = async { tokio::try_join!(client, switched) };
             if let Ok(Ok((client, upstream))) = timeout(HAND_OVER, both).await {
@@ -203,9 +222,9 @@ impl Gateway {
         meter: &Meter<Slot>,
     ) -> Result<StreamHandle, GatewayError> {
         let config = &arrival.route.upstream.config;
-        let streams = &self.services.streams;
+        let registry = &self.services.streams;
         let record = meter.record().expect("it is not over yet");
-        let handle = streams.register(Opening {
+        let handle = registry.register(streams::Opening {
             id: StreamId::from(record.id.as_uuid()),
             kind: StreamKind::Websocket,
             principal: opener.principal.cloned(),
@@ -217,7 +236,7 @@ impl Gateway {
             opened_at: record.at,
         });
         // Itself among them.
-        if streams.sockets_like(&handle) > config.websocket.per_credential {
+        if registry.sockets_like(&handle) > config.websocket.per_credential {
             return Err(GatewayError::TooManySockets);
         }
         Ok(handle)
@@ -280,7 +299,7 @@ impl Socket {
         ends: Option<Instant>,
     ) {
         let handle = &self.handle;
-        let told = |side: Side, so_far: Through| {
+        let count = |side: Side, so_far: Through| {
             let Through { messages, bytes } = so_far;
             let mut passed = handle.passed();
             match side {
@@ -289,7 +308,7 @@ impl Socket {
             }
             handle.set_passed(passed);
         };
-        let mut gate = ByFuture::new(|| toll.charge(), told);
+        let mut gate = ByFuture::new(|| toll.charge(), count);
         let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         let ended = {
             let mut relaying = pin!(relay(client, upstream, &policy, &mut gate, handle.kill()));

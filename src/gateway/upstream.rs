@@ -70,6 +70,15 @@ impl Picked {
         &mut self.in_flight
     }
 
+    /// What the status says of the target.
+    pub fn answered(&mut self, status: StatusCode) {
+        if is_gateways(status) {
+            self.in_flight.failed(FailureKind::Status);
+        } else {
+            self.in_flight.succeeded();
+        }
+    }
+
     pub fn into_in_flight(self) -> InFlight {
         self.in_flight
     }
@@ -149,12 +158,8 @@ impl Upstream {
         let exchanged = pin!(self.exchange(&mut picked, parts, body, upload)).await;
         match exchanged {
             Ok((answer, lease)) => {
-                let Picked { mut in_flight, .. } = picked;
-                if is_gateways(answer.status()) {
-                    in_flight.failed(FailureKind::Status);
-                } else {
-                    in_flight.succeeded();
-                }
+                picked.answered(answer.status());
+                let in_flight = picked.into_in_flight();
                 Ok(answer.map(|body| AnswerBody::Wire(PooledBody::new(body, lease, in_flight))))
             }
             // The upload's own fault ends the connection too, and is the cause
@@ -300,7 +305,7 @@ impl Target {
 pub enum AnswerBody {
     Wire(PooledBody),
     /// Of a connection that no other exchange uses; it counts as under way.
-    Alone(Incoming, InFlight),
+    Alone(Box<(Incoming, InFlight)>),
     /// The echo's.
     Made(Full<Bytes>),
 }
@@ -315,7 +320,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match self.get_mut() {
             Self::Wire(body) => Pin::new(body).poll_frame(cx),
-            Self::Alone(body, _) => Pin::new(body)
+            Self::Alone(alone) => Pin::new(&mut alone.0)
                 .poll_frame(cx)
                 .map(|next| next.map(|frame| frame.map_err(AnswerFault::Wire))),
             Self::Made(body) => Pin::new(body)
@@ -327,7 +332,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Wire(body) => body.is_end_stream(),
-            Self::Alone(body, _) => body.is_end_stream(),
+            Self::Alone(alone) => alone.0.is_end_stream(),
             Self::Made(body) => body.is_end_stream(),
         }
     }
@@ -335,7 +340,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Wire(body) => body.size_hint(),
-            Self::Alone(body, _) => body.size_hint(),
+            Self::Alone(alone) => alone.0.size_hint(),
             Self::Made(body) => body.size_hint(),
         }
     }

@@ -19,7 +19,7 @@ pub struct Tracked {
     flight: Flight,
 }
 
-/// Not boxed: the gateway's is on the hot path.
+#[expect(clippy::large_enum_variant, reason = "the gateway's is on the hot path")]
 pub enum Inner {
     Api(axum::body::Body),
     Proxied(gateway::Body),

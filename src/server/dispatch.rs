@@ -9,7 +9,7 @@ use axum::{Router, response::IntoResponse};
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         ALLOW, CONNECTION, CONTENT_LENGTH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
@@ -35,8 +35,8 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Gateway, GatewayError, Seen, X_REQUEST_ID, path, path_and_query,
-        query::without_credentials,
+        self, Arrival, Gateway, GatewayError, Route, Seen, X_REQUEST_ID, path, path_and_query,
+        query::{holds_credential, without_credentials},
         rate_headers,
         upload::{self, UploadLimits},
     },
@@ -72,6 +72,7 @@ pub struct Dispatcher {
 }
 
 /// An answer before what all answers have in common.
+#[expect(clippy::large_enum_variant, reason = "the gateway's is on the hot path")]
 enum Answer {
     Api(axum::response::Response),
     Proxied(Response<gateway::Body>),
@@ -104,16 +105,23 @@ impl Dispatcher {
         });
         let version = parts.version;
         let head = parts.method == Method::HEAD;
+        let asks = screen::asks_for_socket(parts);
         let path = match path {
             Ok(path) => path,
             Err(fault) => {
                 let shown = without_credentials(uri.path());
-                return finish(refuse(fault, version), &client, at, &shown, head, flight);
+                let mut answer = refuse(fault, version);
+                answer.end_if(asks);
+                return finish(answer, &client, at, &shown, head, flight);
             }
         };
         let table = self.gateway.table();
         let route = table.route(client.host.as_ref(), &path, |path| (self.ours)(path));
-        let answer = if let Some(route) = route {
+        let takes = |route: &Route<'_>| route.upstream.config.takes_sockets();
+        let in_url = asks && !route.as_ref().is_some_and(takes);
+        let mut answer = if in_url && uri.query().is_some_and(holds_credential) {
+            refuse(Fault::CredentialInUrl, version)
+        } else if let Some(route) = route {
             let arrival =
                 Arrival { client: &client, path: &path, route, at, started: flight.started() };
             pin!(self.proxy(parts, body, &arrival, &mut flight)).await
@@ -122,6 +130,7 @@ impl Dispatcher {
             // Boxed, so that the gateway's path does not carry its size.
             Box::pin(self.api(parts, body, client.clone(), &mut flight)).await
         };
+        answer.end_if(asks);
         finish(answer, &client, at, &path, head, flight)
     }
 
@@ -180,12 +189,8 @@ impl Dispatcher {
             Ok(response) => Answer::Proxied(response),
             Err(error) => Answer::Api(explained(error)),
         };
-        match seen.tunnel {
-            Some(tunnel) => flight.take_over(tunnel),
-            None if seen.socket => {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            None => {}
+        if let Some(tunnel) = seen.tunnel {
+            flight.take_over(tunnel);
         }
         if let Some(limit) = &seen.limit {
             rate_headers::set(answer.headers_mut(), limit, arrival.at);
@@ -225,6 +230,18 @@ impl Dispatcher {
 }
 
 impl Answer {
+    /// Ends the connection after a request that asked for a WebSocket and got
+    /// none: what follows is no request.
+    fn end_if(&mut self, asked: bool) {
+        let status = match self {
+            Self::Api(response) => response.status(),
+            Self::Proxied(response) => response.status(),
+        };
+        if asked && status != StatusCode::SWITCHING_PROTOCOLS {
+            self.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
     fn headers_mut(&mut self) -> &mut HeaderMap {
         match self {
             Self::Api(response) => response.headers_mut(),

@@ -7,7 +7,7 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request::Parts,
 };
 
@@ -15,7 +15,7 @@ use super::{
     fault::Fault,
     forwarded::{is_host, without_port},
 };
-use crate::gateway::query;
+use crate::gateway::{query, tunnel::handshake};
 
 /// Longest path and query, bytes. With the method and version it keeps a
 /// request line below 8 KiB + 32 bytes.
@@ -34,9 +34,10 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
         return Err(Fault::HeaderName);
     }
     check_framing(&parts.headers)?;
-    let holds_credential = match is_upgrade(parts) {
-        true => query::holds_credential_elsewhere,
-        false => query::holds_credential,
+    let holds_credential = if asks_for_socket(parts) {
+        query::holds_credential_elsewhere
+    } else {
+        query::holds_credential
     };
     if parts.uri.query().is_some_and(holds_credential)
         || query::path_holds_credential(parts.uri.path())
@@ -46,11 +47,10 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether it asks for a WebSocket, as far as one can see here.
-fn is_upgrade(parts: &Parts) -> bool {
-    parts.headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && parts.method == Method::GET
-        && parts.version == Version::HTTP_11
+/// Whether it asks for a WebSocket, as far as one can see here: where none are
+/// let through, it is a plain request still.
+pub fn asks_for_socket(parts: &Parts) -> bool {
+    handshake::is_asked(&parts.method, parts.version, &parts.headers)
 }
 
 /// The host that a request asks for. `None` only for HTTP/1.0.

@@ -11,6 +11,7 @@ mod cache;
 mod config;
 mod cors;
 mod flush;
+mod forward_auth;
 mod gateway;
 mod hot_path;
 mod instances;

@@ -59,6 +59,15 @@ pub enum BadAnswer {
     Accept,
 }
 
+/// Whether a request asks for a WebSocket, be it well or badly.
+pub fn is_asked(method: &Method, version: Version, headers: &HeaderMap) -> bool {
+    // The cheap question first: most requests have no such field.
+    has_token(headers, &UPGRADE, "websocket")
+        && has_token(headers, &CONNECTION, "upgrade")
+        && method == Method::GET
+        && version == Version::HTTP_11
+}
+
 /// The key of a request that asks for a WebSocket; `None` when it is a plain
 /// request, whatever its `Upgrade` says.
 pub fn asked(
@@ -66,12 +75,7 @@ pub fn asked(
     version: Version,
     headers: &HeaderMap,
 ) -> Result<Option<Key>, BadRequest> {
-    // The cheap question first: most requests have no such field.
-    if !has_token(headers, &UPGRADE, "websocket")
-        || !has_token(headers, &CONNECTION, "upgrade")
-        || method != Method::GET
-        || version != Version::HTTP_11
-    {
+    if !is_asked(method, version, headers) {
         return Ok(None);
     }
     if single(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|value| value.as_bytes() != b"13") {

@@ -52,6 +52,12 @@ impl Browser {
         Self { client, origin, https, jar: Mutex::default() }
     }
 
+    /// Over plain http, at a proxy before an instance.
+    pub fn before(app: &TestApp, base: &str) -> Self {
+        let client = Client::new(base);
+        Self { client, origin: base.to_owned(), ..Self::new(app) }
+    }
+
     /// The same browser, cookies and all, when another instance answers it.
     pub fn at(&self, app: &TestApp) -> Self {
         let authority = app.base.trim_start_matches("http://");

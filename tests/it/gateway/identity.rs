@@ -23,7 +23,7 @@ const RESERVED: [&str; 12] = [
 
 /// Heads that try to say who the client is: every spelling of a name, in every
 /// form of a field, once and repeated, listed in `Connection` and as trailers.
-fn forgeries() -> Vec<String> {
+pub fn forgeries() -> Vec<String> {
     let mut all = Vec::new();
     for name in RESERVED {
         let cases = [name.to_owned(), name.to_lowercase(), name.to_uppercase()];

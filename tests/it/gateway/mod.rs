@@ -4,7 +4,7 @@
 mod delivery;
 mod framing;
 mod http2;
-mod identity;
+pub mod identity;
 mod limits;
 mod paths;
 mod sockets;
@@ -48,7 +48,7 @@ fn address(app: &TestApp) -> SocketAddr {
 }
 
 /// A key of the admin, and the text of `GET {path}` with it.
-async fn admin_key(app: &TestApp) -> String {
+pub async fn admin_key(app: &TestApp) -> String {
     let admin = app.admin().await;
     let issued = admin.post("/api/v1/keys", json!({ "name": "test" })).await.expect(201);
     issued.text("key").to_owned()

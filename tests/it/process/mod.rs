@@ -16,6 +16,7 @@ mod order;
 mod outage;
 mod reload;
 mod reload_under_load;
+mod sockets;
 mod start;
 mod stop;
 mod streams;

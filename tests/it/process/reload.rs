@@ -7,10 +7,10 @@ use super::{PASSWORD, Process, Setup};
 const OLD: &str = "the first key of 47 Zebras and 12 Okapis!";
 const NEW: &str = "quite another one: 93 Giraffes 5 Lemurs?";
 const REFUSED: &str = "the settings cannot be used; those in force stay";
-const READ: &str = "the settings were read again";
+pub const READ: &str = "the settings were read again";
 
 /// Sends the signal and waits until it was acted on.
-async fn hang_up(process: &Process, message: &str) {
+pub async fn hang_up(process: &Process, message: &str) {
     let logged = || process.log().iter().filter(|record| record["message"] == message).count();
     let before = logged();
     process.signal("-HUP");

@@ -78,7 +78,7 @@ fn told(code: &str) -> String {
 }
 
 /// Bytes of the process that are in memory.
-fn memory(process: &Process) -> usize {
+pub fn memory(process: &Process) -> usize {
     let path = format!("/proc/{}/status", process.child.id());
     let status = std::fs::read_to_string(path).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -86,7 +86,7 @@ fn memory(process: &Process) -> usize {
 }
 
 /// Most files that a process here may have open.
-fn descriptors() -> usize {
+pub fn descriptors() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap_or(usize::MAX)

@@ -12,11 +12,11 @@ use super::{FREE, HELLO, Open, SOON, Source, listed, put_in_front, told};
 use crate::support::{Client, PASSWORD, TestApp};
 
 /// An upstream that asks moderators in, and of keys a scope.
-const SETTINGS: &str = "roles = ['user', 'moderator']\nscopes = ['go']\n\
+pub const SETTINGS: &str = "roles = ['user', 'moderator']\nscopes = ['go']\n\
     [[upstreams.paths]]\npath = '/mod'\nroles = ['moderator']";
 
 /// What is done, by what the stream was opened, and the code that it is told.
-const WAYS: [(&str, &str, &str); 26] = [
+pub const WAYS: [(&str, &str, &str); 26] = [
     ("logout", "login", "revoked"),
     ("logout of all", "login", "revoked"),
     ("session ended", "login", "revoked"),
@@ -46,17 +46,17 @@ const WAYS: [(&str, &str, &str); 26] = [
 ];
 
 /// Somebody with one of each.
-struct Holder {
+pub struct Holder {
     id: String,
     login: Client,
     second: Client,
     key: String,
     token: String,
     /// The field that each is sent in.
-    fields: [(&'static str, String); 3],
+    pub fields: [(&'static str, String); 3],
 }
 
-async fn holder(app: &TestApp, admin: &Client, name: &str) -> Holder {
+pub async fn holder(app: &TestApp, admin: &Client, name: &str) -> Holder {
     let id = app.register(name).await.text("id").to_owned();
     let roles = json!({ "roles": ["user", "moderator"] });
     admin.patch(&format!("/api/v1/admin/users/{id}"), roles).await.expect(200);
@@ -82,7 +82,7 @@ async fn holder(app: &TestApp, admin: &Client, name: &str) -> Holder {
 }
 
 impl Holder {
-    fn field(&self, kind: &str) -> &str {
+    pub fn field(&self, kind: &str) -> &str {
         &self.fields.iter().find(|(name, _)| *name == kind).unwrap().1
     }
 
@@ -90,7 +90,7 @@ impl Holder {
         self.login.patch(&self.key, change).await.expect(200);
     }
 
-    async fn take(&self, admin: &Client, way: &str, instances: usize) {
+    pub async fn take(&self, admin: &Client, way: &str, instances: usize) {
         let account = format!("/api/v1/admin/users/{}", self.id);
         let soon = (SystemClock.now() + TimeDelta::milliseconds(400)).to_rfc3339();
         match way {
@@ -200,7 +200,7 @@ async fn every_way_ends_its_own_stream(apps: &[TestApp]) {
     }
 }
 
-fn settings() -> Vec<(&'static str, &'static str)> {
+pub fn settings() -> Vec<(&'static str, &'static str)> {
     let more = [("TOKEN_REFUND", "pro_rata"), ("WALLET_STARTING_BALANCE", "100000")];
     FREE.into_iter().chain(more).collect()
 }

@@ -2,7 +2,7 @@
 //! (RELIABILITY G-59, G-126, G-127).
 
 mod connections;
-mod ends;
+pub mod ends;
 mod events;
 mod expiry;
 mod leaving;
@@ -28,10 +28,10 @@ use crate::support::{
 const HELLO: &str = "data: hello\n\n";
 /// How long a stream may outlive its credential, and half a second that a busy
 /// machine may be late.
-const SOON: Duration = Duration::from_millis(1500);
+pub const SOON: Duration = Duration::from_millis(1500);
 
 /// No limits at all.
-const FREE: [(&str, &str); 6] = [
+pub const FREE: [(&str, &str); 6] = [
     ("RATE_LIMIT_PER_MINUTE", "0"),
     ("RATE_LIMIT_PER_HOUR", "0"),
     ("RATE_LIMIT_USER_PER_MINUTE", "0"),
@@ -98,18 +98,18 @@ fn chunk(text: &str) -> Vec<u8> {
 }
 
 /// Makes this the only upstream, with more settings of its own.
-fn put_in_front(app: &TestApp, url: &str, settings: &str) {
+pub fn put_in_front(app: &TestApp, url: &str, settings: &str) {
     put_named_in_front(app, "default", url, settings);
 }
 
-fn put_named_in_front(app: &TestApp, name: &str, url: &str, settings: &str) {
+pub fn put_named_in_front(app: &TestApp, name: &str, url: &str, settings: &str) {
     let file =
         format!("[[upstreams]]\nname = '{name}'\nmount = '/up'\nurl = '{url}'\n{settings}\n");
     let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
     app.app.services.upstreams.replace(&config.upstreams);
 }
 
-fn address(app: &TestApp) -> SocketAddr {
+pub fn address(app: &TestApp) -> SocketAddr {
     app.running.as_ref().unwrap().address()
 }
 
@@ -138,7 +138,7 @@ fn told(code: &str) -> String {
 }
 
 /// The open streams that an admin sees, once there are so many.
-async fn listed(admin: &Client, query: &str, count: usize) -> Vec<Value> {
+pub async fn listed(admin: &Client, query: &str, count: usize) -> Vec<Value> {
     let path = format!("/api/v1/admin/connections{query}");
     let start = Instant::now();
     loop {

@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod raw;
 pub mod recorder;
 pub mod redis;
+pub mod websocket;
 
 use chrono::{DateTime, Utc};
 

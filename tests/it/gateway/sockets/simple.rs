@@ -1,4 +1,4 @@
-//! WebSockets through the gateway, over real sockets.
+//! What a usual client sees.
 
 use std::time::Duration;
 
