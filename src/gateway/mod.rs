@@ -214,9 +214,7 @@ impl Gateway {
                 changes: &upstream.config.request_headers,
             },
         );
-        if let Some(most) = upstream.config.max_cookie_bytes {
-            credentials::limit_cookies(&mut parts.headers, most);
-        }
+        credentials::limit_cookies(&mut parts.headers, upstream.config.max_cookie_bytes);
         if let Some(principal) = principal.filter(|_| upstream.config.assertion) {
             let (keyring, upstream) = (&self.services.keyring, upstream.config.name);
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
