@@ -28,7 +28,6 @@ const LONGEST_MAP: usize = 256 * 1024;
 
 /// What is known about a page beside its text.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct PageInfo {
     pub names: Names,
     pub part: Part,
