@@ -111,7 +111,11 @@ async fn verify_request(
     let (parts, _) = request.into_parts();
     let question = match Question::of(&parts) {
         Ok(question) => question,
-        Err(error) => return refused(error, &Options::default()),
+        Err(error) => {
+            // Whoever wrote them, they only decide how it looks.
+            let options = Options::read(parts.uri.query(), None).unwrap_or_default();
+            return refused(error, &options);
+        }
     };
     let Question { original, options, appended } = question;
     let directory = state.services.upstreams.current();
@@ -185,7 +189,7 @@ impl Question {
         let original = Original::of(parts, appended)?;
         // Behind our own path the query is the client's.
         let query = if appended.is_some() { None } else { parts.uri.query() };
-        let mut options = Options::read(query, original.query())?;
+        let mut options = Options::read(query, original.query().filter(|_| !original.is_itself()))?;
         if let Some(name) = upstream
             && options.upstream.replace(name.to_owned()).is_some()
         {

@@ -144,7 +144,7 @@ impl UpstreamConfig {
         self.policy_at(self.part_of(path))
     }
 
-    /// Whether sockets are let through.
+    /// Whether `WebSocket`s are let through.
     pub fn takes_sockets(&self) -> bool {
         self.websocket.enabled && !self.is_echo()
     }

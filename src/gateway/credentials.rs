@@ -91,10 +91,11 @@ pub fn remove(headers: &mut HeaderMap) {
     remove_own_cookies(headers);
 }
 
-/// Leaves out cookies, the rest of which are `most` bytes at most. Those of
+/// Leaves out cookies, so that the rest has `most` bytes at most. Those of
 /// the deepest paths come first (RFC 6265, 5.4) and stay: what a browser keeps
 /// for other applications of the same host must not lock it out of this one.
-pub fn limit_cookies(headers: &mut HeaderMap, most: usize) {
+pub fn limit_cookies(headers: &mut HeaderMap, most: Option<usize>) {
+    let Some(most) = most else { return };
     let Some(value) = headers.get(COOKIE).filter(|value| value.len() > most) else { return };
     let mut kept = Vec::with_capacity(most);
     for pair in pairs(value) {
@@ -268,7 +269,7 @@ mod tests {
             (2, None),
         ] {
             let mut headers = map(&[("cookie", "a=1; bb=22; c=333; d=4")]);
-            limit_cookies(&mut headers, most);
+            limit_cookies(&mut headers, Some(most));
             let left = headers.get("cookie").map(|value| value.to_str().unwrap());
             assert_eq!(left, expected, "{most}");
         }

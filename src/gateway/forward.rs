@@ -48,6 +48,8 @@ pub struct Original {
     pub method: Method,
     /// Its path in the canonical form, and the query as it came.
     uri: Uri,
+    /// It stands for the request that asks, which nobody else wrote.
+    is_itself: bool,
     /// `None` where it asks for no WebSocket.
     socket: Option<SocketQuery>,
 }
@@ -100,7 +102,8 @@ impl Original {
             && headers
                 .get(header::UPGRADE)
                 .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        Self::checked(method, path, query, is_socket)
+        let is_itself = uri.is_none() && appended.is_none();
+        Self::checked(method, path, query, is_socket).map(|this| Self { is_itself, ..this })
     }
 
     fn checked(
@@ -125,11 +128,15 @@ impl Original {
         let uri = PathAndQuery::try_from(text).map_err(|_| Unclear::Malformed)?;
         let uri = Uri::from(uri);
         let socket = is_socket.then(|| SocketQuery::of(uri.query().unwrap_or_default()));
-        Ok(Self { method, uri, socket })
+        Ok(Self { method, uri, is_itself: false, socket })
     }
 
     pub fn path(&self) -> &str {
         self.uri.path()
+    }
+
+    pub fn is_itself(&self) -> bool {
+        self.is_itself
     }
 
     pub fn query(&self) -> Option<&str> {

@@ -166,21 +166,17 @@ impl Gateway {
             return Err(GatewayError::MethodNotAllowed { allow });
         }
         let asked = Asked::of(parts, &upstream.config)?;
-        let admitted =
-            pin!(self.let_in(policy, parts, arrival, asked.as_ref(), &mut seen.principal)).await;
-        let visitor = match admitted {
+        let identifying =
+            self.identify(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
+        let identified = pin!(identifying).await;
+        let renewed = match identified {
             Err(refusal) if asked.is_some() => {
                 let refusing = self.refuse_socket(refusal, arrival, &parts.method, seen);
                 return Err(Box::pin(refusing).await);
             }
-            visitor => visitor?,
+            identified => identified?,
         };
         let principal = seen.principal.as_ref();
-        let renewed = match &visitor {
-            Some(_) if asked.is_some() => None,
-            Some(visitor) => self.check_visitor(visitor, parts, arrival.client)?,
-            None => None,
-        };
         let limits =
             UploadLimits { max_bytes: upstream.config.max_body_bytes, idle: self.io_timeout };
         let (mut body, upload) = upload::limited(&parts.headers, body, limits, arrival.started)?;
@@ -218,9 +214,7 @@ impl Gateway {
                 changes: &upstream.config.request_headers,
             },
         );
-        if let Some(most) = upstream.config.max_cookie_bytes {
-            credentials::limit_cookies(&mut parts.headers, most);
-        }
+        credentials::limit_cookies(&mut parts.headers, upstream.config.max_cookie_bytes);
         if let Some(principal) = principal.filter(|_| upstream.config.assertion) {
             let (keyring, upstream) = (&self.services.keyring, upstream.config.name);
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);

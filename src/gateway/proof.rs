@@ -74,11 +74,7 @@ pub(super) async fn prove(
 }
 
 /// What becomes of a request that shows no credential.
-fn check_demand(
-    policy: &Policy,
-    parts: &Parts,
-    arrival: &Arrival<'_>,
-) -> Result<(), GatewayError> {
+fn check_demand(policy: &Policy, parts: &Parts, arrival: &Arrival<'_>) -> Result<(), GatewayError> {
     match policy.demand {
         Demand::Required if browser::is_navigation(&parts.method, &parts.headers) => {
             let page = match arrival.route.upstream.config.mount {
@@ -94,33 +90,37 @@ fn check_demand(
 }
 
 impl Gateway {
-    /// Who asks, if they may: proven, and let in by the policy from where they
-    /// are.
-    pub(super) async fn let_in(
+    /// Who asks, if they may come in; the cookie that their browser gets anew.
+    pub(super) async fn identify(
         &self,
         policy: &Policy,
         parts: &Parts,
         arrival: &Arrival<'_>,
         asked: Option<&Asked>,
         principal: &mut Option<Principal>,
-    ) -> Result<Option<Box<Visitor>>, GatewayError> {
+    ) -> Result<Option<Box<Issued>>, GatewayError> {
         let Arrival { client, path, route, .. } = *arrival;
         let query = asked.map(|asked| &asked.query);
         let shown = Shown { headers: &parts.headers, client, path, query };
         let visitor = pin!(prove(&self.services, policy, &shown, principal)).await?;
+        let principal = principal.as_ref();
         if principal.is_none() {
             check_demand(policy, parts, arrival)?;
         }
         let config = &route.upstream.config;
-        check_policy(config, policy, principal.as_ref(), client, &parts.headers)?;
-        if asked.is_some() && visitor.is_some() {
-            Asked::check_origin(&parts.headers, config, client)?;
+        check_policy(config, policy, principal, client, &parts.headers)?;
+        match (visitor, asked) {
+            (None, _) => Ok(None),
+            (Some(_), Some(_)) => {
+                Asked::check_origin(&parts.headers, config, client)?;
+                Ok(None)
+            }
+            (Some(visitor), None) => self.check_visitor(&visitor, parts, client),
         }
-        Ok(visitor)
     }
 
     /// Whether a cookie may do this, and the one that its browser gets instead.
-    pub(super) fn check_visitor(
+    fn check_visitor(
         &self,
         visitor: &Visitor,
         parts: &Parts,

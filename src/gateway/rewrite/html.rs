@@ -28,17 +28,25 @@ const LONGEST_MAP: usize = 256 * 1024;
 
 /// What is known about a page beside its text.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct PageInfo {
     pub names: Names,
-    /// A browser is to show it, so it gets our script however short it is.
-    pub shown: bool,
+    pub part: Part,
     pub strictness: Strictness,
     /// Scripts and style sheets of the upstream are not what their hash says.
     pub changes_scripts: bool,
     pub changes_styles: bool,
-    /// It stands in an attribute of another page.
-    pub within: bool,
+}
+
+/// What part of a page a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Possibly a fragment, for a script to put somewhere.
+    Unknown,
+    /// All of it: a browser is to show it, so it gets our script however short it
+    /// is.
+    Page,
+    /// The same, in an attribute of another page.
+    Within,
 }
 
 /// Rewrites one page.
@@ -78,7 +86,7 @@ impl Html {
         let page = Page {
             rooted: true,
             based: false,
-            whole: info.shown,
+            whole: info.part != Part::Unknown,
             script,
             map,
             css: None,
@@ -255,8 +263,8 @@ impl Page {
                 Some(urls.join(" ")).filter(|changed| changed != text)
             }),
             // A page of its own; but pages in pages in pages nobody writes.
-            "srcdoc" if !self.info.within => {
-                let info = PageInfo { shown: true, within: true, ..self.info.clone() };
+            "srcdoc" if self.info.part != Part::Within => {
+                let info = PageInfo { part: Part::Within, ..self.info.clone() };
                 markup::page_value(&value(), |text| Html::whole(info, text))
             }
             "style" if !self.info.strictness.styles => {

@@ -8,11 +8,10 @@ use super::{
 fn info(names: Names) -> PageInfo {
     PageInfo {
         names,
-        shown: false,
+        part: Part::Unknown,
         strictness: Strictness::default(),
         changes_scripts: false,
         changes_styles: true,
-        within: false,
     }
 }
 
@@ -143,7 +142,7 @@ fn our_script_comes_before_whatever_could_ask_for_something() {
     for (text, expected) in cases {
         assert_eq!(rewritten(text), expected, "{text}");
     }
-    let shown = PageInfo { shown: true, ..info(names()) };
+    let shown = PageInfo { part: Part::Page, ..info(names()) };
     assert_eq!(rewritten_as(shown, "<p>a page"), "[S][M]<p>a page");
 }
 

@@ -188,11 +188,10 @@ impl Plan {
             BodyKind::Html => {
                 let info = html::PageInfo {
                     names,
-                    shown: self.wanted.page,
+                    part: if self.wanted.page { html::Part::Page } else { html::Part::Unknown },
                     strictness,
                     changes_scripts: self.has_rules(BodyKind::Javascript),
                     changes_styles: true,
-                    within: false,
                 };
                 Editor::html(info, job.rules)
             }

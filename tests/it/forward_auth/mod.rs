@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::json;
 use tollgate::config::{Config, Sources};
 
-use crate::support::{Answer, Client, TestApp, unique};
+use crate::support::{Answer, Client, TestApp, UNLIMITED, unique};
 
 const VERIFY: &str = "/api/v1/auth/verify";
 
@@ -46,18 +46,25 @@ name = "open"
 mount = "/open"
 url = "http://127.0.0.1:1"
 auth = "public"
+
+[[upstreams]]
+name = "other"
+mount = "/other"
+url = "http://127.0.0.1:1"
 "#;
 
 /// An instance with these upstreams.
 async fn guard() -> TestApp {
-    let app = TestApp::unlimited().await;
+    let settings = [UNLIMITED[0], UNLIMITED[1], ("AUTH_ALGORITHM", "EdDSA")];
+    let app = TestApp::configured(settings).await;
     upstreams(&app);
     app
 }
 
 fn upstreams(app: &TestApp) {
     let file = Some(UPSTREAMS.to_owned());
-    let config = Config::load(&Sources { file, ..Sources::default() }).unwrap();
+    let environment = [("AUTH_ALGORITHM".to_owned(), "EdDSA".to_owned())].into();
+    let config = Config::load(&Sources { file, environment, ..Sources::default() }).unwrap();
     app.app.services.upstreams.replace(&config.upstreams);
 }
 

@@ -22,6 +22,7 @@ async fn every_credential_meets_the_policy_of_the_original_path() {
     let ada = Ada::new(&app).await;
     let fields = json!({ "name": "s", "scopes": ["chat:write"], "upstreams": ["app"] });
     let (_, scoped) = app.key(&ada.login, fields).await;
+    let (_, reader) = app.key(&ada.login, json!({ "name": "r", "scopes": ["chat:read"] })).await;
     let (_, elsewhere) = app.key(&ada.login, json!({ "name": "e", "upstreams": ["open"] })).await;
     let (_, placed) =
         app.key(&ada.login, json!({ "name": "p", "allowed_ips": ["192.0.2.1"] })).await;
@@ -53,7 +54,7 @@ async fn every_credential_meets_the_policy_of_the_original_path() {
         ("login", &ada.login, "GET", "/keys/x", "credential_not_accepted"),
         ("pass", &ada.pass, "GET", "/keys/x", "credential_not_accepted"),
         ("key", &ada.key, "GET", "/keys/x", ""),
-        ("key", &ada.key, "GET", "/scoped/x", "scope_missing"),
+        ("reader", &reader, "GET", "/scoped/x", "scope_missing"),
         ("scoped", &scoped, "GET", "/scoped/x", ""),
         ("login", &ada.login, "GET", "/admins/x", "role_required"),
         ("admin", &admin, "GET", "/admins/x", ""),

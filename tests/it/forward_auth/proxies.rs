@@ -157,9 +157,13 @@ const IDENTITY: [&str; 6] =
 #[tokio::test]
 async fn the_backend_learns_who_asks_and_nothing_that_the_client_made_up() {
     for assertion in ["false", "true"] {
-        let app =
-            TestApp::configured([UNLIMITED[0], UNLIMITED[1], ("UPSTREAM_ASSERTION", assertion)])
-                .await;
+        let app = TestApp::configured([
+            UNLIMITED[0],
+            UNLIMITED[1],
+            ("UPSTREAM_ASSERTION", assertion),
+            ("AUTH_ALGORITHM", "EdDSA"),
+        ])
+        .await;
         let ada = Ada::new(&app).await;
         let (recorder, fronts) = fronts(&app).await;
         for (kind, front) in &fronts {
@@ -168,9 +172,10 @@ async fn the_backend_learns_who_asks_and_nothing_that_the_client_made_up() {
                 (&ada.key, Some("x-key-id"), &*ada.key_id),
                 (&ada.pass, Some("x-token-id"), &*ada.pass_id),
             ] {
-                let forged = IDENTITY.iter().fold(front.client(client), |client, name| {
-                    client.with(name, "forged").with("cookie", "a=1; tollgate_x=secret; b=2")
-                });
+                let forged = IDENTITY
+                    .iter()
+                    .fold(front.client(client), |client, name| client.with(name, "forged"))
+                    .with("cookie", "a=1; tollgate_x=secret; b=2; tollgate_form=secret");
                 let answer = send(&forged, "POST", "/some/path?upstream=none&b=%20").await;
                 answer.expect(200);
                 let seen = one(&recorder);
@@ -331,10 +336,10 @@ async fn a_path_that_is_not_clear_is_refused_before_the_backend() {
     let (recorder, fronts) = fronts(&app).await;
     let pass = &ada.pass_text;
     for (kind, front) in &fronts {
-        let address = front.base.trim_start_matches("http://").parse().unwrap();
+        let address: SocketAddr = front.base.trim_start_matches("http://").parse().unwrap();
         for path in ["//a", "/a//b", "/a/../b", "/a/%2e%2e/b", "/a%5cb", "/a%252e", "/a;/../b"] {
             let request = format!(
-                "GET {path} HTTP/1.1\r\nHost: a\r\nX-Access-Token: {pass}\r\nConnection: close\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nHost: {address}\r\nX-Access-Token: {pass}\r\nConnection: close\r\n\r\n"
             );
             let answer = raw::Raw::exchange(address, request).await;
             assert!(matches!(answer.status, 400 | 403), "{kind:?} {path}: {}", answer.status);
