@@ -1,4 +1,4 @@
-//! Many WebSockets at once: what they cost, what ends them, what does not
+//! Many sockets at once: what they cost, what ends them, what does not
 //! (RELIABILITY G-61, G-66, G-126, G-128).
 
 use std::{

@@ -1,4 +1,4 @@
-//! WebSockets byte by byte: a client that frames as it is told, and an upstream
+//! Sockets byte by byte: a client that frames as it is told, and an upstream
 //! that keeps what it gets and sends every message back.
 
 use std::{
@@ -50,11 +50,11 @@ pub fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
     match u16::try_from(payload.len()) {
         Ok(short @ ..126) => bytes.push(bit | u8::try_from(short).unwrap()),
         Ok(length) => {
-            bytes.push(bit | 126);
+            bytes.push(bit | 0x7e);
             bytes.extend(length.to_be_bytes());
         }
         Err(_) => {
-            bytes.push(bit | 127);
+            bytes.push(bit | 0x7f);
             bytes.extend((payload.len() as u64).to_be_bytes());
         }
     }
@@ -145,9 +145,9 @@ impl Wire {
     /// Code and reason of the close that comes next; other frames are passed over.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
-            match self.next().await.expect("it ends without a close") {
-                (CLOSE, payload) => return told(&payload),
-                _ => {}
+            let (first, payload) = self.next().await.expect("it ends without a close");
+            if first == CLOSE {
+                return told(&payload);
             }
         }
     }

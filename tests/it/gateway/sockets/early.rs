@@ -68,9 +68,8 @@ async fn what_is_said_early_never_reaches_an_upstream_that_does_not_switch() {
     for (answer, status) in cases {
         let closes = answer.is_empty();
         let bytes = answer.clone().into_bytes();
-        let recorder = Recorder::start(move |_| match closes {
-            true => Reply::SendThenClose(vec![]),
-            false => Reply::Send(bytes.clone()),
+        let recorder = Recorder::start(move |_| {
+            if closes { Reply::SendThenClose(vec![]) } else { Reply::Send(bytes.clone()) }
         })
         .await;
         let app = TestApp::configured(FREE).await;

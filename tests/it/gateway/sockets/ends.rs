@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::json;
+use tollgate::domain::clock::{Clock as _, SystemClock};
 
 use super::{MANY, PATH, app};
 use crate::{
@@ -117,14 +118,14 @@ async fn however_the_credential_came_its_end_is_the_sockets() {
 async fn a_key_that_expires_ends_its_sockets_at_that_instant() {
     let upstream = Upstream::start().await;
     let app = app(&upstream, "").await;
-    let end = Utc::now() + TimeDelta::milliseconds(1500);
+    let end = SystemClock.now() + TimeDelta::milliseconds(1500);
     let fields = json!({ "name": "k", "expires_at": end.to_rfc3339() });
     let issued = app.admin().await.post("/api/v1/keys", fields).await.expect(201);
     let field = format!("X-API-Key: {}\r\n", issued.text("key"));
     let mut wire = Wire::open(address(&app), PATH, &field).await;
     wire.echoes("hello").await;
     assert_eq!(wire.closed().await, (1008, "expired".to_owned()));
-    let late = Utc::now() - end;
+    let late = SystemClock.now() - end;
     assert!(late >= TimeDelta::zero() && late < TimeDelta::milliseconds(1000), "{late}");
     drop(wire);
     assert_eq!(recorded(&app, 1).await[0]["outcome"], "cut");

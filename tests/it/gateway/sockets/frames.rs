@@ -124,7 +124,7 @@ async fn an_end_that_does_not_read_makes_the_other_wait() {
             socket.read_buf(&mut request).await.unwrap();
         }
         socket.write_all(SWITCHING.as_bytes()).await.unwrap();
-        let piece = frame(BINARY, false, &[9; PIECE]);
+        let piece = frame(BINARY, false, &vec![9; PIECE]);
         while socket.write_all(&piece).await.is_ok() {
             counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         }

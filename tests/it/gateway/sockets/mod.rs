@@ -1,4 +1,4 @@
-//! WebSockets through the gateway, over real sockets (RELIABILITY P).
+//! Every `WebSocket` row through the gateway, over real sockets (RELIABILITY P).
 
 mod early;
 mod ends;
