@@ -202,7 +202,7 @@
   Object.keys(properties).forEach(function (name) { property(scope[name], properties[name], mapAttribute); });
   property(scope.HTMLInputElement, "formAction", mapAttribute);
   property(scope.HTMLIFrameElement, "srcdoc", function (text) {
-    return typeof text === "string" ? "<script>" + ownText() + "<\/script>" + text : text;
+    return typeof text === "string" ? "<scr" + "ipt>" + ownText() + "<\/scr" + "ipt>" + text : text;
   });
   methodAll(scope.Document.prototype, "write", mapWritten);
   methodAll(scope.Document.prototype, "writeln", mapWritten);

@@ -257,7 +257,7 @@ fn a_workers_script_gets_ours_before_it() {
     let got = run("worker");
     let text = got.text();
     assert!(
-        text.starts_with("(function (prefix, hosts)") && text.ends_with(");\nwork()"),
+        text.starts_with("(function rewrite(prefix, hosts)") && text.ends_with(");\nwork()"),
         "{text}"
     );
     assert_eq!(got.field("vary"), Some("sec-fetch-dest"));

@@ -96,6 +96,7 @@ fn only_codings_that_can_be_undone_are_asked_for() {
 #[test]
 fn the_upstream_reads_its_own_name_in_a_request() {
     let asked = [
+        ("host", "up.example:8188"),
         ("referer", "https://gate.example/app/a?b"),
         ("origin", "https://gate.example"),
         ("destination", "https://gate.example/app/new"),
