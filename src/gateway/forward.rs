@@ -113,10 +113,8 @@ impl Original {
         is_socket: bool,
     ) -> Result<Self, Unclear> {
         let mut text = path::canonical(path)?.into_owned();
-        let in_query = match is_socket {
-            true => query::holds_credential_elsewhere,
-            false => query::holds_credential,
-        };
+        let in_query =
+            if is_socket { query::holds_credential_elsewhere } else { query::holds_credential };
         if query::path_holds_credential(&text) || query.is_some_and(in_query) {
             return Err(Unclear::CredentialInUrl);
         }

@@ -167,18 +167,10 @@ impl Gateway {
             return Err(GatewayError::MethodNotAllowed { allow });
         }
         let asked = Asked::of(parts, &upstream.config, &mut seen.socket)?;
-        let shown = Shown {
-            headers: &parts.headers,
-            client: arrival.client,
-            path: arrival.path,
-            query: asked.as_ref().map(|asked| &asked.query),
-        };
-        let proving = prove(&self.services, policy, &shown, &mut seen.principal);
-        let visitor = pin!(proving).await?;
+        let shown = Shown::of(parts, arrival, asked.as_ref());
+        let visitor = pin!(prove(&self.services, policy, &shown, &mut seen.principal)).await?;
         let principal = seen.principal.as_ref();
-        if principal.is_none() {
-            proof::check_demand(policy, parts, arrival)?;
-        }
+        proof::check_demand(policy, principal, parts, arrival)?;
         check_policy(&upstream.config, policy, principal, arrival.client, &parts.headers)?;
         let renewed = match &visitor {
             Some(_) if asked.is_some() => {

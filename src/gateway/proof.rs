@@ -8,6 +8,7 @@ use super::{
     Arrival, Gateway, GatewayError, browser,
     credentials::{self, RepeatedField},
     query::SocketQuery,
+    socket::Asked,
 };
 use crate::{
     config::Mount,
@@ -30,6 +31,13 @@ pub(super) struct Shown<'a> {
     pub path: &'a str,
     /// Of a request for a WebSocket.
     pub query: Option<&'a SocketQuery>,
+}
+
+impl<'a> Shown<'a> {
+    pub fn of(parts: &'a Parts, arrival: &Arrival<'a>, asked: Option<&'a Asked>) -> Self {
+        let Arrival { client, path, .. } = *arrival;
+        Self { headers: &parts.headers, client, path, query: asked.map(|asked| &asked.query) }
+    }
 }
 
 /// Who is asking. Everything that is presented must be good, also where nothing
@@ -73,10 +81,12 @@ pub(super) async fn prove(
 /// What becomes of a request that shows no credential.
 pub(super) fn check_demand(
     policy: &Policy,
+    principal: Option<&Principal>,
     parts: &Parts,
     arrival: &Arrival<'_>,
 ) -> Result<(), GatewayError> {
     match policy.demand {
+        _ if principal.is_some() => Ok(()),
         Demand::Required if browser::is_navigation(&parts.method, &parts.headers) => {
             let page = match arrival.route.upstream.config.mount {
                 Mount::Host(_) => browser::SIGN_IN_RESERVED,
