@@ -34,6 +34,11 @@ require_compiler
 # First, so that missing servers are known before minutes of compiling.
 printf '==> services\n'
 start_services
+# The example configurations are tested in their own programs.
+for proxy in nginx caddy; do
+  command -v "$proxy" >/dev/null || [ -x "/usr/sbin/$proxy" ] || install_packages "$proxy" ||
+    say "No $proxy: what its example configuration does is not tested"
+done
 
 # A snapshot that differs is a failure here; `make openapi` accepts one.
 export INSTA_UPDATE=${INSTA_UPDATE:-no}

@@ -35,6 +35,13 @@ pub(super) struct Shown<'a> {
     pub query: Option<&'a SocketQuery>,
 }
 
+impl<'a> Shown<'a> {
+    pub fn of(parts: &'a Parts, arrival: &Arrival<'a>, asked: Option<&'a Asked>) -> Self {
+        let Arrival { client, path, .. } = *arrival;
+        Self { headers: &parts.headers, client, path, query: asked.map(|asked| &asked.query) }
+    }
+}
+
 /// Who is asking. Everything that is presented must be good, also where nothing
 /// would be required; a public upstream looks at nothing. Cookies count where no
 /// field has a credential, and who they prove is returned.
@@ -74,8 +81,14 @@ pub(super) async fn prove(
 }
 
 /// What becomes of a request that shows no credential.
-fn check_demand(policy: &Policy, parts: &Parts, arrival: &Arrival<'_>) -> Result<(), GatewayError> {
+fn check_demand(
+    policy: &Policy,
+    principal: Option<&Principal>,
+    parts: &Parts,
+    arrival: &Arrival<'_>,
+) -> Result<(), GatewayError> {
     match policy.demand {
+        _ if principal.is_some() => Ok(()),
         Demand::Required if browser::is_navigation(&parts.method, &parts.headers) => {
             let page = match arrival.route.upstream.config.mount {
                 Mount::Host(_) => browser::SIGN_IN_RESERVED,
@@ -99,14 +112,11 @@ impl Gateway {
         asked: Option<&Asked>,
         principal: &mut Option<Principal>,
     ) -> Result<Option<Box<Issued>>, GatewayError> {
-        let Arrival { client, path, route, .. } = *arrival;
-        let query = asked.map(|asked| &asked.query);
-        let shown = Shown { headers: &parts.headers, client, path, query };
+        let Arrival { client, route, .. } = *arrival;
+        let shown = Shown::of(parts, arrival, asked);
         let visitor = pin!(prove(&self.services, policy, &shown, principal)).await?;
         let principal = principal.as_ref();
-        if principal.is_none() {
-            check_demand(policy, parts, arrival)?;
-        }
+        check_demand(policy, principal, parts, arrival)?;
         let config = &route.upstream.config;
         check_policy(config, policy, principal, client, &parts.headers)?;
         match (visitor, asked) {
