@@ -47,7 +47,7 @@ enum Kind {
 struct Front {
     base: String,
     child: Child,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Drop for Front {
@@ -116,11 +116,11 @@ impl Front {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut front =
-            Self { base: format!("http://{own}"), child: command.spawn().unwrap(), _dir: dir };
+            Self { base: format!("http://{own}"), child: command.spawn().unwrap(), dir };
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(own).await.is_err() {
             let over = front.child.try_wait().unwrap().is_some() || Instant::now() > deadline;
-            let log = || std::fs::read_to_string(front._dir.path().join("log")).unwrap();
+            let log = || std::fs::read_to_string(front.dir.path().join("log")).unwrap();
             assert!(!over, "{kind:?} does not start: {}", log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
