@@ -46,10 +46,8 @@ async fn only_known_pages_may_open_one_with_a_cookie() {
         (&["http://a", "https://evil.example"], false),
         (&["https://app.example", "https://evil.example"], false),
     ] {
-        let mut fields = String::new();
-        for origin in origins {
-            fields += &format!("Origin: {origin}\r\n");
-        }
+        let lines: Vec<_> = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
+        let fields = lines.concat();
         // What a browser says of the page does not stand in for its origin.
         for site in ["", "Sec-Fetch-Site: same-origin\r\n", "Sec-Fetch-Site: cross-site\r\n"] {
             let request = ask(PATH, &format!("{cookie}{fields}{site}"));
