@@ -262,23 +262,27 @@ impl Worker {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let mut served = pin!(self.builder.serve_connection_with_upgrades(io, service));
-        // A token takes a lock each time it is polled; so it is only polled when
-        // it is what woke this task.
-        let mut stopping = FuturesUnordered::from_iter([self.stop.cancelled()]);
-        // How a connection ends is seen request by request; an error here is a
-        // client that left or was cut, which is no event.
-        let stopped = tokio::select! {
-            biased;
-            _ = served.as_mut() => false,
-            _ = stopping.next() => true,
-        };
-        if stopped {
-            served.as_mut().graceful_shutdown();
-            tokio::select! {
+        // In a block, since what HTTP leaves behind keeps the hand-over to a tunnel
+        // open: dropped, it says that a client is gone (RELIABILITY G-128).
+        {
+            let mut served = pin!(self.builder.serve_connection_with_upgrades(io, service));
+            // A token takes a lock each time it is polled; so it is only polled
+            // when it is what woke this task.
+            let mut stopping = FuturesUnordered::from_iter([self.stop.cancelled()]);
+            // How a connection ends is seen request by request; an error here is
+            // a client that left or was cut, which is no event.
+            let stopped = tokio::select! {
                 biased;
-                _ = served => {}
-                () = self.cut.cancelled() => {}
+                _ = served.as_mut() => false,
+                _ = stopping.next() => true,
+            };
+            if stopped {
+                served.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    _ = served => {}
+                    () = self.cut.cancelled() => {}
+                }
             }
         }
         // Told from elsewhere that the process stops.

@@ -184,7 +184,7 @@ async fn clients_that_vanish_around_the_101_leave_nothing_open() {
     let start = Instant::now();
     // A few for what the process does beside.
     process
-        .until("closed", Duration::from_secs(35), async || open_files(&process) <= before + 2)
+        .until("closed", Duration::from_secs(5), async || open_files(&process) <= before + 2)
         .await;
     println!("{} files were open, {} after {:?}", before, open_files(&process), start.elapsed());
     upstream.until_open(0).await;
