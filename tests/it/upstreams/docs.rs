@@ -20,7 +20,7 @@ fn the_example_of_the_manual_can_be_used() {
     let config = Config::load(&sources).unwrap_or_else(|error| panic!("{error}"));
 
     let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name).collect();
-    assert_eq!(names, ["shop", "wiki", "comfy"]);
+    assert_eq!(names, ["shop", "wiki", "comfy", "lab"]);
     let shop = &config.upstreams[0];
     assert_eq!((&shop.mount, shop.targets.len()), (&Mount::Root, 2));
     assert_eq!((shop.targets[0].weight, shop.max_connections, shop.max_pending), (3, 200, 100));
