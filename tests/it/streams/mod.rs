@@ -137,6 +137,13 @@ fn told(code: &str) -> String {
     format!("event: tollgate.end\ndata: {{\"code\":\"{code}\"}}\n\n")
 }
 
+/// Selects an admin's own sockets: on a Redis that tests share, those of other
+/// deployments are in the list, too.
+pub async fn own_sockets(admin: &Client) -> String {
+    let me = admin.get("/api/v1/users/me").await.expect(200);
+    format!("?kind=websocket&user_id={}", me.text("id"))
+}
+
 /// The open streams that an admin sees, once there are so many.
 pub async fn listed(admin: &Client, query: &str, count: usize) -> Vec<Value> {
     let path = format!("/api/v1/admin/connections{query}");

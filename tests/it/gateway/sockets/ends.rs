@@ -14,7 +14,7 @@ use crate::{
     streams::{
         SOON, address,
         ends::{SETTINGS, WAYS, holder, settings},
-        listed, put_in_front,
+        listed, own_sockets, put_in_front,
     },
     support::{
         Options, TestApp,
@@ -151,5 +151,5 @@ async fn a_frame_that_never_ends_holds_up_no_revocation() {
     assert!(taken.elapsed() < SOON, "{:?}", taken.elapsed());
     upstream.until_open(0).await;
     assert_eq!(upstream.messages(), 0);
-    listed(&admin, "?kind=websocket", 0).await;
+    listed(&admin, &own_sockets(&admin).await, 0).await;
 }

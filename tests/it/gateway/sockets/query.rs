@@ -8,7 +8,7 @@ use tollgate::domain::token::PlainToken;
 use super::{MANY, PATH, app};
 use crate::{
     gateway::{admin_key, recorded},
-    streams::{address, listed, put_in_front},
+    streams::{address, listed, own_sockets, put_in_front},
     support::{
         Client, TestApp,
         raw::Raw,
@@ -47,7 +47,7 @@ async fn a_pass_opens_a_socket_begins_and_is_seen_nowhere() {
     let head = upstream.heads().remove(0);
     assert!(head.starts_with("GET /ws?a=%20&b=2 HTTP/1.1\r\n"), "{head}");
     assert!(!head.contains(&token[..12]), "{head}");
-    let shown = listed(&admin, "?kind=websocket", 1).await;
+    let shown = listed(&admin, &own_sockets(&admin).await, 1).await;
     assert_eq!(shown[0]["path"], PATH);
     drop(wire);
     assert_eq!(recorded(&app, 1).await[0]["path"], PATH);

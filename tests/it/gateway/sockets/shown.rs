@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{PATH, app};
 use crate::{
-    streams::{address, listed},
+    streams::{address, listed, own_sockets},
     support::websocket::{TEXT, Upstream, Wire, frame},
 };
 
@@ -22,7 +22,7 @@ async fn an_admin_sees_what_goes_through_a_socket_and_cuts_it() {
     }
     // A ping of its own counts as bytes, and as no message.
     let sent = frame(TEXT, true, b"hello").len() * 7;
-    let mut all = listed(&admin, "?kind=websocket", 2).await;
+    let mut all = listed(&admin, &own_sockets(&admin).await, 2).await;
     all.sort_by_key(|stream| stream["path"].as_str().unwrap().len());
     let (socket, beside) = (&all[0], &all[1]);
     assert_eq!((&socket["path"], &beside["path"]), (&json!(PATH), &json!("/up/other")));
@@ -35,7 +35,7 @@ async fn an_admin_sees_what_goes_through_a_socket_and_cuts_it() {
     admin.delete(&path).await.expect(204);
     assert_eq!(wire.closed().await, (1008, "cut".to_owned()));
     other.echoes("still").await;
-    assert_eq!(listed(&admin, "?kind=websocket", 1).await[0]["path"], "/up/other");
+    assert_eq!(listed(&admin, &own_sockets(&admin).await, 1).await[0]["path"], "/up/other");
     admin.delete(&path).await.expect_problem(404, "not_found");
     let metrics = app.anonymous().get("/metrics").await.expect(200);
     let text = String::from_utf8_lossy(&metrics.body).into_owned();
