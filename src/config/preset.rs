@@ -23,6 +23,7 @@ pub(super) struct Defaults {
     pub max_body_bytes: u64,
     pub max_message_bytes: u64,
     pub max_frame_bytes: u64,
+    pub sockets_per_credential: usize,
     pub max_cookie_bytes: Option<usize>,
     pub host: HostHeader,
     pub request_headers: HeaderChanges,
@@ -57,6 +58,7 @@ impl Defaults {
             max_body_bytes: 10 * MIB,
             max_message_bytes: MIB,
             max_frame_bytes: MIB / 4,
+            sockets_per_credential: 5,
             max_cookie_bytes: None,
             host: HostHeader::Target,
             request_headers: HeaderChanges::default(),
@@ -66,12 +68,14 @@ impl Defaults {
         match preset {
             None => plain,
             // Uploads of models and videos; previews come as large frames. Its
-            // server refuses requests with a line of more than 8,190 bytes.
+            // server refuses requests with a line of more than 8,190 bytes. A socket
+            // per open page.
             Some(Preset::ComfyUi) => Self {
                 max_cookie_bytes: Some(8000),
                 max_body_bytes: 4096 * MIB,
                 max_message_bytes: 16 * MIB,
                 max_frame_bytes: 16 * MIB,
+                sockets_per_credential: 16,
                 total_timeout: long,
                 ..plain
             },
@@ -84,11 +88,14 @@ impl Defaults {
                 max_body_bytes: 16 * MIB,
                 ..plain
             },
-            // Kernels send outputs as single messages; notebooks are saved whole.
+            // Kernels send outputs as single messages; notebooks are saved whole. A
+            // page has a socket for each kernel, terminal and shared document, and
+            // one for events.
             Some(Preset::Jupyter) => Self {
                 max_body_bytes: 512 * MIB,
                 max_message_bytes: 64 * MIB,
                 max_frame_bytes: 64 * MIB,
+                sockets_per_credential: 64,
                 total_timeout: long,
                 ..plain
             },

@@ -25,6 +25,9 @@ use serde::{
     de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::addresses::path_pattern;
+use crate::domain::policy::PathPattern;
+
 /// Longest pattern, bytes.
 const MAX_PATTERN: usize = 2048;
 /// What a compiled pattern may need, bytes: some thousand states.
@@ -95,13 +98,6 @@ pub enum BodyKind {
     Text,
 }
 
-/// A path below the mount: exact, or all below what precedes `/*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathPattern {
-    Exact(String),
-    Below(String),
-}
-
 /// A replacement: text, `$1`, `${1}`, `{prefix}`; `$$` is a dollar sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(pub Vec<Part>);
@@ -135,27 +131,6 @@ impl PartialEq for RewriteConfig {
 }
 
 impl Eq for RewriteConfig {}
-
-impl PathPattern {
-    pub fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(exact) => path == exact,
-            Self::Below(prefix) => {
-                path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
-            }
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let expected = || format!("{text:?}: expected a path like /x or, for all below it, /x/*");
-        let (path, below) = text.strip_suffix("/*").map_or((text, false), |path| (path, true));
-        let absolute = path.starts_with('/') || (below && path.is_empty());
-        if !absolute || path.contains('*') || path.contains(['?', '#']) {
-            return Err(expected());
-        }
-        Ok(if below { Self::Below(path.to_owned()) } else { Self::Exact(path.to_owned()) })
-    }
-}
 
 impl Template {
     /// `groups` counts the pattern's, with the whole match.
@@ -327,7 +302,8 @@ impl TryFrom<RuleTable> for RewriteRule {
                 Find::Json { place, change }
             }
         };
-        let paths = paths.iter().map(|text| PathPattern::parse(text)).collect::<Result<_, _>>();
+        let pattern = |text: &String| path_pattern(text).map(|text| PathPattern::new(&text));
+        let paths = paths.iter().map(pattern).collect::<Result<_, _>>();
         Ok(Self { types, paths: paths.map_err(|error| format!("paths: {error}"))?, find })
     }
 }

@@ -139,7 +139,7 @@ fn with_defaults(
             enabled: true,
             max_message_bytes: defaults.max_message_bytes,
             max_frame_bytes: defaults.max_frame_bytes,
-            per_credential: 5,
+            per_credential: defaults.sockets_per_credential,
         },
     }
 }

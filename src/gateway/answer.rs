@@ -42,14 +42,13 @@ pub struct Known<'a> {
 pub fn pass_on(
     answer: Response<AnswerBody>,
     plan: Plan,
-    meter: Meter<Slot>,
+    mut meter: Meter<Slot>,
     arrival: &Arrival<'_>,
     known: Known<'_>,
     streams: &Arc<StreamService>,
 ) -> Response<Body> {
     let config = &arrival.route.upstream.config;
     let (mut parts, body) = answer.into_parts();
-    let mut meter = meter;
     meter.set_status(parts.status);
     let kind = stream_kind(&parts.headers, &body);
     let body = plan.apply(&mut parts, body);

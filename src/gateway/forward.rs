@@ -20,16 +20,15 @@ use super::{
     browser::is_navigation,
     identity,
     path::{self, AmbiguousPath},
-    proof::{Shown, prove},
+    proof::{Shown, check_visitor, prove},
     query::{self, SocketQuery},
     record::{elapsed_us, record_of},
-    socket::Asked,
 };
 use crate::{
     config::UpstreamConfig,
     domain::{policy::Demand, principal::Principal, usage::Outcome},
     server::client::ClientInfo,
-    services::{Services, browser::Issued, browser::Visitor, limits::LimitError},
+    services::{Services, browser::Issued, limits::LimitError},
 };
 
 /// nginx has no name for it that all use; this one is usual in examples.
@@ -182,7 +181,15 @@ impl Asking<'_> {
             return Err(GatewayError::MethodNotAllowed { allow: policy.methods.join(", ") });
         }
         let socket = original.socket.as_ref().filter(|_| config.websocket.enabled);
-        let shown = Shown { headers, client, path: original.path(), query: socket };
+        let shown = Shown {
+            method: &original.method,
+            headers,
+            client,
+            path: original.path(),
+            // Also where ours are off: the other proxy's may not be.
+            is_socket: original.socket.is_some(),
+            query: socket,
+        };
         let visitor = pin!(prove(services, policy, &shown, &mut seen.principal)).await?;
         let principal = seen.principal.as_ref();
         if principal.is_none() && policy.demand == Demand::Required {
@@ -190,7 +197,7 @@ impl Asking<'_> {
         }
         check_policy(config, policy, principal, client, headers)?;
         let renewed = match &visitor {
-            Some(visitor) => self.check_visitor(visitor, original)?,
+            Some(visitor) => check_visitor(services, visitor, config, &shown)?,
             None => None,
         };
         let slot = services.usage.recorder().reserve()?;
@@ -218,21 +225,6 @@ impl Asking<'_> {
         record.duration_us = elapsed_us(started);
         slot.record(record, 0);
         Ok(self.answer(principal, renewed.as_deref()))
-    }
-
-    /// Whether a cookie may do this, and the one that its browser gets instead.
-    fn check_visitor(
-        &self,
-        visitor: &Visitor,
-        original: &Original,
-    ) -> Result<Option<Box<Issued>>, GatewayError> {
-        let Self { services, config, headers, client, .. } = *self;
-        if original.socket.is_some() {
-            Asked::check_origin(headers, config, client)?;
-            return Ok(None);
-        }
-        browser::check_site(&original.method, headers, client)?;
-        Ok(browser::renewed(services, visitor, &original.method, headers))
     }
 
     fn answer(&self, principal: Option<&Principal>, renewed: Option<&Issued>) -> HeaderMap {

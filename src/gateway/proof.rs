@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, Method, header, request::Parts};
 
 use super::{
     Arrival, Gateway, GatewayError,
@@ -13,7 +13,7 @@ use super::{
     socket::Asked,
 };
 use crate::{
-    config::Mount,
+    config::{Mount, UpstreamConfig},
     domain::{
         policy::{Demand, Policy},
         principal::Principal,
@@ -27,18 +27,28 @@ use crate::{
 
 /// Where a request may hold credentials, and where it goes.
 pub(super) struct Shown<'a> {
+    pub method: &'a Method,
     pub headers: &'a HeaderMap,
     pub client: &'a ClientInfo,
     /// The canonical path, which a ticket is bound to.
     pub path: &'a str,
-    /// Of a request for a WebSocket.
+    /// Whether it asks for a WebSocket.
+    pub is_socket: bool,
+    /// What the query of such a request shows, where it may show anything.
     pub query: Option<&'a SocketQuery>,
 }
 
 impl<'a> Shown<'a> {
     pub fn of(parts: &'a Parts, arrival: &Arrival<'a>, asked: Option<&'a Asked>) -> Self {
         let Arrival { client, path, .. } = *arrival;
-        Self { headers: &parts.headers, client, path, query: asked.map(|asked| &asked.query) }
+        Self {
+            method: &parts.method,
+            headers: &parts.headers,
+            client,
+            path,
+            is_socket: asked.is_some(),
+            query: asked.map(|asked| &asked.query),
+        }
     }
 }
 
@@ -102,6 +112,23 @@ fn check_demand(
     }
 }
 
+/// Whether a cookie may do this, and the one that its browser gets instead. A
+/// socket's answer can bring none.
+pub(super) fn check_visitor(
+    services: &Services,
+    visitor: &Visitor,
+    config: &UpstreamConfig,
+    shown: &Shown<'_>,
+) -> Result<Option<Box<Issued>>, GatewayError> {
+    let Shown { method, headers, client, is_socket, .. } = *shown;
+    if is_socket {
+        Asked::check_origin(headers, config, client)?;
+        return Ok(None);
+    }
+    browser::check_site(method, headers, client)?;
+    Ok(browser::renewed(services, visitor, method, headers))
+}
+
 impl Gateway {
     /// Who asks, if they may come in; the cookie that their browser gets anew.
     pub(super) async fn identify(
@@ -119,24 +146,7 @@ impl Gateway {
         check_demand(policy, principal, parts, arrival)?;
         let config = &route.upstream.config;
         check_policy(config, policy, principal, client, &parts.headers)?;
-        match (visitor, asked) {
-            (None, _) => Ok(None),
-            (Some(_), Some(_)) => {
-                Asked::check_origin(&parts.headers, config, client)?;
-                Ok(None)
-            }
-            (Some(visitor), None) => self.check_visitor(&visitor, parts, client),
-        }
-    }
-
-    /// Whether a cookie may do this, and the one that its browser gets instead.
-    fn check_visitor(
-        &self,
-        visitor: &Visitor,
-        parts: &Parts,
-        client: &ClientInfo,
-    ) -> Result<Option<Box<Issued>>, GatewayError> {
-        browser::check_site(&parts.method, &parts.headers, client)?;
-        Ok(browser::renewed(&self.services, visitor, &parts.method, &parts.headers))
+        let Some(visitor) = visitor else { return Ok(None) };
+        check_visitor(&self.services, &visitor, config, &shown)
     }
 }

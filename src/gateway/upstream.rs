@@ -109,12 +109,16 @@ impl Upstream {
     }
 
     /// What `Host` is to be, where the client asked for `asked`.
-    pub fn host(&self, picked: Option<&Picked>, asked: Option<&HeaderValue>) -> HeaderValue {
+    pub fn host<'a>(
+        &'a self,
+        picked: Option<&Picked>,
+        asked: Option<&'a HeaderValue>,
+    ) -> &'a HeaderValue {
         static ECHO: HeaderValue = HeaderValue::from_static("echo.invalid");
         let own = picked.map_or(&ECHO, |picked| &self.targets[picked.at].host);
         match (&self.config.host, asked) {
-            (HostHeader::Client, Some(asked)) => asked.clone(),
-            _ => own.clone(),
+            (HostHeader::Client, Some(asked)) => asked,
+            _ => own,
         }
     }
 

@@ -34,14 +34,12 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
         return Err(Fault::HeaderName);
     }
     check_framing(&parts.headers)?;
-    let holds_credential = if asks_for_socket(parts) {
-        query::holds_credential_elsewhere
-    } else {
-        query::holds_credential
+    // Nearly no query looks like it, so what sort of request it is comes second.
+    let in_query = |text: &str| {
+        query::holds_credential(text)
+            && !(asks_for_socket(parts) && !query::holds_credential_elsewhere(text))
     };
-    if parts.uri.query().is_some_and(holds_credential)
-        || query::path_holds_credential(parts.uri.path())
-    {
+    if parts.uri.query().is_some_and(in_query) || query::path_holds_credential(parts.uri.path()) {
         return Err(Fault::CredentialInUrl);
     }
     Ok(())
