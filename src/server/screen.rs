@@ -37,7 +37,7 @@ pub fn check(parts: &Parts) -> Result<(), Fault> {
     // Nearly no query looks like it, so what sort of request it is comes second.
     let in_query = |text: &str| {
         query::holds_credential(text)
-            && !(asks_for_socket(parts) && !query::holds_credential_elsewhere(text))
+            && (query::holds_credential_elsewhere(text) || !asks_for_socket(parts))
     };
     if parts.uri.query().is_some_and(in_query) || query::path_holds_credential(parts.uri.path()) {
         return Err(Fault::CredentialInUrl);
