@@ -161,6 +161,16 @@ pub static KEYS: &[Key] = &[
     .of(Kind::Secret),
     key("USAGE_RETENTION_DAYS", "400", "How long hourly usage is kept."),
     key("USAGE_REQUEST_LOG_MAX", "10000", "How many of the latest requests are kept one by one."),
+    key(
+        "USAGE_JOURNAL_MAX_BYTES",
+        "1073741824",
+        "What may wait in DATA_DIR/journal for the database, about 200 bytes a request.",
+    ),
+    key(
+        "USAGE_JOURNAL_ON_FULL",
+        "block",
+        "Without room there: block (503 before the upstream is asked) or unmetered.",
+    ),
     key("LOG_LEVEL", "INFO", "ERROR, WARN, INFO, DEBUG, TRACE, or directives: info,tollgate=debug"),
     key("LOG_JSON_OUTPUT", "", "Default: false on a terminal, else true."),
     key("METRICS_PORT", "", "A listener of its own for /metrics. Default: the main port."),

@@ -101,7 +101,13 @@ impl Services {
         let Parts { config, db, redis, hub, limiter, keyring, sealer, clock, .. } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
-        let usage = Arc::new(UsageService::new(db.clone(), clock.clone(), &config.usage));
+        let usage = Arc::new(UsageService::new(
+            db.clone(),
+            clock.clone(),
+            &config.usage,
+            // The workers, and one for everybody else.
+            config.server.workers + 1,
+        ));
         let limits = Arc::new(LimitService::new(
             limiter.clone(),
             config.limits.clone(),

@@ -12,8 +12,15 @@ impl Services {
     /// Brings the gauges up to date, before they are shown.
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
     pub fn observe(&self) {
-        gauge!("tollgate_usage_pending").set(self.usage.recorder().pending() as f64);
-        counter!("tollgate_usage_dropped_total").absolute(self.usage.recorder().dropped());
+        let journal = self.usage.journal();
+        gauge!("tollgate_usage_pending").set(self.usage.pending() as f64);
+        gauge!("tollgate_journal_bytes").set(journal.waiting() as f64);
+        gauge!("tollgate_journal_full").set(f64::from(u8::from(journal.is_full())));
+        let lag = self.usage.lag().num_milliseconds() as f64 / 1000.0;
+        gauge!("tollgate_journal_lag_seconds").set(lag);
+        counter!("tollgate_journal_damaged_bytes_total").absolute(journal.damaged());
+        counter!("tollgate_journal_sync_failures_total").absolute(journal.sync_failures());
+        counter!("tollgate_usage_dropped_total").absolute(journal.dropped());
         counter!("tollgate_database_sessions_total").absolute(self.health.database_sessions());
         for kind in StreamKind::ALL {
             let open = self.streams.count(kind) as f64;
