@@ -313,7 +313,7 @@ impl Journal {
     /// lost. For the end of the process.
     pub fn close(&self) {
         if let (Some(home), true) = (self.0.home.get(), self.is_drained())
-            && let Err(error) = fs::remove_dir_all(&home.folder)
+            && let Err(error) = orphan::remove_folder(&home.folder)
         {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the folder of the journal could not be removed");

@@ -33,11 +33,29 @@ pub fn orphans(folder: &Path) -> io::Result<Vec<Orphan>> {
     };
     let mut found = vec![];
     for entry in entries {
-        let orphan = Orphan::take(&entry?.path())?;
-        found.extend(orphan.filter(|orphan| orphan.lock.is_some()));
+        let Some(orphan) = Orphan::take(&entry?.path())? else { continue };
+        if orphan.lock.is_some() {
+            found.push(orphan);
+        } else {
+            // What a kill left of the removal; it says no if anything is in there.
+            let _ = fs::remove_dir(&orphan.folder);
+        }
     }
     found.sort_unstable_by_key(|orphan| orphan.id);
     Ok(found)
+}
+
+/// The lock goes last: what is left of the folder when that is cut short is to be
+/// found again.
+pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name != LOCK) {
+            fs::remove_file(path)?;
+        }
+    }
+    fs::remove_file(folder.join(LOCK))?;
+    fs::remove_dir(folder)
 }
 
 impl Orphan {
@@ -95,6 +113,6 @@ impl Orphan {
 
     /// Everything in it is in the database.
     pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.folder)
+        remove_folder(&self.folder)
     }
 }
