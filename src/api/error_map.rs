@@ -266,6 +266,7 @@ impl From<GatewayError> for ApiError {
             }
             GatewayError::CrossSite(error) => error.into(),
             GatewayError::Access(error) => error.into(),
+            GatewayError::AmbiguousPath => Self::new(ErrorCode::AmbiguousPath, error.to_string()),
             GatewayError::MethodNotAllowed { .. } => {
                 Self::new(ErrorCode::MethodNotAllowed, error.to_string())
             }

@@ -43,6 +43,9 @@ pub enum GatewayError {
     NoUpgrade,
     #[error("too many WebSockets are open with this credential")]
     TooManySockets,
+    /// Two readings of the path fall under different policies.
+    #[error("the path may be read as another one, to which another policy applies")]
+    AmbiguousPath,
     #[error("this method is not let through here")]
     MethodNotAllowed {
         /// Those that are, as `Allow` lists them.

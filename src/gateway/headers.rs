@@ -154,9 +154,16 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// `Expect` is answered by the server in front; `HTTP2-Settings` belongs to an
-/// upgrade that is not offered. Credentials are [`credentials::remove`]'s.
+/// upgrade that is not offered. `X-Original-URL` and `X-Rewrite-URL` name another
+/// path than the one that was judged, to servers that go by them, and `Proxy`
+/// another proxy to scripts (httpoxy). Credentials are [`credentials::remove`]'s.
 fn is_kept_from_upstream(name: &str) -> bool {
-    is_hop_by_hop(name) || matches!(name, "expect" | "http2-settings") || is_reserved(name)
+    is_hop_by_hop(name)
+        || matches!(
+            name,
+            "expect" | "http2-settings" | "proxy" | "x-original-url" | "x-rewrite-url"
+        )
+        || is_reserved(name)
 }
 
 /// Whether a field's name is one of ours when every character that is not a

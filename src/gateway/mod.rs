@@ -51,7 +51,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::{
-    admission::activate,
+    admission::{activate, check_method, part_of},
     answer::Known,
     headers::Ours,
     metered::{Meter, Metered},
@@ -159,12 +159,9 @@ impl Gateway {
             return Err(GatewayError::Starting);
         }
         let upstream = arrival.route.upstream;
-        let part = upstream.config.part_of(arrival.route.path);
+        let part = part_of(&upstream.config, arrival.route.path)?;
         let policy = upstream.config.policy_at(part);
-        if !policy.allows_method(parts.method.as_str()) {
-            let allow = policy.methods.join(", ");
-            return Err(GatewayError::MethodNotAllowed { allow });
-        }
+        check_method(policy, &parts.method, &parts.headers)?;
         let asked = Asked::of(parts, &upstream.config)?;
         let identifying =
             self.identify(policy, parts, arrival, asked.as_ref(), &mut seen.principal);

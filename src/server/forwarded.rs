@@ -5,7 +5,7 @@
 //! the first address that is not a trusted proxy may have been made up by that
 //! address. `Forwarded` and `X-Real-IP` are never read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -38,13 +38,36 @@ pub fn origin<'h>(peer: IpAddr, headers: &'h HeaderMap, trusted: &[IpNet]) -> Or
 }
 
 /// Whether the bytes may be a `Host`: a name or address, perhaps with a port.
-/// Nothing that could end an authority or begin a path, and no user.
+/// Nothing that could end an authority or begin a path, no user, and nothing of
+/// which two readers could take another part for the name.
 pub fn is_host(host: &[u8]) -> bool {
-    !host.is_empty()
-        && host.len() <= 261
-        && host.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
-        })
+    if host.len() > 261 {
+        return false;
+    }
+    let (name_is_good, rest) = if let Some(inner) = host.strip_prefix(b"[") {
+        let Some(end) = inner.iter().position(|byte| *byte == b']') else { return false };
+        let is_address =
+            str::from_utf8(&inner[..end]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+        (is_address, &inner[end + 1..])
+    } else {
+        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+        (is_name(&host[..end]), &host[end..])
+    };
+    let port_is_good = match rest {
+        [] => true,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    name_is_good && port_is_good
+}
+
+/// Labels with dots between them, and perhaps one at the end.
+fn is_name(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    name.split(|byte| *byte == b'.').all(|label| {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !label.is_empty() && label.iter().all(is_plain)
+    })
 }
 
 /// A host without its port, for comparisons.
@@ -173,6 +196,16 @@ mod tests {
         }
         for bad in ["", "a b", "a/b", "a@b", "a?b", "a#b", "a\\b", "é", &"a".repeat(300)] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+        for bad in [".", "a..", "a..b", ".a", "a:1:2", "a:", "a:b", "a:123456", "[a.example]"] {
+            // An empty port is allowed by RFC 3986.
+            assert_eq!(is_host(bad.as_bytes()), bad == "a:", "{bad}");
+        }
+        for bad in ["[::1", "[::1]a", "[::1]:x", "[]", "::1", "[::1]:1:2"] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+        for good in ["a", "a.", "a_b.example:80", "[::1]", "[::1]:80", "127.0.0.1:1"] {
+            assert!(is_host(good.as_bytes()), "{good}");
         }
     }
 }

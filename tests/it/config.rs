@@ -340,10 +340,10 @@ fn an_upstream_says_what_differs_and_a_preset_changes_defaults() {
     assert_eq!(comfy.websocket.max_frame_bytes, 16 * 1024 * 1024);
     assert_eq!(comfy.request_headers.remove, ["referer"]);
     assert_eq!((comfy.max_cookie_bytes, first.max_cookie_bytes), (Some(8000), None));
-    let upload = comfy.policy_of("/upload");
+    let upload = comfy.policy_at(comfy.part_of("/upload"));
     assert!(upload.allows_method("POST") && !upload.allows_method("GET"));
     assert_eq!(upload.demand, Demand::Required);
-    assert_eq!(comfy.policy_of("/static/a.js").demand, Demand::Public);
-    assert_eq!(comfy.policy_of("/elsewhere").demand, Demand::Required);
-    assert_eq!(comfy.policy_of("/").roles.len(), 2);
+    assert_eq!(comfy.policy_at(comfy.part_of("/static/a.js")).demand, Demand::Public);
+    assert_eq!(comfy.policy_at(comfy.part_of("/elsewhere")).demand, Demand::Required);
+    assert_eq!(comfy.policy_at(comfy.part_of("/")).roles.len(), 2);
 }
