@@ -136,15 +136,12 @@ pub fn read_leniently(path: &str) -> Option<String> {
             text.push_str(before);
             let reserved = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
             let reserved = reserved.filter(|byte| b"!$&'()*+,=:@".contains(byte));
-            rest = match reserved {
-                Some(byte) => {
-                    text.push(char::from(byte));
-                    &after[2..]
-                }
-                None => {
-                    text.push('%');
-                    after
-                }
+            rest = if let Some(byte) = reserved {
+                text.push(char::from(byte));
+                &after[2..]
+            } else {
+                text.push('%');
+                after
             };
         }
         text.push_str(rest);
