@@ -117,15 +117,25 @@ fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
 /// Removes what `drops` names, `Connection`, and what that lists. Allocates only
 /// when there is more than a `Connection` to remove, as upstreams send it with
 /// every answer.
-fn remove_all(headers: &mut HeaderMap, drops: fn(&str) -> bool) {
+fn remove_all(headers: &mut HeaderMap, drops: impl Fn(&str) -> bool) {
     let mut doomed: Vec<HeaderName> = Vec::new();
-    for value in headers.get_all(header::CONNECTION) {
-        let listed = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        // A token that is no field name lists nothing.
-        doomed.extend(listed.filter(|token| !is_option(token)).flat_map(HeaderName::from_bytes));
+    let mut lists = false;
+    for name in headers.keys() {
+        if *name == header::CONNECTION {
+            lists = true;
+        } else if drops(name.as_str()) {
+            doomed.push(name.clone());
+        }
     }
-    headers.remove(header::CONNECTION);
-    doomed.extend(headers.keys().filter(|name| drops(name.as_str())).cloned());
+    if lists && let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        for value in connection.iter() {
+            let listed = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            let listed = listed.filter(|token| !is_option(token));
+            // A token that is no field name lists nothing.
+            doomed.extend(listed.flat_map(HeaderName::from_bytes));
+        }
+        connection.remove();
+    }
     for name in doomed {
         headers.remove(name);
     }

@@ -119,21 +119,23 @@ impl Pool {
         Self(inner)
     }
 
-    /// A connection for one exchange. `upload` follows the request's body, if it
-    /// has one; a new connection is made within `limit`.
+    /// A connection for one exchange, asked for `now`. `upload` follows the
+    /// request's body, if it has one; a new connection is made within `limit`.
     pub async fn lease(
         &self,
         upload: Option<&Arc<Progress>>,
         limit: Duration,
+        mut now: Instant,
     ) -> Result<Lease, UpstreamError> {
         if let Some(sender) = self.0.multiplexed.as_ref().and_then(Multiplexed::sender) {
             return Ok(self.leased(Sender::Http2(sender), upload, false));
         }
-        while let Some(mut sender) = self.0.newest() {
+        while let Some(mut sender) = self.0.newest(now) {
             // Just after an answer hyper needs a moment to be ready again.
             if sender.is_ready() || sender.ready().await.is_ok() {
                 return Ok(self.leased(Sender::Http1(sender), upload, false));
             }
+            now = Instant::now();
         }
         // Boxed: connecting is rare and its future is large.
         let sender = Box::pin(self.open(limit)).await?;
@@ -214,7 +216,7 @@ impl Pool {
             let mut freed = pin!(state.freed());
             returned.as_mut().enable();
             freed.as_mut().enable();
-            while let Some(mut sender) = self.0.newest() {
+            while let Some(mut sender) = self.0.newest(Instant::now()) {
                 if sender.ready().await.is_ok() {
                     return Ok(Given::Connection(sender));
                 }
@@ -245,12 +247,12 @@ impl Inner {
         &self.state
     }
 
-    /// The connection used last, unless even that is too old; then all are.
-    fn newest(&self) -> Option<SendRequest<RequestBody>> {
+    /// The connection used last, unless even that is too old `now`; then all are.
+    fn newest(&self, now: Instant) -> Option<SendRequest<RequestBody>> {
         let mut idle = self.idle();
         loop {
             let Idle { sender, since } = idle.pop()?;
-            if since.elapsed() >= self.limits.idle_for {
+            if now.saturating_duration_since(since) >= self.limits.idle_for {
                 idle.clear();
                 return None;
             }

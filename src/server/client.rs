@@ -100,7 +100,11 @@ impl Deref for RequestId {
 /// for random bytes each time.
 pub fn new_uuid(at: DateTime<Utc>) -> Uuid {
     let mut random = [0; 10];
-    rand::rng().fill_bytes(&mut random);
+    // In words: filling a slice costs several times as much.
+    let mut rng = rand::rng();
+    let (eight, two) = random.split_at_mut(8);
+    eight.copy_from_slice(&rng.next_u64().to_le_bytes());
+    two.copy_from_slice(&rng.next_u32().to_le_bytes()[..2]);
     let millis = u64::try_from(at.timestamp_millis()).expect("clock is past 1970");
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }

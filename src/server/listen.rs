@@ -7,7 +7,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread, time::Duration};
 
 use axum::Router;
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::FutureExt;
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -30,6 +30,7 @@ use super::{
     io::{Connection, Guarded, Patience},
     observe::Metrics,
     sockets,
+    woken::Woken,
 };
 use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
 
@@ -268,13 +269,14 @@ impl Worker {
             let mut served = pin!(self.builder.serve_connection_with_upgrades(io, service));
             // A token takes a lock each time it is polled; so it is only polled
             // when it is what woke this task.
-            let mut stopping = FuturesUnordered::from_iter([self.stop.cancelled()]);
+            let stop = pin!(self.stop.cancelled());
+            let mut stopping = Woken::new(stop);
             // How a connection ends is seen request by request; an error here is
             // a client that left or was cut, which is no event.
             let stopped = tokio::select! {
                 biased;
                 _ = served.as_mut() => false,
-                _ = stopping.next() => true,
+                () = &mut stopping => true,
             };
             if stopped {
                 served.as_mut().graceful_shutdown();

@@ -14,6 +14,7 @@
 //! | [`dispatch`] | where a request goes, and what every answer carries |
 //! | [`observe`] | what is logged and counted |
 //! | [`side`] | what has a small listener of its own |
+//! | [`woken`] | how rare news is waited for beside a busy connection |
 //!
 //! No route and no rule of the product belongs here.
 
@@ -28,6 +29,7 @@ mod observe;
 mod screen;
 mod side;
 mod sockets;
+mod woken;
 
 pub use self::{
     body::Tracked,

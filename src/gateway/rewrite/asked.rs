@@ -18,6 +18,11 @@ const AVAILABLE_DICTIONARY: HeaderName = HeaderName::from_static("available-dict
 /// also where bodies are not rewritten. They follow `Host`, because servers
 /// compare them with it: where the upstream is told the client's, they stay.
 pub fn map_fields(names: &Names, headers: &mut HeaderMap) {
+    // A program's request has none of them.
+    let told = |name: &HeaderName| matches!(name.as_str(), "referer" | "destination" | "origin");
+    if !headers.keys().any(told) {
+        return;
+    }
     for name in [REFERER, DESTINATION] {
         let mapped = headers.get(&name).and_then(|value| {
             names.unmap(value.to_str().ok()?, &names.told_origin(headers.get(HOST))?)

@@ -24,6 +24,11 @@ const URLS: [HeaderName; 5] = [
 ];
 
 pub fn map_fields(names: &Names, headers: &mut HeaderMap) {
+    // One look at the few names that there are is cheaper than one for each name
+    // that there might be.
+    if !headers.keys().any(|name| is_of_a_place(name.as_str())) {
+        return;
+    }
     let map = |url: &str| names.map(url, true);
     for name in &URLS {
         change(headers, name, map);
@@ -37,6 +42,23 @@ pub fn map_fields(names: &Names, headers: &mut HeaderMap) {
     });
     // Of its port and host, of which the client is not to know.
     headers.remove(ALT_SVC);
+}
+
+/// Whether [`map_fields`] looks at a field.
+fn is_of_a_place(name: &str) -> bool {
+    matches!(
+        name,
+        "location"
+            | "content-location"
+            | "sourcemap"
+            | "x-sourcemap"
+            | "service-worker-allowed"
+            | "refresh"
+            | "link"
+            | "set-cookie"
+            | "access-control-allow-origin"
+            | "alt-svc"
+    )
 }
 
 /// Changes every value of a field. Nothing is copied where none changes.
@@ -134,6 +156,17 @@ fn is_foreign(names: &Names, domain: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::test_support::names, *};
+
+    #[test]
+    fn no_field_of_a_place_is_overlooked() {
+        let others = [REFRESH, LINK, SET_COOKIE, ACCESS_CONTROL_ALLOW_ORIGIN, ALT_SVC];
+        for name in URLS.iter().chain(&others) {
+            assert!(is_of_a_place(name.as_str()), "{name}");
+        }
+        let mut headers = HeaderMap::from_iter([(ALT_SVC, HeaderValue::from_static("h3"))]);
+        map_fields(&names(), &mut headers);
+        assert!(headers.is_empty());
+    }
 
     #[test]
     fn fields_that_name_a_place_name_ours() {

@@ -47,7 +47,7 @@ mod shim;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, header::ACCEPT, response};
+use http::{HeaderMap, HeaderName, Method, header::ACCEPT, response};
 use http_body::Body;
 use sha2::{Digest, Sha256};
 
@@ -58,6 +58,8 @@ pub use self::{
     names::Names,
 };
 use crate::config::rewrite::{BodyKind, RewriteConfig};
+
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// One place of an upstream: what does not change from request to request.
 #[derive(Debug)]
@@ -147,9 +149,10 @@ impl Plan {
     /// the one below the mount. To be called with the fields that go upstream.
     pub fn for_request(names: Names, method: &Method, path: &str, headers: &mut HeaderMap) -> Self {
         asked::map_fields(&names, headers);
-        let wanted = Wanted::of(headers);
+        let mut wanted = Wanted::default();
         let mut marked = false;
         if names.site.config.enabled {
+            wanted = Wanted::of(headers);
             asked::limit_codings(headers);
             let fresh = wanted.page || wanted.style || wanted.worker;
             marked = asked::unmark_tags(&names.site.mark, fresh, headers);
@@ -209,7 +212,7 @@ impl Plan {
 
 impl Wanted {
     fn of(headers: &HeaderMap) -> Self {
-        let Some(wanted) = headers.get("sec-fetch-dest") else {
+        let Some(wanted) = headers.get(SEC_FETCH_DEST) else {
             // No browser, an old one, or one that does not trust plain HTTP.
             let accept = headers.get(ACCEPT).map_or(&b""[..], |accept| accept.as_bytes());
             return Self { page: accept.starts_with(b"text/html,"), ..Self::default() };
