@@ -2,7 +2,7 @@
 //!
 //! Path and query are forwarded as they came. They also end up in histories,
 //! logs and `Referer` fields of others, so a request that carries one of our
-//! long-lived credentials there is refused before anything else looks at it
+//! credentials there is refused before anything else looks at it
 //! (OWASP ASVS 14.2.1).
 
 use std::borrow::Cow;
@@ -20,8 +20,8 @@ const SECRET_LEN: usize = 40;
 const LOGIN_TOKENS: [&str; 2] = ["eyJ0eXAiOiJhdCtqd3Qi", "eyJ0eXAiOiJ0Z2Mrand0"];
 
 /// Whether some value in the query has the shape of an API key (`tg_…`), an
-/// access or refresh token (`tga_…`, `tgr_…`) or a login token, also when parts
-/// of it are percent-encoded.
+/// access or refresh token (`tga_…`, `tgr_…`), a ticket (`tgt_…`) or a login
+/// token, also when parts of it are percent-encoded.
 pub fn holds_credential(query: &str) -> bool {
     if !may_hold_credential(query) {
         return false;
@@ -111,7 +111,7 @@ pub fn without_credentials(path: &str) -> Cow<'_, str> {
 }
 
 fn is_credential(value: &str) -> bool {
-    let prefixes = ["tg_", "tga_", "tgr_"];
+    let prefixes = ["tg_", "tga_", "tgr_", "tgt_"];
     let secret = prefixes.iter().chain(&LOGIN_TOKENS).find_map(|prefix| value.strip_prefix(prefix));
     secret.is_some_and(|secret| {
         let length = secret
@@ -192,7 +192,8 @@ mod tests {
             assert_eq!(uri.to_string(), rest);
             assert!(!holds_credential_elsewhere(&query), "{query}");
         }
-        for query in [format!("x={pass}"), format!("token={pass}&x={pass}"), pass.to_owned()] {
+        let apart = [format!("x={pass}"), format!("token={pass}&x={pass}"), pass.to_owned()];
+        for query in [&apart[..], &[format!("x={ticket}"), format!("token={ticket}")]].concat() {
             assert!(holds_credential_elsewhere(&query), "{query}");
         }
     }
@@ -206,13 +207,14 @@ mod tests {
             .as_bytes()
             .chunks(2)
             .fold(String::new(), |text, pair| text + "%" + str::from_utf8(pair).unwrap());
-        let refresh = token.replace("tga_", "tgr_");
+        let [refresh, ticket] = ["tgr_", "tgt_"].map(|prefix| token.replace("tga_", prefix));
         let rest = "LCJhbGciOiJIUzI1NiIsImtpZCI6InNvbWVib2R5In0.e30.c2ln";
         let [login, cookie] = LOGIN_TOKENS.map(|begin| format!("{begin}{rest}"));
         for secret in [
             key,
             &token,
             &refresh,
+            &ticket,
             &login,
             &cookie,
             &encoded,
