@@ -12,7 +12,7 @@ use crate::{
     browser::signed_in,
     gateway::recorded,
     streams::{
-        SOON, address,
+        FREE, SOON, address,
         ends::{SETTINGS, WAYS, holder, settings},
         listed, own_sockets, put_in_front,
     },
@@ -80,22 +80,25 @@ async fn every_way_ends_its_own_sockets_on_every_instance() {
 }
 
 /// By cookie, by ticket and by a pass in the query it is the same credential.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn however_the_credential_came_its_end_is_the_sockets() {
+/// It is taken at the first of these, sockets are open at the last.
+async fn however_it_came_its_end_is_the_sockets(apps: &[TestApp]) {
     let upstream = Upstream::start().await;
-    let app = app(&upstream, "").await;
-    let browser = signed_in(&app, "ada").await;
+    for app in apps {
+        put_in_front(app, &upstream.url(), MANY);
+    }
+    let (app, there) = (&apps[0], address(apps.last().unwrap()));
+    let browser = signed_in(app, "ada").await;
     let cookie =
         format!("Origin: http://a\r\nCookie: tollgate_sid={}\r\n", browser.cookie("sid").unwrap());
-    let mut by_cookie = Wire::open(address(&app), PATH, &cookie).await;
+    let mut by_cookie = Wire::open(there, PATH, &cookie).await;
     let login = app.user("grace").await;
     let asked = login.post("/api/v1/auth/ticket", json!({ "path": PATH })).await.expect(201);
     let path = format!("{PATH}?ticket={}", asked.text("ticket"));
-    let mut by_ticket = Wire::open(address(&app), &path, "").await;
+    let mut by_ticket = Wire::open(there, &path, "").await;
     let day = json!({ "duration_hours": 24 });
     let bought = login.post("/api/v1/tokens/purchase", day).await.expect(201);
     let path = format!("{PATH}?token={}", bought.text("token"));
-    let mut by_pass = Wire::open(address(&app), &path, "").await;
+    let mut by_pass = Wire::open(there, &path, "").await;
     browser.fill_in("/logout", &[]).await.expect(303);
     let taken = Instant::now();
     assert_eq!(by_cookie.closed().await, (1008, "revoked".to_owned()));
@@ -111,6 +114,17 @@ async fn however_the_credential_came_its_end_is_the_sockets() {
     let taken = Instant::now();
     assert_eq!(by_pass.closed().await, (1008, "revoked".to_owned()));
     assert!(taken.elapsed() < SOON);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_the_credential_came_its_end_is_the_sockets() {
+    however_it_came_its_end_is_the_sockets(&[TestApp::configured(FREE).await]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_the_credential_came_its_end_is_the_sockets_of_every_instance() {
+    let Some(apps) = TestApp::instances(3, &FREE).await else { return };
+    however_it_came_its_end_is_the_sockets(&apps).await;
 }
 
 /// To the instant, and messages in the middle of it change nothing.
