@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     ADMIN, Answers, CHANGED, CLIENT_BASIC, COOKIE, PERSON, Planted, WRONG,
     money::{money, money_fails},
+    sockets::sockets,
 };
 use crate::{
     browser::{self, SetCookie, hidden},
@@ -73,7 +74,9 @@ pub async fn tour(process: &Process, planted: &mut Planted, answers: &mut Answer
     answers.keep(&client.with_bearer(WRONG).get("/api/v1/users/me").await.expect(401));
     let token = process.token("admin", ADMIN).await;
     planted.add("login token", &token);
-    money(&client, &bearer, &client.with_bearer(&token), planted, answers).await;
+    let admin = client.with_bearer(&token);
+    money(&client, &bearer, &admin, planted, answers).await;
+    sockets(process, (&bearer, &admin), planted, answers).await;
     let basic = general_purpose::STANDARD.encode(format!("somebody:{CLIENT_BASIC}"));
     let basic = client.with("authorization", &format!("Basic {basic}"));
     answers.keep(&basic.get("/api/v1/proxy/x").await);
@@ -147,6 +150,10 @@ pub async fn errors(process: &Process, planted: &Planted, answers: &mut Answers)
             "login token" => client.with_bearer(secret).get("/api/v1/keys").await,
             "refresh token" => {
                 client.post("/api/v1/auth/refresh", json!({ "refresh_token": secret })).await
+            }
+            "login cookie" => {
+                let cookie = format!("tollgate_sid={secret}");
+                client.with("cookie", &cookie).get("/api/v1/proxy/x").await
             }
             _ => continue,
         };
