@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -136,6 +137,23 @@ async fn elsewhere_than_with_sockets(
     let socket = nobody.with("upgrade", "websocket").with("x-original-method", "GET");
     let wrong = format!("/x?ticket={ticket}");
     answers.keep(&socket.with("x-original-uri", &wrong).get(VERIFY).await.expect(401));
+}
+
+/// The same while nothing answers.
+pub async fn sockets_fail(process: &Process, planted: &Planted, answers: &mut Answers) {
+    // One that nobody has used.
+    let (ticket, pass) = (planted.all("ticket")[2], planted.all("access token")[0]);
+    let cookie = planted.all("login cookie")[0];
+    let asking = [
+        (format!("?ticket={ticket}"), String::new()),
+        (format!("?token={pass}"), String::new()),
+        (String::new(), format!("{OWN}Cookie: tollgate_sid={cookie}\r\n")),
+    ];
+    let asking = asking.iter().map(async |(query, fields)| socket(process, query, fields).await);
+    for asked in join_all(asking).await {
+        assert!(asked.status >= 500, "{}", asked.head);
+        refused(asked, answers).await;
+    }
 }
 
 async fn socket(process: &Process, rest: &str, fields: &str) -> Asked {

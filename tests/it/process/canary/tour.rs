@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, Request, Version};
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client as Pool, rt::TokioExecutor};
@@ -10,7 +11,7 @@ use serde_json::json;
 use super::{
     ADMIN, Answers, CHANGED, CLIENT_BASIC, COOKIE, PERSON, Planted, WRONG,
     money::{money, money_fails},
-    sockets::sockets,
+    sockets::{sockets, sockets_fail},
 };
 use crate::{
     browser::{self, SetCookie, hidden},
@@ -143,9 +144,10 @@ async fn browse(client: &Client, planted: &mut Planted, answers: &mut Answers) {
 pub async fn errors(process: &Process, planted: &Planted, answers: &mut Answers) {
     let login = json!({ "username": "person", "password": CHANGED });
     answers.keep(&process.client().post("/api/v1/auth/login", login).await.expect(503));
-    for (name, secret) in &planted.0 {
+    // At once, since each waits for the database.
+    let refused = join_all(planted.0.iter().map(async |(name, secret)| {
         let client = process.client();
-        let answer = match *name {
+        Some(match *name {
             "key" => client.with_key(secret).get("/api/v1/proxy/x").await,
             "login token" => client.with_bearer(secret).get("/api/v1/keys").await,
             "refresh token" => {
@@ -155,11 +157,14 @@ pub async fn errors(process: &Process, planted: &Planted, answers: &mut Answers)
                 let cookie = format!("tollgate_sid={secret}");
                 client.with("cookie", &cookie).get("/api/v1/proxy/x").await
             }
-            _ => continue,
-        };
+            _ => return None,
+        })
+    }));
+    for answer in refused.await.into_iter().flatten() {
         assert!(answer.status.as_u16() >= 400, "{answer:?}");
         answers.keep(&answer);
     }
+    sockets_fail(process, planted, answers).await;
     money_fails(process, planted, answers).await;
     let health = process.client().get("/health").await.expect(503);
     answers.keep(&health);
