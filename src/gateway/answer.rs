@@ -26,7 +26,7 @@ use crate::{
 /// An answer of known length above this counts as a stream: it has no total
 /// time limit, since it may take as long as the client's line needs. Bytes.
 const LONG_ANSWER: u64 = 1024 * 1024;
-/// Keeps proxies before us (nginx) from collecting what is sent event by event.
+/// Keeps proxies before us (nginx) from collecting what is sent piece by piece.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What an answer needs to know of its request.
@@ -51,6 +51,7 @@ pub fn pass_on(
     let (mut parts, body) = answer.into_parts();
     meter.set_status(parts.status);
     let kind = stream_kind(&parts.headers, &body);
+    let has_length = body.size_hint().exact().is_some();
     let body = plan.apply(&mut parts, body);
     // Ours cannot be added to what is compressed.
     let open_ended =
@@ -58,8 +59,16 @@ pub fn pass_on(
     let authenticated = known.opener.principal.is_some();
     let changes = &config.response_headers;
     headers::rewrite_response(&mut parts.headers, arrival.client, authenticated, changes);
-    if kind == Some(StreamKind::Sse) {
-        parts.headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    match kind {
+        Some(StreamKind::Sse) => {
+            parts.headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        }
+        // It may be sent piece by piece; the upstream may know better.
+        Some(_) if !has_length => {
+            let own = parts.headers.entry(X_ACCEL_BUFFERING);
+            own.or_insert(HeaderValue::from_static("no"));
+        }
+        _ => {}
     }
     parts.version = Version::HTTP_11;
 

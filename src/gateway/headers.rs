@@ -147,7 +147,7 @@ fn is_option(token: &[u8]) -> bool {
 }
 
 /// Fields for this connection only (RFC 9110, 7.6.1). An `Upgrade` is among
-/// them: the gateway does not switch protocols yet.
+/// them: what asks for a WebSocket is given one of its own.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,

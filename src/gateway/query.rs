@@ -2,7 +2,7 @@
 //!
 //! Path and query are forwarded as they came. They also end up in histories,
 //! logs and `Referer` fields of others, so a request that carries one of our
-//! long-lived credentials there is refused before anything else looks at it
+//! credentials there is refused before anything else looks at it
 //! (OWASP ASVS 14.2.1).
 
 use std::borrow::Cow;
@@ -200,7 +200,8 @@ mod tests {
             assert_eq!(uri.to_string(), rest);
             assert!(!holds_credential_elsewhere(&query), "{query}");
         }
-        for query in [format!("x={pass}"), format!("token={pass}&x={pass}"), pass.to_owned()] {
+        let apart = [format!("x={pass}"), format!("token={pass}&x={pass}"), pass.to_owned()];
+        for query in [&apart[..], &[format!("x={ticket}"), format!("token={ticket}")]].concat() {
             assert!(holds_credential_elsewhere(&query), "{query}");
         }
     }
@@ -214,13 +215,14 @@ mod tests {
             .as_bytes()
             .chunks(2)
             .fold(String::new(), |text, pair| text + "%" + str::from_utf8(pair).unwrap());
-        let refresh = token.replace("tga_", "tgr_");
+        let [refresh, ticket] = ["tgr_", "tgt_"].map(|prefix| token.replace("tga_", prefix));
         let rest = "LCJhbGciOiJIUzI1NiIsImtpZCI6InNvbWVib2R5In0.e30.c2ln";
         let [login, cookie] = LOGIN_TOKENS.map(|begin| format!("{begin}{rest}"));
         for secret in [
             key,
             &token,
             &refresh,
+            &ticket,
             &login,
             &cookie,
             &encoded,

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use serde_json::json;
-use tollgate::domain::clock::{Clock as _, SystemClock};
+use tollgate::domain::clock::{Clock as _, FakeClock, SystemClock};
 
-use super::{MANY, PATH, app};
+use super::{MANY, PATH, app, app_with};
 use crate::{
     browser::signed_in,
     gateway::recorded,
     streams::{
-        SOON, address,
+        FREE, SOON, address,
         ends::{SETTINGS, WAYS, holder, settings},
         listed, own_sockets, put_in_front,
     },
     support::{
-        Options, TestApp,
+        Options, TestApp, epoch,
         websocket::{Upstream, Wire},
     },
 };
@@ -80,22 +80,25 @@ async fn every_way_ends_its_own_sockets_on_every_instance() {
 }
 
 /// By cookie, by ticket and by a pass in the query it is the same credential.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn however_the_credential_came_its_end_is_the_sockets() {
+/// It is taken at the first of these, sockets are open at the last.
+async fn however_it_came_its_end_is_the_sockets(apps: &[TestApp]) {
     let upstream = Upstream::start().await;
-    let app = app(&upstream, "").await;
-    let browser = signed_in(&app, "ada").await;
+    for app in apps {
+        put_in_front(app, &upstream.url(), MANY);
+    }
+    let (app, there) = (&apps[0], address(apps.last().unwrap()));
+    let browser = signed_in(app, "ada").await;
     let cookie =
         format!("Origin: http://a\r\nCookie: tollgate_sid={}\r\n", browser.cookie("sid").unwrap());
-    let mut by_cookie = Wire::open(address(&app), PATH, &cookie).await;
+    let mut by_cookie = Wire::open(there, PATH, &cookie).await;
     let login = app.user("grace").await;
     let asked = login.post("/api/v1/auth/ticket", json!({ "path": PATH })).await.expect(201);
     let path = format!("{PATH}?ticket={}", asked.text("ticket"));
-    let mut by_ticket = Wire::open(address(&app), &path, "").await;
+    let mut by_ticket = Wire::open(there, &path, "").await;
     let day = json!({ "duration_hours": 24 });
     let bought = login.post("/api/v1/tokens/purchase", day).await.expect(201);
     let path = format!("{PATH}?token={}", bought.text("token"));
-    let mut by_pass = Wire::open(address(&app), &path, "").await;
+    let mut by_pass = Wire::open(there, &path, "").await;
     browser.fill_in("/logout", &[]).await.expect(303);
     let taken = Instant::now();
     assert_eq!(by_cookie.closed().await, (1008, "revoked".to_owned()));
@@ -113,6 +116,17 @@ async fn however_the_credential_came_its_end_is_the_sockets() {
     assert!(taken.elapsed() < SOON);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_the_credential_came_its_end_is_the_sockets() {
+    however_it_came_its_end_is_the_sockets(&[TestApp::configured(FREE).await]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_the_credential_came_its_end_is_the_sockets_of_every_instance() {
+    let Some(apps) = TestApp::instances(3, &FREE).await else { return };
+    however_it_came_its_end_is_the_sockets(&apps).await;
+}
+
 /// To the instant, and messages in the middle of it change nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_expires_ends_its_sockets_at_that_instant() {
@@ -128,6 +142,50 @@ async fn a_key_that_expires_ends_its_sockets_at_that_instant() {
     let late = SystemClock.now() - end;
     assert!(late >= TimeDelta::zero() && late < TimeDelta::milliseconds(1000), "{late}");
     drop(wire);
+    assert_eq!(recorded(&app, 1).await[0]["outcome"], "cut");
+}
+
+/// At the end of the time that was paid for, also where no sweep sees that: the
+/// clock stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_that_is_over_ends_its_sockets_at_that_instant() {
+    const LEFT: Duration = Duration::from_millis(700);
+    let upstream = Upstream::start().await;
+    let clock = FakeClock::starting_at(epoch());
+    let options = Options { clock: clock.clone(), ..Options::default() };
+    let app = app_with(&upstream, "", options).await;
+    let hour = json!({ "duration_hours": 1 });
+    let admin = app.admin().await;
+    let bought = admin.post("/api/v1/tokens/purchase", hour).await.expect(201);
+    let path = format!("{PATH}?token={}", bought.text("token"));
+    // Begins its time.
+    Wire::open(address(&app), &path, "").await.echoes("hello").await;
+    clock.advance(TimeDelta::hours(1) - TimeDelta::from_std(LEFT).unwrap());
+    let begun = Instant::now();
+    let mut wire = Wire::open(address(&app), &path, "").await;
+    wire.echoes("hello").await;
+    assert_eq!(wire.closed().await, (1008, "expired".to_owned()));
+    let after = begun.elapsed();
+    assert!(after >= LEFT && after < LEFT + SOON, "{after:?}");
+}
+
+/// However much is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_socket_is_open_for_longer_than_its_life() {
+    const LIFE: Duration = Duration::from_secs(1);
+    let upstream = Upstream::start().await;
+    let app = app(&upstream, "auth = 'public'\nstream_life_seconds = 1").await;
+    let begun = Instant::now();
+    let mut wire = Wire::open(address(&app), PATH, "").await;
+    while begun.elapsed() < LIFE / 2 {
+        wire.echoes("hello").await;
+    }
+    assert_eq!(wire.closed().await, (1001, "open_too_long".to_owned()));
+    let after = begun.elapsed();
+    assert!(after >= LIFE && after < LIFE + SOON, "{after:?}");
+    wire.rest().await;
+    upstream.until_open(0).await;
+    assert_eq!(upstream.closes(), [1001]);
     assert_eq!(recorded(&app, 1).await[0]["outcome"], "cut");
 }
 

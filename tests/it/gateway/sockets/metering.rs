@@ -100,6 +100,7 @@ async fn a_message_over_the_limit_is_not_delivered() {
                 (CLOSE, payload) => break payload,
                 (first, _) => delivered += usize::from(first == TEXT),
             }
+            assert!(delivered < 100, "it is never told");
         };
         assert_eq!(told, [&1008u16.to_be_bytes()[..], b"limit"].concat());
         wire.rest().await;

@@ -10,6 +10,7 @@ mod query;
 mod refused;
 mod shown;
 mod simple;
+mod tls;
 mod upgrades;
 
 use crate::{
