@@ -3,6 +3,7 @@
 
 mod delivery;
 mod framing;
+mod hosts;
 mod http2;
 pub mod identity;
 mod limits;
