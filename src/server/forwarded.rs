@@ -42,24 +42,21 @@ pub fn origin<'h>(peer: IpAddr, headers: &'h HeaderMap, trusted: &[IpNet]) -> Or
 /// not be a port is refused, since lists of hosts are without.
 pub fn is_host(host: &[u8]) -> bool {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
-    let (name, port) = match host {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
-            let (inner, after) = rest.split_at(end);
-            let is_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
-            if inner.is_empty() || !inner.iter().all(is_address) {
-                return false;
-            }
-            (inner, &after[1..])
+    let (name, port) = if let [b'[', rest @ ..] = host {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+        let (inner, after) = rest.split_at(end);
+        let is_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
+        if !inner.iter().all(is_address) {
+            return false;
         }
-        _ => {
-            let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-            let (name, after) = host.split_at(end);
-            if !name.iter().all(is_name) {
-                return false;
-            }
-            (name, after)
+        (inner, &after[1..])
+    } else {
+        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+        let (name, after) = host.split_at(end);
+        if !name.iter().all(is_name) {
+            return false;
         }
+        (name, after)
     };
     let is_port = |digits: &[u8]| digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit);
     (1..=255).contains(&name.len()) && (port.is_empty() || port[0] == b':' && is_port(&port[1..]))

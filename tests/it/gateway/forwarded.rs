@@ -62,7 +62,7 @@ const OTHERS: &str = "Forwarded: for=6.6.6.6;host=forged.example;proto=https\r\n
     X-Forwarded-Prefix: /forged\r\nX-Forwarded-Proto-Version: h6\r\nX-Forwarded: 6.6.6.6\r\n";
 
 fn lines(chain: &[&str]) -> String {
-    chain.iter().map(|value| format!("X-Forwarded-For: {value}\r\n")).collect()
+    chain.iter().map(|value| ["X-Forwarded-For: ", value, "\r\n"].concat()).collect()
 }
 
 /// What the upstream is told, all of it: address, scheme and host.

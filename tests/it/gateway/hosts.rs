@@ -150,9 +150,9 @@ async fn a_host_that_a_client_made_up_is_said_nowhere() {
                 assert!(!said.contains("evil") && !said.contains(":6660"), "{case}: {said}");
                 assert!(answer.status < 500, "{case}: {said}");
                 if answer.status == 400 {
-                    refused += 1
+                    refused += 1;
                 } else {
-                    served += 1
+                    served += 1;
                 }
                 for delivery in recorder.take() {
                     let told = told(&delivery);

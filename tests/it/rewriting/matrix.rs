@@ -26,10 +26,10 @@ fn page(delivery: &Delivery) -> Reply {
     let chunk = parts.next().unwrap().parse().ok();
     let mut head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n".to_owned();
     if !coding.is_empty() {
-        head += &format!("Content-Encoding: {coding}\r\n");
+        head += &["Content-Encoding: ", coding, "\r\n"].concat();
     }
     for (name, value) in FIELDS {
-        head += &format!("{name}: {value}\r\n");
+        head += &[name, ": ", value, "\r\n"].concat();
     }
     Reply::Send(answer(&head, &encode(coding, PAGE.as_bytes()), chunk))
 }
