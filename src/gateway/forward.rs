@@ -151,12 +151,13 @@ impl Original {
     /// where no person waits for a page, or the host is not known.
     ///
     /// Whole, since Traefik would complete a path with our own address. On the
-    /// host that was asked, since its cookie counts on no other.
+    /// host that was asked, since its cookie counts on no other: where there is a
+    /// public URL, the operator must know that host (RELIABILITY G-117).
     pub fn sign_in(&self, headers: &HeaderMap, client: &ClientInfo) -> Option<String> {
         if !is_navigation(&self.method, headers) {
             return None;
         }
-        let host = client.host.as_ref()?.to_str().ok()?;
+        let host = client.asked_host()?;
         let page = browser::sign_in_page(browser::SIGN_IN_RESERVED, self.path(), self.query());
         Some(format!("{}://{host}{page}", client.browser_scheme.as_str()))
     }

@@ -66,7 +66,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
     headers.insert(X_REQUEST_ID, client.request_id.header().clone());
     headers.insert(X_FORWARDED_FOR, identity::address_value(client.address));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
-    if let Some(host) = &client.host {
+    if let Some(host) = client.said_host() {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
     if let Some(prefix) = prefix {

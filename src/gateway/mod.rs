@@ -205,7 +205,7 @@ impl Gateway {
                 client: arrival.client,
                 principal,
                 prefix: arrival.route.prefix(),
-                host: upstream.host(picked.as_ref(), arrival.client.host.as_ref()),
+                host: upstream.host(picked.as_ref(), arrival.client.said_host()),
                 authorization: upstream.authorization(),
                 version: parts.version,
                 changes: &upstream.config.request_headers,

@@ -97,6 +97,11 @@ impl Table {
         })
     }
 
+    /// Whether an upstream is mounted at this host.
+    pub fn has_host(&self, host: Option<&HeaderValue>) -> bool {
+        self.host(host).is_some()
+    }
+
     fn host(&self, host: Option<&HeaderValue>) -> Option<&Place> {
         if self.hosts.is_empty() {
             return None;

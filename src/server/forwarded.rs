@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::client::Scheme;
@@ -70,6 +70,29 @@ fn is_name(name: &[u8]) -> bool {
     })
 }
 
+/// What is said in place of the host that a request asks for, where the public
+/// URL is of `public`; `None`: nothing else. A name that the operator has given,
+/// too, stays, at the public URL's port.
+pub fn said_instead(
+    asked: Option<&str>,
+    public: &str,
+    is_known: impl FnOnce(&str) -> bool,
+) -> Option<HeaderValue> {
+    let Some(asked) = asked else { return HeaderValue::from_str(public).ok() };
+    if asked == public {
+        return None;
+    }
+    let (public_name, name) = (without_port(public), without_port(asked));
+    if name.eq_ignore_ascii_case(public_name) || !is_known(name) {
+        return HeaderValue::from_str(public).ok();
+    }
+    let port = &public[public_name.len()..];
+    if asked.len() == name.len() + port.len() && asked.ends_with(port) {
+        return None;
+    }
+    HeaderValue::from_str(&format!("{name}{port}")).ok()
+}
+
 /// A host without its port, for comparisons.
 pub fn without_port(host: &str) -> &str {
     if host.starts_with('[') {
@@ -119,8 +142,6 @@ fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn address(peer: &str, fields: &[&str]) -> String {
@@ -194,7 +215,12 @@ mod tests {
         ] {
             assert_eq!(without_port(host), name);
         }
-        for bad in ["", "a b", "a/b", "a@b", "a?b", "a#b", "a\\b", "é", &"a".repeat(300)] {
+        let long = "a".repeat(300);
+        for bad in [
+            "", "a b", "a/b", "a@b", "a?b", "a#b", "a\\b", "é", &long, ":80", "a:b", "a:80:90",
+            "a:123456", "a:+1", "[::1", "::1", "[]", "[::1]80", "[::1]:x", "[a]b", "a[b]", "[g]",
+            "a,b",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
         for bad in [".", "a..", "a..b", ".a", "a:1:2", "a:", "a:b", "a:123456", "[a.example]"] {
@@ -207,5 +233,31 @@ mod tests {
         for good in ["a", "a.", "a_b.example:80", "[::1]", "[::1]:80", "127.0.0.1:1"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
+        for good in ["a", "a.b.", "a_b:65535", "A-1:80", "[::1]", "[::ffff:1.2.3.4]:80", "a:"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_that_the_operator_knows_are_said() {
+        let public = "gate.example:8443";
+        for (asked, said) in [
+            (None, Some(public)),
+            (Some("gate.example:8443"), None),
+            (Some("gate.example"), Some(public)),
+            (Some("GATE.example:8443"), Some(public)),
+            (Some("gate.example:1"), Some(public)),
+            (Some("evil.example"), Some(public)),
+            (Some("evil.example:8443"), Some(public)),
+            (Some("known.example:8443"), None),
+            (Some("known.example"), Some("known.example:8443")),
+            (Some("known.example:1"), Some("known.example:8443")),
+        ] {
+            let instead = said_instead(asked, public, |name| name == "known.example");
+            assert_eq!(instead.as_ref().map(|host| host.to_str().unwrap()), said, "{asked:?}");
+        }
+        assert_eq!(said_instead(Some("[::1]"), "[::1]", |_| false), None);
+        let known = said_instead(Some("[::1]:81"), "gate.example", |name| name == "[::1]");
+        assert_eq!(known.unwrap(), "[::1]");
     }
 }

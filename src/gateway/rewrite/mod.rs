@@ -25,8 +25,8 @@
 //! It costs flat memory and time in proportion to what the upstream sends. Rules
 //! need a body as a whole, so above the limit they are not applied. What decodes
 //! to more than the limit *and* to more than `max_ratio` times its size is a bomb
-//! and is broken off: at that point its head is sent, so the client sees broken
-//! framing, never a body that merely looks short.
+//! and is broken off: at that point its head is on its way, so the client sees
+//! broken framing, or no answer at all, never a body that merely looks short.
 
 mod answer;
 mod asked;

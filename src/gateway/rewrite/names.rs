@@ -25,7 +25,7 @@ const RESERVED: &[u8] = b"/.tollgate";
 #[derive(Clone, Debug)]
 pub struct Names {
     pub site: Arc<Site>,
-    /// What the client asked for, with its port.
+    /// What the client knows us by, with its port.
     pub host: Option<HeaderValue>,
     pub scheme: Scheme,
 }
@@ -50,7 +50,7 @@ impl Names {
     pub fn of(arrival: &Arrival<'_>) -> Self {
         let client = arrival.client;
         let site = Arc::clone(arrival.route.site());
-        Self { site, host: client.host.clone(), scheme: client.browser_scheme }
+        Self { site, host: client.said_host().cloned(), scheme: client.browser_scheme }
     }
 
     pub fn prefix(&self) -> &str {

@@ -158,6 +158,8 @@ async fn a_browsers_cookie_counts_for_pages_of_its_own_origin() {
     }
 }
 
+/// The host is the trusted proxy's word, since neither a public URL nor a list
+/// of hosts is set. What a client could make up is tried in `gateway::hosts`.
 #[tokio::test]
 async fn a_person_is_sent_to_the_login_page_of_the_host_he_asked() {
     let app = guard().await;

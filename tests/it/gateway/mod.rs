@@ -2,10 +2,13 @@
 //! side, an upstream that keeps raw bytes on the other.
 
 mod delivery;
+mod forwarded;
 mod framing;
+mod hosts;
 mod http2;
 pub mod identity;
 mod limits;
+mod origins;
 mod paths;
 mod sockets;
 mod streaming;

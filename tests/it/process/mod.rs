@@ -6,6 +6,7 @@
 //! log.
 
 mod backpressure;
+mod bombs;
 mod canary;
 mod commands;
 mod crash;

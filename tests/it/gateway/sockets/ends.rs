@@ -17,8 +17,8 @@ use crate::{
         listed, own_sockets, put_in_front,
     },
     support::{
-        Options, TestApp, epoch,
-        websocket::{Upstream, Wire},
+        Options, PASSWORD, TestApp, epoch,
+        websocket::{Upstream, Wire, ask},
     },
 };
 
@@ -145,48 +145,79 @@ async fn a_key_that_expires_ends_its_sockets_at_that_instant() {
     assert_eq!(recorded(&app, 1).await[0]["outcome"], "cut");
 }
 
-/// At the end of the time that was paid for, also where no sweep sees that: the
-/// clock stands still.
+/// A login's and a pass's, whether the socket was opened long before or shortly.
+/// The clock stands still but for what the test moves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pass_that_is_over_ends_its_sockets_at_that_instant() {
+async fn a_login_and_a_pass_that_are_over_end_their_sockets_at_once() {
     const LEFT: Duration = Duration::from_millis(700);
-    let upstream = Upstream::start().await;
-    let clock = FakeClock::starting_at(epoch());
-    let options = Options { clock: clock.clone(), ..Options::default() };
-    let app = app_with(&upstream, "", options).await;
-    let hour = json!({ "duration_hours": 1 });
-    let admin = app.admin().await;
-    let bought = admin.post("/api/v1/tokens/purchase", hour).await.expect(201);
-    let path = format!("{PATH}?token={}", bought.text("token"));
-    // Begins its time.
-    Wire::open(address(&app), &path, "").await.echoes("hello").await;
-    clock.advance(TimeDelta::hours(1) - TimeDelta::from_std(LEFT).unwrap());
-    let begun = Instant::now();
-    let mut wire = Wire::open(address(&app), &path, "").await;
-    wire.echoes("hello").await;
-    assert_eq!(wire.closed().await, (1008, "expired".to_owned()));
-    let after = begun.elapsed();
-    assert!(after >= LEFT && after < LEFT + SOON, "{after:?}");
+    for kind in ["login", "pass", "pass in the query"] {
+        let upstream = Upstream::start().await;
+        let clock = FakeClock::starting_at(epoch());
+        let options = Options { clock: clock.clone(), ..Options::default() };
+        let app = app_with(&upstream, "", options).await;
+        app.register("ada").await;
+        let pair = app.login("ada", PASSWORD).await.expect(200);
+        let bearer = pair.text("access_token");
+        let mut path = PATH.to_owned();
+        let (field, life) = if kind == "login" {
+            // The token's own end, and the leeway.
+            (format!("Authorization: Bearer {bearer}\r\n"), TimeDelta::seconds(3630))
+        } else {
+            let me = app.anonymous().with_bearer(bearer).get("/api/v1/users/me").await;
+            let hour = json!({ "duration_hours": 1, "user_id": me.text("id") });
+            let token = app.admin().await.post("/api/v1/admin/tokens", hour).await.expect(201);
+            let text = token.text("token");
+            let mut field = format!("X-Access-Token: {text}\r\n");
+            if kind != "pass" {
+                path = format!("{PATH}?token={text}");
+                field.clear();
+            }
+            // Its time begins with its use.
+            Wire::open(address(&app), &path, &field).await.echoes("first").await;
+            (field, TimeDelta::hours(1))
+        };
+        let mut early = Wire::open(address(&app), &path, &field).await;
+        clock.advance(life - TimeDelta::from_std(LEFT).unwrap());
+        let mut late = Wire::open(address(&app), &path, &field).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for wire in [&mut early, &mut late] {
+            wire.echoes("still").await;
+        }
+        clock.advance(TimeDelta::from_std(LEFT).unwrap());
+        let over = Instant::now();
+        for wire in [&mut early, &mut late] {
+            assert_eq!(wire.closed().await, (1008, "expired".to_owned()), "{kind}");
+            assert!(over.elapsed() < Duration::from_secs(1), "{kind}: {:?}", over.elapsed());
+        }
+        drop((early, late));
+        upstream.until_open(0).await;
+        // And opens none any more.
+        let asked = Wire::ask(address(&app), ask(&path, &field)).await;
+        assert_eq!(asked.code().await, (401, "invalid_credential".to_owned()), "{kind}");
+    }
 }
 
-/// However much is said.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn no_socket_is_open_for_longer_than_its_life() {
-    const LIFE: Duration = Duration::from_secs(1);
     let upstream = Upstream::start().await;
     let app = app(&upstream, "auth = 'public'\nstream_life_seconds = 1").await;
     let begun = Instant::now();
-    let mut wire = Wire::open(address(&app), PATH, "").await;
-    while begun.elapsed() < LIFE / 2 {
-        wire.echoes("hello").await;
+    let mut silent = Wire::open(address(&app), PATH, "").await;
+    let mut talking = Wire::open(address(&app), PATH, "").await;
+    for at in 0..8 {
+        talking.echoes(&format!("word {at}")).await;
+        tokio::time::sleep(Duration::from_millis(80)).await;
     }
-    assert_eq!(wire.closed().await, (1001, "open_too_long".to_owned()));
-    let after = begun.elapsed();
-    assert!(after >= LIFE && after < LIFE + SOON, "{after:?}");
-    wire.rest().await;
+    for wire in [&mut silent, &mut talking] {
+        assert_eq!(wire.closed().await, (1001, "open_too_long".to_owned()));
+        let after = begun.elapsed();
+        assert!(after >= Duration::from_secs(1) && after < Duration::from_secs(2), "{after:?}");
+    }
+    drop((silent, talking));
     upstream.until_open(0).await;
-    assert_eq!(upstream.closes(), [1001]);
-    assert_eq!(recorded(&app, 1).await[0]["outcome"], "cut");
+    assert_eq!(upstream.closes(), [1001, 1001]);
+    let records = recorded(&app, 2).await;
+    assert!(records.iter().all(|record| record["outcome"] == "cut"), "{records:?}");
 }
 
 /// A frame under way is finished first, since a close may not stand in it; one

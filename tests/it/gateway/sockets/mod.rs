@@ -6,6 +6,7 @@ mod forged;
 mod frames;
 mod metering;
 mod origins;
+mod presets;
 mod query;
 mod refused;
 mod shown;
