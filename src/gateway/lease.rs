@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 
@@ -61,9 +61,10 @@ impl Lease {
         parts: &mut Parts,
         body: RequestBody,
     ) -> Result<Sent, UpstreamError> {
-        let request = request(parts, body);
+        let mut request = request(parts, body);
         let sent = match &mut self.sender {
             Sender::Http1(sender) => {
+                say_that_a_body_comes(&mut request);
                 sender.try_send_request(request).await.map_err(Unanswered::from)
             }
             Sender::Http2(sender) => Box::pin(sender.send(request)).await,
@@ -114,10 +115,22 @@ fn request(parts: &mut Parts, body: RequestBody) -> Request<RequestBody> {
     request
 }
 
+/// hyper takes requests by these methods for such without a body, and drops it,
+/// where neither its length is known nor a field says that one comes.
+fn say_that_a_body_comes(request: &mut Request<RequestBody>) {
+    let usually_without = matches!(*request.method(), Method::GET | Method::HEAD);
+    if usually_without && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    }
+}
+
 /// Undoes [`request`].
 fn take_back(parts: &mut Parts, request: Request<RequestBody>) -> RequestBody {
     let (unsent, body) = request.into_parts();
     *parts = unsent;
+    // Said again where it is sent over HTTP/1.1 again.
+    parts.headers.remove(header::TRANSFER_ENCODING);
     body
 }
 

@@ -7,6 +7,7 @@ mod http2;
 pub mod identity;
 mod limits;
 mod paths;
+mod replay;
 mod sockets;
 mod streaming;
 mod timing;
