@@ -2,9 +2,10 @@
 //! side, an upstream that keeps raw bytes on the other.
 
 mod delivery;
+pub mod forgeries;
 mod framing;
 mod http2;
-pub mod identity;
+mod identity;
 mod limits;
 mod paths;
 mod replay;
