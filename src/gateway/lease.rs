@@ -11,18 +11,18 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::body::Incoming;
 
 use super::{
     error::UpstreamError,
     http2::{Multiplex, Multiplexed, Unanswered},
-    pool::Inner,
+    pool::{Exclusive, Inner},
     upload::{Progress, RequestBody},
 };
 use crate::services::upstreams::{FailureKind, InFlight};
 
 pub(super) enum Sender {
-    Http1(SendRequest<RequestBody>),
+    Http1(Exclusive),
     Http2(Multiplex),
 }
 
@@ -63,9 +63,9 @@ impl Lease {
     ) -> Result<Sent, UpstreamError> {
         let mut request = request(parts, body);
         let sent = match &mut self.sender {
-            Sender::Http1(sender) => {
+            Sender::Http1(connection) => {
                 say_that_a_body_comes(&mut request);
-                sender.try_send_request(request).await.map_err(Unanswered::from)
+                connection.sender.try_send_request(request).await.map_err(Unanswered::from)
             }
             Sender::Http2(sender) => Box::pin(sender.send(request)).await,
         };
@@ -92,10 +92,11 @@ impl Lease {
     fn release(self) {
         let Self { sender, upload, pool, .. } = self;
         match sender {
-            Sender::Http1(sender) if upload.is_none_or(|upload| upload.is_finished()) => {
-                pool.put_back(sender);
+            Sender::Http1(connection) if upload.is_none_or(|upload| upload.is_finished()) => {
+                pool.put_back(connection);
             }
-            Sender::Http1(_) => {}
+            // It answered before it was told everything, and may read on.
+            Sender::Http1(connection) => connection.finish(),
             Sender::Http2(stream) => {
                 drop(stream);
                 if pool.state().pending() > 0 {

@@ -39,6 +39,9 @@ const PAGE: &str = "<html><head></head><body><a href=\"/a\">b</a></body></html>"
 const PLAIN: &str = "text/plain";
 const HTML: &str = "text/html; charset=utf-8";
 
+/// For what should take moments.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A gateway, the network behind it, and what is there.
 struct Bed {
     app: TestApp,
@@ -322,16 +325,15 @@ async fn an_upstream_that_takes_nothing_is_a_504_in_time() {
         });
         let mut answer = vec![];
         while find(&answer, b"\r\n\r\n").is_none() {
-            assert!(read.read_buf(&mut answer).await.unwrap() > 0, "closed without an answer");
+            let more = timeout(PATIENCE, read.read_buf(&mut answer)).await;
+            assert!(more.expect("no answer").unwrap() > 0, "closed without an answer");
         }
         taken.push(begin.elapsed());
         let (mut upstream, _) = listener.accept().await.unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 504 "), "{}", String::from_utf8_lossy(&answer));
         // The connection is given up on both sides.
-        drop(read);
-        upload.await.unwrap();
-        let mut rest = vec![];
-        let given_up = timeout(Duration::from_secs(5), upstream.read_to_end(&mut rest)).await;
+        timeout(PATIENCE, upload).await.expect("the client waits on").unwrap();
+        let given_up = timeout(PATIENCE, upstream.read_to_end(&mut vec![])).await;
         assert!(given_up.is_ok(), "its connection stays open");
     }
     // The time begins when the last of it was taken, and all the buffers on the

@@ -13,7 +13,7 @@ mod limits;
 mod malformed;
 mod policy;
 mod reload;
-mod resolver;
+pub mod resolver;
 mod tls;
 mod urls;
 
