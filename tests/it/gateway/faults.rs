@@ -320,7 +320,7 @@ async fn an_upstream_that_takes_nothing_is_a_504_in_time() {
             let head = "POST /up/x HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n";
             let mut left = write.write_all(head.as_bytes()).await;
             while left.is_ok() {
-                left = write.write_all(&[b'x'; 64 * 1024]).await;
+                left = write.write_all(&[b'x'; 16 * 1024]).await;
             }
         });
         let mut answer = vec![];
