@@ -93,6 +93,19 @@ const FRAGMENTS: &[(&str, &str)] = &[
         "<base href=https://gate.example/app/><a href=\"/app/x\">",
     ),
     ("<meta http-equiv=content-security-policy content=\"script-src *; report-uri /r\">", ""),
+    (
+        "<base href='https:\\\\cdn.example\\'><a href=/x>",
+        "<base href='https:\\\\cdn.example\\'><a href=/x>",
+    ),
+    // Of a name that stands twice, browsers take the first.
+    (
+        "<script src=/good.js src=/uploads/evil.js></script>",
+        "<script src=\"/app/good.js\" src=/uploads/evil.js></script>",
+    ),
+    (
+        "<p style='color:red' style='background:url(/x)' STYLE='a:url(/y)'>",
+        "<p style='color:red' style='background:url(/x)' STYLE='a:url(/y)'>",
+    ),
 ];
 
 const KEPT: &[&str] = &[
@@ -104,6 +117,13 @@ const KEPT: &[&str] = &[
     "<title>/x <a href=/x></title>",
     "<div><p>&copy; caf\u{e9} \u{1f600}</div><a title=\"/x\">",
     "<tr><td>fragment</td></tr>",
+    "<a href=https://good.example/ href=/evil><form action=https://bank.example/ ACTION='/x'>",
+    "<img srcset='data:,1 1x' srcset='/evil 1x'><iframe srcdoc='<p>' srcdoc='<a href=/x>'></iframe>",
+    // The hashes of what others host.
+    "<link rel=stylesheet href='https:\\\\cdn.example\\a.css' integrity=a>",
+    "<link rel=stylesheet href='&#104;ttps://cdn.example/a.css' integrity=a>",
+    "<link rel=stylesheet href='https:&bsol;&bsol;cdn.example/a.css' integrity=a>",
+    "<base href='https://cdn.example/'><link rel=stylesheet href=a.css integrity=a>",
 ];
 
 #[test]
@@ -217,6 +237,51 @@ fn every_cut_of_every_case_gives_the_same() {
             assert_eq!(in_chunks(info(names()), [a, b]), whole, "{text} cut at {at}");
         }
     }
+}
+
+/// Linear, and no more than a moment: either of these took a worker's minute.
+#[test]
+fn attributes_without_end_take_no_longer_than_other_text() {
+    let many = |tag: &str, names: &str| format!("<!doctype html><{tag} {}>", names.repeat(50_000));
+    let pages = [
+        many("meta", "content "),
+        many("a", "href=/x "),
+        format!("<a {}{}>", "a ".repeat(20_000), "href=/x ".repeat(20_000)),
+        "<meta content http-equiv=refresh a b c d e f g h i j k l m n o p q r s t u v w x y z>"
+            .repeat(5_000),
+    ];
+    for page in pages {
+        let begun = Instant::now();
+        let out = in_chunks(info(names()), page.as_bytes().chunks(32 * 1024));
+        let time = begun.elapsed();
+        assert!(time < Duration::from_secs(3), "{}: {time:?}", &page[..40]);
+        assert!(out.len() >= page.len());
+    }
+}
+
+#[test]
+fn an_element_that_nobody_wrote_stays_as_it_is() {
+    let named = |count| (0..count).map(|at| format!("a{at} ")).collect::<String>();
+    let page = |count| format!("<p {}href=/x><a href=/y>", named(count));
+    let mapped = page(300).replace("<a href=/y>", "<a href=\"/app/y\">");
+    assert_eq!(rewritten(&page(300)), mapped);
+    assert!(rewritten(&page(200)).contains("href=\"/app/x\""));
+}
+
+#[test]
+fn what_takes_too_long_passes_to_its_end() {
+    let text = "<a href=/x><a title='an element that is not over".repeat(3);
+    let info = info(names());
+    let config = info.names.site.config.clone();
+    let (mut html, mut out) = (Html::new(info, &config), vec![]);
+    html.push(text.as_bytes(), &mut out);
+    html.spent = Duration::from_secs(60);
+    html.push(text.as_bytes(), &mut out);
+    html.push(text.as_bytes(), &mut out);
+    html.end(&mut out);
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!(out.replace("\"/app/x\"", "/x"), text.repeat(3));
+    assert!(out.ends_with(&text), "{out}");
 }
 
 proptest! {
