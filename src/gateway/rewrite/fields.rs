@@ -249,7 +249,6 @@ mod tests {
                 "</a>; rel=preload, <b>; t=\"</c>\", <//up.example:8188/d>",
                 "</app/a>; rel=preload, <b>; t=\"</c>\", </app/d>",
             ),
-            ("service-worker-allowed", "/", "/app/"),
             ("sourcemap", "/m.map", "/app/m.map"),
             ("access-control-allow-origin", "http://up.example:8188", "https://gate.example"),
             ("access-control-allow-origin", "*", "*"),
