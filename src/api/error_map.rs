@@ -297,6 +297,9 @@ impl From<GatewayError> for ApiError {
                 Self::new(ErrorCode::Unavailable, error.to_string()).retry_after(1)
             }
             GatewayError::Saturated => Saturated.into(),
+            GatewayError::Rewriting(_) => {
+                Self::new(ErrorCode::Overloaded, error.to_string()).retry_after(1)
+            }
             GatewayError::Upload(fault) => fault.into(),
             GatewayError::Upstream(error) => error.into(),
         }

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::{
     browser::CrossSite, connect::ConnectError, cookies::RepeatedCookie, credentials::RepeatedField,
-    tunnel::handshake, upload::UploadFault,
+    rewrite::Overloaded, tunnel::handshake, upload::UploadFault,
 };
 use crate::{
     domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal},
@@ -69,6 +69,8 @@ pub enum GatewayError {
     /// Usage could not be recorded, so nothing may be used.
     #[error("too many requests await recording")]
     Saturated,
+    #[error(transparent)]
+    Rewriting(#[from] Overloaded),
     #[error(transparent)]
     Upload(#[from] UploadFault),
     #[error(transparent)]

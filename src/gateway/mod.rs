@@ -241,7 +241,7 @@ impl Gateway {
         };
         let known = Known { opener, ends, upload: upload.as_ref() };
         let streams = &self.services.streams;
-        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams);
+        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams)?;
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }

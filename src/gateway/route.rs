@@ -129,7 +129,7 @@ impl Place {
             upstream: Arc::clone(upstream),
             prefix: prefix.to_owned(),
             header: HeaderValue::from_str(prefix).expect("a checked path prefix"),
-            site: Arc::new(Site::new(config.rewrite.clone(), mapped, &names)),
+            site: Arc::new(Site::new(config.rewrite.clone(), mapped, &names).placed_at(prefix)),
         }
     }
 

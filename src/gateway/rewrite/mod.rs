@@ -31,6 +31,7 @@
 mod answer;
 mod asked;
 mod body;
+mod budget;
 mod coding;
 mod csp;
 mod css;
@@ -42,6 +43,7 @@ mod importmap;
 mod json;
 mod markup;
 pub mod names;
+mod page;
 mod rules;
 mod shim;
 
@@ -54,6 +56,7 @@ use sha2::{Digest, Sha256};
 use self::shim::Inline;
 pub use self::{
     body::{RewriteError, Rewritten},
+    budget::Overloaded,
     coding::BadCoding,
     names::Names,
 };
@@ -67,6 +70,9 @@ pub struct Site {
     config: RewriteConfig,
     /// Without a slash at its end; empty at the root of a host.
     prefix: String,
+    /// The path that it has to itself, also where the upstream knows its prefix
+    /// and nothing is mapped; empty where it has a host, or all of one.
+    place: String,
     /// Authorities that the upstream is known by to itself.
     upstreams: Vec<Vec<u8>>,
     /// What it is spoken to by.
@@ -77,6 +83,7 @@ pub struct Site {
     worker: String,
     /// Stands for all of the above in entity tags.
     mark: String,
+    budget: &'static budget::Budget,
 }
 
 /// What one request means for its answer.
@@ -128,13 +135,21 @@ impl Site {
         Self {
             config,
             prefix: prefix.to_owned(),
+            place: prefix.to_owned(),
             upstreams: upstreams_known,
             scheme: scheme.unwrap_or("http").to_owned(),
             script,
             import_map,
             worker,
             mark,
+            budget: &budget::ALL,
         }
+    }
+
+    /// The path of an upstream that knows its own prefix.
+    #[must_use]
+    pub fn placed_at(self, path: &str) -> Self {
+        Self { place: path.to_owned(), ..self }
     }
 
     /// What a policy must let in.
@@ -164,23 +179,29 @@ impl Plan {
         Self { names, rules, head: method == Method::HEAD, wanted, marked }
     }
 
-    /// Maps the answer's fields, and rewrites its body if it is to be.
-    pub fn apply<B: Body>(self, parts: &mut response::Parts, body: B) -> Rewritten<B> {
+    /// Maps the answer's fields, and rewrites its body if it is to be. An error:
+    /// no more can be rewritten for now, and no answer must be sent.
+    pub fn apply<B: Body>(
+        self,
+        parts: &mut response::Parts,
+        body: B,
+    ) -> Result<Rewritten<B>, Overloaded> {
         fields::map_fields(&self.names, &mut parts.headers);
         let Some(job) = answer::decide(&self, parts, &body) else {
             answer::confirm(&self, parts);
-            return Rewritten::Untouched(body);
+            return Ok(Rewritten::Untouched(body));
         };
         let strictness = answer::adjust(&self, &job, &mut parts.headers);
         if self.head || body.is_end_stream() {
-            return Rewritten::Untouched(body);
+            return Ok(Rewritten::Untouched(body));
         }
         let coding = job.coding;
+        let share = self.names.site.budget.share(body::least(coding))?;
         let editor = self.editor(job, strictness);
         let config = &self.names.site.config;
-        let edited =
-            body::Edited::new(body, coding, editor, config.max_body_bytes, config.max_ratio);
-        edited.map_or_else(Rewritten::Untouched, |edited| Rewritten::Edited(Box::new(edited)))
+        let caps = body::Caps::new(config.max_body_bytes, config.max_ratio);
+        let edited = body::Edited::new(body, coding, editor, caps, share);
+        Ok(edited.map_or_else(Rewritten::Untouched, |edited| Rewritten::Edited(Box::new(edited))))
     }
 
     fn editor(&self, job: answer::Job, strictness: csp::Strictness) -> editor::Editor {
