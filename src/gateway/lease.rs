@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use tokio::task::AbortHandle;
 
 use super::{
     error::UpstreamError,
@@ -21,15 +22,22 @@ use super::{
 };
 use crate::services::upstreams::{FailureKind, InFlight};
 
+/// An HTTP/1.1 connection, and the task that runs it.
+pub(super) struct Http1 {
+    pub sender: SendRequest<RequestBody>,
+    pub task: AbortHandle,
+}
+
 pub(super) enum Sender {
-    Http1(SendRequest<RequestBody>),
+    Http1(Http1),
     Http2(Multiplex),
 }
 
 /// A connection in use. Dropping it closes an HTTP/1.1 connection, and ends a
 /// stream of HTTP/2.
 pub struct Lease {
-    sender: Sender,
+    /// `None` only once it is released.
+    sender: Option<Sender>,
     /// Where it is not finished, the connection is still busy with it.
     upload: Option<Arc<Progress>>,
     pool: Arc<Inner>,
@@ -51,7 +59,7 @@ impl Lease {
         pool: Arc<Inner>,
         fresh: bool,
     ) -> Self {
-        Self { sender, upload, pool, fresh }
+        Self { sender: Some(sender), upload, pool, fresh }
     }
 
     /// Sends a request whose URI is only path and query, and takes its parts for
@@ -62,9 +70,9 @@ impl Lease {
         body: RequestBody,
     ) -> Result<Sent, UpstreamError> {
         let request = request(parts, body);
-        let sent = match &mut self.sender {
-            Sender::Http1(sender) => {
-                sender.try_send_request(request).await.map_err(Unanswered::from)
+        let sent = match self.sender.as_mut().expect("it is not released yet") {
+            Sender::Http1(http1) => {
+                http1.sender.try_send_request(request).await.map_err(Unanswered::from)
             }
             Sender::Http2(sender) => Box::pin(sender.send(request)).await,
         };
@@ -79,28 +87,44 @@ impl Lease {
 
     /// No further exchange is to use this connection: it does not answer.
     pub fn retire(&self) {
-        if let (Sender::Http2(sender), Some(shared)) = (&self.sender, self.pool.multiplexed()) {
+        if let (Some(Sender::Http2(sender)), Some(shared)) = (&self.sender, self.pool.multiplexed())
+        {
             shared.retire(sender);
         }
     }
 
     fn is_multiplexed(&self) -> bool {
-        matches!(self.sender, Sender::Http2(_))
+        matches!(self.sender, Some(Sender::Http2(_)))
     }
 
-    fn release(self) {
-        let Self { sender, upload, pool, .. } = self;
+    fn is_upload_finished(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| upload.is_finished())
+    }
+
+    fn release(mut self) {
+        let sender = self.sender.take();
+        let pool = &self.pool;
         match sender {
-            Sender::Http1(sender) if upload.is_none_or(|upload| upload.is_finished()) => {
-                pool.put_back(sender);
-            }
-            Sender::Http1(_) => {}
-            Sender::Http2(stream) => {
+            Some(Sender::Http1(http1)) if self.is_upload_finished() => pool.put_back(http1),
+            Some(Sender::Http1(_)) | None => {}
+            Some(Sender::Http2(stream)) => {
                 drop(stream);
                 if pool.state().pending() > 0 {
                     pool.multiplexed().map(Multiplexed::close_if_idle);
                 }
             }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(Sender::Http1(http1)) = &self.sender
+            && !self.is_upload_finished()
+        {
+            // By itself hyper would find out only when the upstream takes more of
+            // the body, which it may never do.
+            http1.task.abort();
         }
     }
 }

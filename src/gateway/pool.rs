@@ -27,7 +27,7 @@ use std::{
 };
 
 use http::Uri;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rand::RngExt as _;
 use tokio::{
@@ -39,8 +39,8 @@ use super::{
     connect::{ConnectError, Connector, Network, Offer, Stream},
     error::UpstreamError,
     http2::Multiplexed,
-    lease::{Lease, Sender},
-    upload::{Progress, RequestBody},
+    lease::{Http1, Lease, Sender},
+    upload::Progress,
 };
 use crate::{
     config::UpstreamConfig,
@@ -77,13 +77,13 @@ struct Limits {
 }
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    http1: Http1,
     since: Instant,
 }
 
 /// What a request that waited was given.
 enum Given {
-    Connection(SendRequest<RequestBody>),
+    Connection(Http1),
     Leave(Connected),
 }
 
@@ -129,10 +129,10 @@ impl Pool {
         if let Some(sender) = self.0.multiplexed.as_ref().and_then(Multiplexed::sender) {
             return Ok(self.leased(Sender::Http2(sender), upload, false));
         }
-        while let Some(mut sender) = self.0.newest() {
+        while let Some(mut http1) = self.0.newest() {
             // Just after an answer hyper needs a moment to be ready again.
-            if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(self.leased(Sender::Http1(sender), upload, false));
+            if http1.sender.is_ready() || http1.sender.ready().await.is_ok() {
+                return Ok(self.leased(Sender::Http1(http1), upload, false));
             }
         }
         // Boxed: connecting is rare and its future is large.
@@ -180,7 +180,7 @@ impl Pool {
 
     async fn connect(&self, limit: Duration) -> Result<Sender, UpstreamError> {
         let connected = match self.leave().await? {
-            Given::Connection(sender) => return Ok(Sender::Http1(sender)),
+            Given::Connection(http1) => return Ok(Sender::Http1(http1)),
             Given::Leave(connected) => connected,
         };
         let stream = self.0.connector.connect(Offer::Any, limit, Some(connected)).await?;
@@ -194,8 +194,8 @@ impl Pool {
             .await
             .map_err(|error| UpstreamError::Broken(error.into()))?;
         // What ends the connection is seen by the exchange that uses it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(Sender::Http1(sender))
+        let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        Ok(Sender::Http1(Http1 { sender, task }))
     }
 
     /// Leave to open one more connection; where there are too many, whatever is
@@ -214,9 +214,9 @@ impl Pool {
             let mut freed = pin!(state.freed());
             returned.as_mut().enable();
             freed.as_mut().enable();
-            while let Some(mut sender) = self.0.newest() {
-                if sender.ready().await.is_ok() {
-                    return Ok(Given::Connection(sender));
+            while let Some(mut http1) = self.0.newest() {
+                if http1.sender.ready().await.is_ok() {
+                    return Ok(Given::Connection(http1));
                 }
             }
             if let Some(connected) = state.try_connect(limits.connections) {
@@ -246,21 +246,21 @@ impl Inner {
     }
 
     /// The connection used last, unless even that is too old; then all are.
-    fn newest(&self) -> Option<SendRequest<RequestBody>> {
+    fn newest(&self) -> Option<Http1> {
         let mut idle = self.idle();
         loop {
-            let Idle { sender, since } = idle.pop()?;
+            let Idle { http1, since } = idle.pop()?;
             if since.elapsed() >= self.limits.idle_for {
                 idle.clear();
                 return None;
             }
-            if !sender.is_closed() {
-                return Some(sender);
+            if !http1.sender.is_closed() {
+                return Some(http1);
             }
         }
     }
 
-    pub fn put_back(&self, sender: SendRequest<RequestBody>) {
+    pub fn put_back(&self, http1: Http1) {
         if self.state.pending() > 0 && !self.is_for_us() {
             // Whoever waits at another worker opens one of its own.
             return;
@@ -270,8 +270,8 @@ impl Inner {
         // The oldest come first; here they are closed although nobody asks.
         let stale = idle.iter().take_while(|idle| now - idle.since >= self.limits.idle_for).count();
         idle.drain(..stale);
-        if idle.len() < MAX_IDLE && !sender.is_closed() {
-            idle.push(Idle { sender, since: now });
+        if idle.len() < MAX_IDLE && !http1.sender.is_closed() {
+            idle.push(Idle { http1, since: now });
         }
         drop(idle);
         if self.waiting.load(Relaxed) > 0 {
