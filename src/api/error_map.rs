@@ -203,7 +203,8 @@ impl From<UploadFault> for ApiError {
             UploadFault::TooLarge => ErrorCode::BodyTooLarge,
             UploadFault::Stalled => ErrorCode::RequestTimeout,
             UploadFault::ClientGone => ErrorCode::InvalidRequest,
-            UploadFault::Expired => ErrorCode::InvalidCredential,
+            UploadFault::Expired | UploadFault::Revoked => ErrorCode::InvalidCredential,
+            UploadFault::Cut => ErrorCode::Forbidden,
         };
         Self::new(code, fault.to_string())
     }

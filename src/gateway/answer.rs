@@ -86,8 +86,12 @@ pub fn pass_on(
     let credential = known.ends.map(|at| (at, End::Killed(KillReason::Expired)));
     let until = credential.filter(|(at, _)| *at <= life.0).unwrap_or(life);
     let timer = StallTimer::new(config.idle_timeout, Some(until.0));
-    let stream = Stream::new(streams, kind, known.opener, arrival, known.upload, open_ended);
-    Ok(Response::from_parts(parts, Metered::new(body, meter, timer).until(until).stream(stream)))
+    let metered = Metered::new(body, meter, timer).until(until);
+    let Some(record) = metered.record() else {
+        return Ok(Response::from_parts(parts, metered));
+    };
+    let stream = Stream::new(streams, kind, known, arrival, record, open_ended);
+    Ok(Response::from_parts(parts, metered.stream(stream)))
 }
 
 /// The 101 that opens a socket; what is in it was checked.

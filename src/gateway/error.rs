@@ -13,7 +13,7 @@ use super::{
     rewrite::Overloaded, tunnel::handshake, upload::UploadFault,
 };
 use crate::{
-    domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal},
+    domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal, usage::Outcome},
     services::{
         StoreError, access::AccessError, limits::LimitError, upstreams::FailureKind,
         usage::Saturated,
@@ -147,6 +147,14 @@ impl SendError {
         match self {
             Self::Upload(fault) => fault.status(),
             Self::Upstream(error) => error.status(),
+        }
+    }
+
+    /// How it is recorded.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Upload(UploadFault::Revoked | UploadFault::Cut) => Outcome::Cut,
+            Self::Upload(_) | Self::Upstream(_) => Outcome::Failed,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
+mod escort;
 mod events;
 pub mod forward;
 mod framing;
@@ -37,6 +38,7 @@ pub mod rewrite;
 mod route;
 pub mod socket;
 mod stream;
+mod tether;
 mod timer;
 pub mod tunnel;
 pub mod upload;
@@ -53,12 +55,14 @@ use tokio::time::Instant;
 use self::{
     admission::{activate, check_method, part_of},
     answer::Known,
+    escort::Escorted,
     headers::Ours,
     metered::{Meter, Metered},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
     socket::Asked,
-    stream::{Opener, origin_of},
+    stream::{MOMENT, Opener, origin_of},
+    timer::Timeouts,
     upload::UploadLimits,
 };
 pub use self::{
@@ -70,6 +74,7 @@ pub use self::{
     route::{Route, Table, path_and_query},
     socket::Tunnel,
     stream::End,
+    tether::{TOO_SLOW, Tether},
     upload::UploadFault,
     upstream::{AnswerBody, Upstream},
 };
@@ -98,6 +103,8 @@ pub struct Gateway {
     /// Made anew when the settings were read again.
     table: ArcSwap<Table>,
     io_timeout: Duration,
+    /// After it an upload is looked after.
+    moment: Timeouts,
 }
 
 /// What the server knows about a request before the gateway sees it.
@@ -123,7 +130,8 @@ pub struct Seen {
 
 impl Gateway {
     pub fn new(services: Services, server: &ServerConfig) -> Self {
-        Self { services, table: ArcSwap::default(), io_timeout: server.io_timeout }
+        let (io_timeout, moment) = (server.io_timeout, Timeouts::new(MOMENT));
+        Self { services, table: ArcSwap::default(), io_timeout, moment }
     }
 
     /// The upstreams in force. Must be called within the worker's runtime (see
@@ -230,12 +238,19 @@ impl Gateway {
             let tunnel = &mut seen.tunnel;
             return Box::pin(self.serve_socket(parts, arrival, opening, known, tunnel)).await;
         }
-        let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
+        let mut sending = pin!(upstream.send(picked, parts, body, upload.as_ref()));
+        let sent = match &upload {
+            None => sending.await,
+            Some(upload) => {
+                let of = Escorted { upload, opener, arrival, meter: &meter };
+                Box::pin(self.escort(sending.as_mut(), of)).await
+            }
+        };
         let answered = match sent {
             Ok(answer) => answer,
             Err(error) => {
                 meter.set_status(error.status());
-                meter.finish(Outcome::Failed);
+                meter.finish(error.outcome());
                 return Err(error.into());
             }
         };

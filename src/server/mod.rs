@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`sockets`], [`listen`] | how connections come in and how serving ends |
 //! | [`io`] | when a silent or stuck connection is cut |
+//! | [`watch`] | when an answer that its client does not take is cut |
 //! | [`screen`] | which requests have no single meaning |
 //! | [`forwarded`] | who the client is behind proxies |
 //! | [`dispatch`] | where a request goes, and what every answer carries |
@@ -29,6 +30,7 @@ mod observe;
 mod screen;
 mod side;
 mod sockets;
+mod watch;
 mod woken;
 
 pub use self::{

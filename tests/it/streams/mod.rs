@@ -7,6 +7,8 @@ mod events;
 mod expiry;
 mod leaving;
 mod quick;
+mod untaken;
+mod uploads;
 
 use std::{
     net::SocketAddr,
