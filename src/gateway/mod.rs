@@ -28,6 +28,7 @@ mod lease;
 mod memo;
 mod metered;
 pub mod next;
+mod pace;
 pub mod path;
 mod pool;
 mod proof;

@@ -4,11 +4,6 @@
 //! collected. Trailers are dropped: they could carry the fields that were
 //! removed from the head. What happened to the body is told through
 //! [`Progress`], since the body itself is gone with the connection that took it.
-//!
-//! A client may pause, and may be slow, but not so slow that it holds the
-//! upstream's connection for nothing: each time it was waited for as long as it
-//! may pause, it must have sent [`LEAST_RATE`] on the average. Waiting for the
-//! upstream to take what came does not count.
 
 use std::{
     pin::Pin,
@@ -26,7 +21,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{metered::CLIENT_CLOSED_REQUEST, timer::StallTimer};
+use super::{metered::CLIENT_CLOSED_REQUEST, pace::Pace, timer::StallTimer};
 use crate::{
     domain::{kill::KillReason, stream::Passed},
     services::streams::StreamHandle,
@@ -215,9 +210,6 @@ impl Progress {
     }
 }
 
-/// Bytes each second that a client must send while it is waited for.
-const LEAST_RATE: u64 = 1024;
-
 /// What an upload may use.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadLimits {
@@ -284,32 +276,6 @@ impl<B> RequestBody<B> {
             upload.until = until;
             upload.timer = StallTimer::new(upload.idle, until);
         }
-    }
-}
-
-/// How fast a client sends while it is waited for.
-#[derive(Debug, Default)]
-struct Pace {
-    waits_since: Option<Instant>,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    fn waits(&mut self) {
-        self.waits_since.get_or_insert_with(Instant::now);
-    }
-
-    /// Whether that was too slow, looked at each time that `idle` was waited.
-    fn is_too_slow(&mut self, bytes: usize, idle: Duration) -> bool {
-        self.bytes += bytes as u64;
-        let Some(since) = self.waits_since.take() else { return false };
-        self.waited += since.elapsed();
-        if self.waited < idle {
-            return false;
-        }
-        let Self { waited, bytes, .. } = std::mem::take(self);
-        u128::from(bytes) * 1000 < u128::from(LEAST_RATE) * waited.as_millis()
     }
 }
 
