@@ -192,11 +192,12 @@ impl Names {
             return self.map(text, true);
         }
         let all = format!("{}/", self.site.place);
-        self.scope_below(text, &all).unwrap_or(Some(all))
+        let scope = self.scope_below(text, &all).unwrap_or(all);
+        (scope.as_bytes() != text).then_some(scope)
     }
 
     /// `None`: it is not below `all`, or there is no saying.
-    fn scope_below(&self, text: &[u8], all: &str) -> Option<Option<String>> {
+    fn scope_below(&self, text: &[u8], all: &str) -> Option<String> {
         let text = std::str::from_utf8(text).ok()?;
         let mapped = self.map(text, true);
         let value = mapped.as_deref().unwrap_or(text);
@@ -208,10 +209,8 @@ impl Names {
             below.then(|| scope.path().to_owned())
         };
         let (high, deep) = (reached(all)?, reached(&format!("{all}a/"))?);
-        if high != deep {
-            return Some(None);
-        }
-        Some(Some(high).filter(|path| path != text))
+        // What is relative is so to the script, which we do not know.
+        Some(if high == deep { high } else { text.to_owned() })
     }
 
     /// `https://gate.example.com`, if it is known.
