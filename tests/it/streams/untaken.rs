@@ -92,7 +92,7 @@ async fn what_is_held_at_a_window_of_zero_ends_with_its_credential() {
     }
     // The connection itself is as good as before.
     let (key, _) = self::key(&admin).await;
-    get(&sender, "/up/events", &key).await;
+    let _ = get(&sender, "/up/events", &key).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
