@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::UsageService;
 use crate::{
     domain::{
-        id::ApiKeyId,
+        id::{ApiKeyId, UserId},
         usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
     },
     failpoint::reach,
@@ -202,15 +202,14 @@ fn newest(frames: &mut [Frame<'_>], most: usize) -> Vec<UsageRecord> {
 /// Adds a batch up. The keys are borrowed while it runs: a batch has many
 /// records and few keys.
 fn roll_up(frames: &[Frame<'_>]) -> Vec<(RollupKey, Rollup)> {
-    const HOUR_US: i64 = 3_600_000_000;
     let mut sums: HashMap<_, Rollup> = HashMap::new();
-    for frame in frames {
-        let class = class_of(frame.status);
-        let hour = frame.at_us.div_euclid(HOUR_US);
-        let key = (hour, frame.user_id, frame.key_id, frame.upstream, class);
-        let sum = sums.entry(key).or_default();
-        sum.add(&frame.used(), frame.requests);
-        sum.requests += frame.messages;
+    // Who is busy sends many in a row, and a row of them is looked up once.
+    for run in frames.chunk_by(|a, b| key_of(a) == key_of(b)) {
+        let sum = sums.entry(key_of(&run[0])).or_default();
+        for frame in run {
+            sum.add(&frame.used(), frame.requests);
+            sum.requests += frame.messages;
+        }
     }
     let mut rollups: Vec<_> = sums
         .into_iter()
@@ -225,15 +224,23 @@ fn roll_up(frames: &[Frame<'_>]) -> Vec<(RollupKey, Rollup)> {
     rollups
 }
 
+/// What a record is added up by: hour, user, key, upstream, class of status.
+fn key_of<'a>(frame: &Frame<'a>) -> (i64, Option<UserId>, Option<ApiKeyId>, &'a str, i16) {
+    const HOUR_US: i64 = 3_600_000_000;
+    let Frame { at_us, user_id, key_id, upstream, status, .. } = *frame;
+    (at_us.div_euclid(HOUR_US), user_id, key_id, upstream, class_of(status))
+}
+
 /// When each key was last let through.
 fn last_used(frames: &[Frame<'_>]) -> HashMap<ApiKeyId, DateTime<Utc>> {
     let mut last = HashMap::new();
-    for frame in frames.iter().filter(|frame| frame.outcome != Outcome::Rejected) {
-        if let (Some(key), Some(used)) =
-            (frame.key_id, DateTime::from_timestamp_micros(frame.at_us))
-        {
-            let at = last.entry(key).or_insert(used);
-            *at = used.max(*at);
+    for run in frames.chunk_by(|a, b| a.key_id == b.key_id) {
+        let let_through = run.iter().filter(|frame| frame.outcome != Outcome::Rejected);
+        let newest = let_through.map(|frame| frame.at_us).max();
+        let newest = newest.and_then(DateTime::from_timestamp_micros);
+        if let (Some(key), Some(newest)) = (run[0].key_id, newest) {
+            let at = last.entry(key).or_insert(newest);
+            *at = newest.max(*at);
         }
     }
     last
