@@ -245,7 +245,9 @@ impl Shared {
                     }
                 }
                 Turn::Ask(ask) => {
-                    self.asked.fetch_add(1, Ordering::Relaxed);
+                    if !self.counters.are_away() {
+                        self.asked.fetch_add(1, Ordering::Relaxed);
+                    }
                     let parts = (self.instances)().max(FEWEST_PARTS) as u64;
                     let answer = self.counters.decide(tiers, cost, seed, &ask.wish, parts).await;
                     ask.settle(answer.as_ref());

@@ -96,6 +96,11 @@ impl SharedCounters {
         Some(Answer { decision, permits, life_us, taken: Taken { at_us, wall }, full })
     }
 
+    /// Redis is known not to answer, and is not asked.
+    pub(super) fn are_away(&self) -> bool {
+        self.redis.is_degraded()
+    }
+
     /// Whether Redis did it.
     pub(super) async fn refund(&self, tiers: &[Tier], cost: u64) -> bool {
         let wall = self.clock.now();
