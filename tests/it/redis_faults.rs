@@ -101,7 +101,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// So many that none of them is ever asked about often enough to be leased to.
-const KEYS: usize = 40;
+const KEYS: usize = 20;
 
 /// An instance, and warm keys whose every request is decided in Redis.
 struct Instance {

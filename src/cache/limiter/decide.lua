@@ -6,10 +6,10 @@
 -- KEYS[2i]    set of the counters of the tier's subject, to forget them by
 -- ARGV        cost, seed of the month or '',
 --             permits wanted at once, permits expected to be wanted soon, and
---             in how many parts what is left is divided for the latter,
---             permits to take back (0: none) and when they were charged;
---             then per tier: 's' or 'm', limit, window in us (for a month: us
---             left of it)
+--             in how many parts what is left is divided for the latter, when
+--             permits that are taken back were charged; then per tier: 's' or
+--             'm', limit, window in us (for a month: us left of it), permits
+--             to take back
 -- Returns     {1 admitted | 0 refused | 2 seed wanted, tier (from 1, 0: none),
 --             used, us until quota comes back,
 --             permits charged beside the cost, us for which they may be used,
@@ -23,14 +23,14 @@ local MONTH_MS = 86400000
 -- A lease: its longest life, the time that the expected demand is for, the
 -- shortest life worth while, the most permits, and what is not divided further.
 local LIFE_US, SPAN_US, SHORTEST_US, MOST, SMALL = 100000, 50000, 1000, 256, 8
-local HEAD = 7
+local HEAD, EACH = 6, 4
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local cost, seed = tonumber(ARGV[1]), tonumber(ARGV[2])
 local need = math.max(cost, 1)
 local waiting, expected, parts = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local unused, taken_at = tonumber(ARGV[6]), tonumber(ARGV[7])
+local taken_at = tonumber(ARGV[6])
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -123,14 +123,14 @@ end
 -- Permits that nobody used leave where they were charged; if that is gone, so
 -- are they.
 local function take_back(tier)
-  if unused == 0 then return end
+  if tier.unused == 0 then return end
   local count = 0
   if tier.month then
-    count = math.min(unused, tier.used)
+    count = math.min(tier.unused, tier.used)
     if count > 0 then redis.call('DECRBY', tier.key, count) end
   elseif tier.buckets then
     local bucket = text(math.floor(taken_at / tier.width))
-    count = math.min(unused, tonumber(redis.call('HGET', tier.key, bucket)) or 0)
+    count = math.min(tier.unused, tonumber(redis.call('HGET', tier.key, bucket)) or 0)
     if count > 0 then
       redis.call('HINCRBY', tier.key, bucket, -count)
       redis.call('HINCRBY', tier.key, 'sum', -count)
@@ -187,9 +187,11 @@ end
 local tiers = {}
 local refused, refused_for, nearest
 for i = 1, #KEYS / 2 do
+  local first = HEAD + EACH * (i - 1)
   local tier = {
-    key = KEYS[2 * i - 1], index = KEYS[2 * i], month = ARGV[HEAD + 3 * i - 2] == 'm',
-    limit = tonumber(ARGV[HEAD + 3 * i - 1]), window = tonumber(ARGV[HEAD + 3 * i]),
+    key = KEYS[2 * i - 1], index = KEYS[2 * i], month = ARGV[first + 1] == 'm',
+    limit = tonumber(ARGV[first + 2]), window = tonumber(ARGV[first + 3]),
+    unused = tonumber(ARGV[first + 4]),
   }
   tiers[i] = tier
   if tier.month then

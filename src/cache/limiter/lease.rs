@@ -17,7 +17,7 @@ use crate::domain::limit::{Decision, EXACT_UP_TO, Tier, TierState, Window};
 const SPAN_US: u64 = 50_000;
 /// So many requests within one span make a set of tiers hot. A colder one is
 /// decided in Redis, request by request.
-const HOT: u64 = 4;
+const HOT: u64 = 10;
 /// Permits of one lease: what an instance that is killed may cost.
 const MOST: u64 = 256;
 /// Longest that a refusal is repeated without asking: another instance may have
@@ -39,7 +39,9 @@ pub(super) struct Wish {
 /// Permits of a lease that has ended.
 #[derive(Debug)]
 pub(super) struct Unused {
-    pub(super) permits: u64,
+    permits: u64,
+    /// Where they were charged.
+    tiers: Box<[Tier]>,
     pub(super) taken: Taken,
 }
 
@@ -80,6 +82,8 @@ pub(super) struct Entry {
     /// What was last expected: it grows no faster than to the double.
     expected: u64,
     lease: Option<Lease>,
+    /// From before the limits were changed.
+    unused: Option<Unused>,
     refusal: Option<Refusal>,
 }
 
@@ -115,12 +119,14 @@ struct Demand {
 }
 
 impl Entry {
-    pub(super) fn new(tiers: &[Tier]) -> Self {
+    /// In the place of another one, whose limits do not hold any more.
+    pub(super) fn new(tiers: &[Tier], instead_of: Option<Self>) -> Self {
         Self {
             tiers: tiers.into(),
             demand: Demand::default(),
             expected: 0,
             lease: None,
+            unused: instead_of.and_then(|mut other| other.take_unused(u64::MAX)),
             refusal: None,
         }
     }
@@ -144,7 +150,8 @@ impl Entry {
             return Some((Decision::Admitted(state), Source::Lease));
         }
         let refusal = self.refusal.as_ref()?;
-        let holds = now < refusal.ends_us && refusal.need <= need;
+        // What was not used of a lease is room, once it is given back.
+        let holds = now < refusal.ends_us && refusal.need <= need && !self.has_unused(now);
         holds.then(|| (Decision::Refused(refusal.state.counted_down(now)), Source::Refusal))
     }
 
@@ -160,17 +167,37 @@ impl Entry {
         self.demand.is_hot() && !self.tiers.iter().any(exact)
     }
 
-    /// What is asked for by the one that asks for all; ends the lease.
+    /// What is asked for by the one that asks for all; ends the lease. Those
+    /// who wait are a part of what was expected.
     pub(super) fn wish(&mut self, waiting: u64) -> Wish {
+        let waiting = waiting.min(MOST);
         self.expected = self.demand.expected().min(2 * self.expected.max(HOT)).min(MOST);
-        let unused = self.lease.take().and_then(Lease::unused);
-        Wish { waiting: waiting.min(MOST), expected: self.expected, unused }
+        let expected = self.expected.saturating_sub(waiting);
+        Wish { waiting, expected, unused: self.take_unused(u64::MAX) }
     }
 
     /// What is asked for by one that asks for itself.
     pub(super) fn give_back(&mut self, now: u64) -> Wish {
+        Wish { unused: self.take_unused(now), ..Wish::default() }
+    }
+
+    fn has_unused(&self, now: u64) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.ends_us <= now && lease.left > 0)
+    }
+
+    fn take_unused(&mut self, now: u64) -> Option<Unused> {
         let over = self.lease.take_if(|lease| lease.ends_us <= now);
-        Wish { unused: over.and_then(Lease::unused), ..Wish::default() }
+        let left = over.filter(|lease| lease.left > 0);
+        let of_lease = left.map(|lease| Unused {
+            permits: lease.left,
+            tiers: self.tiers.clone(),
+            taken: lease.taken,
+        });
+        let unused = of_lease.or_else(|| self.unused.take());
+        if unused.is_some() {
+            self.refusal = None;
+        }
+        unused
     }
 
     /// Takes in the answer for a request of `cost` that was asked at `sent`.
@@ -212,9 +239,11 @@ impl Entry {
     }
 }
 
-impl Lease {
-    fn unused(self) -> Option<Unused> {
-        (self.left > 0).then_some(Unused { permits: self.left, taken: self.taken })
+impl Unused {
+    /// How many of them were charged to this tier, whatever its limit was then.
+    pub(super) fn of(&self, tier: &Tier) -> u64 {
+        let same = |of: &Tier| of.subject == tier.subject && of.window == tier.window;
+        if self.tiers.iter().any(same) { self.permits } else { 0 }
     }
 }
 

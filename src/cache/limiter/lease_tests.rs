@@ -29,7 +29,7 @@ fn refused(reset_in_ms: u64) -> Answer {
 }
 
 fn hot(limit: u64) -> Entry {
-    let mut entry = Entry::new(&tiers(limit));
+    let mut entry = Entry::new(&tiers(limit), None);
     for _ in 0..HOT {
         entry.count(1_000_000);
     }
@@ -71,13 +71,14 @@ proptest! {
             let unused = wish.unused.as_ref().map_or(0, |unused| unused.permits);
             prop_assert_eq!(used + unused, permits);
             prop_assert!(entry.take(now, 1).is_none() && entry.wish(0).unused.is_none());
+            prop_assert!(entry.give_back(now).unused.is_none());
         }
     }
 
     /// At most the double of the last time, and no more than was seen.
     #[test]
     fn what_is_expected_grows_slowly(spans in proptest::collection::vec(0u64..2000, 1..20)) {
-        let mut entry = Entry::new(&tiers(100_000));
+        let mut entry = Entry::new(&tiers(100_000), None);
         let (mut now, mut last) = (SPAN_US, HOT);
         for requests in spans {
             now += SPAN_US;
@@ -96,7 +97,7 @@ proptest! {
 fn only_the_hot_are_leased_to_and_only_where_no_instant_is_kept() {
     assert!(hot(1000).wants_lease());
     assert!(!hot(EXACT_UP_TO).wants_lease());
-    let mut entry = Entry::new(&tiers(1000));
+    let mut entry = Entry::new(&tiers(1000), None);
     // Sixty requests a second, evenly.
     for n in 0..600 {
         entry.count(1_000_000 + n * 16_667);
@@ -108,9 +109,32 @@ fn only_the_hot_are_leased_to_and_only_where_no_instant_is_kept() {
 }
 
 #[test]
+fn what_is_left_under_an_old_limit_is_given_back_under_the_new() {
+    let mut old = hot(1000);
+    old.learn(1_000_000, 1_000_000, 1, &admitted(900, 9, 20_000));
+    assert!(old.take(1_000_000, 2).is_some());
+    let [minute] = &tiers(500)[..] else { unreachable!("one") };
+    let hour = Tier { window: Window::HOUR, ..minute.clone() };
+    let mut new = Entry::new(&[minute.clone(), hour.clone()], Some(old));
+    assert!(new.take(1_000_000, 1).is_none());
+    let unused = new.give_back(1_000_000).unused.expect("seven");
+    assert_eq!((unused.of(minute), unused.of(&hour)), (7, 0));
+    assert!(new.give_back(1_000_000).unused.is_none());
+}
+
+#[test]
+fn those_who_wait_were_expected() {
+    let mut entry = hot(1000);
+    for (waiting, more) in [(0, HOT), (HOT - 1, 1), (50, 0), (MOST + 9, 0)] {
+        let wish = entry.wish(waiting);
+        assert_eq!((wish.waiting, wish.expected), (waiting.min(MOST), more));
+    }
+}
+
+#[test]
 fn a_refusal_is_repeated_until_there_may_be_room() {
     let (sent, now) = (2_000_000, 2_003_000);
-    let mut cold = Entry::new(&tiers(1000));
+    let mut cold = Entry::new(&tiers(1000), None);
     cold.learn(now, sent, 1, &refused(60));
     assert!(cold.take(now, 1).is_none());
 
@@ -133,4 +157,10 @@ fn a_refusal_is_repeated_until_there_may_be_room() {
     entry.learn(now, sent, 1, &last);
     assert!(matches!(entry.take(now, 1), Some((Decision::Admitted(_), Source::Lease))));
     assert!(matches!(entry.take(now, 1), Some((Decision::Refused(_), Source::Refusal))));
+    // Not while there are some to give back.
+    let last = Answer { full: Some((state(0, 40), 40_000)), ..admitted(1, 1, 5000) };
+    entry.learn(now, sent, 1, &last);
+    assert!(entry.take(sent + 5000, 1).is_none());
+    assert!(entry.wish(0).unused.is_some());
+    assert!(entry.take(sent + 5000, 1).is_none());
 }

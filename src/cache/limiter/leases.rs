@@ -229,9 +229,10 @@ impl Shard {
         }
         if known != Some(true) {
             self.next_id += 1;
+            let other = self.held.remove(subject).map(|held| held.entry);
             let held = Held {
                 id: self.next_id,
-                entry: Entry::new(tiers),
+                entry: Entry::new(tiers, other),
                 flight: None,
                 waiting: Arc::default(),
             };

@@ -46,13 +46,13 @@ fn ask<'a>(leases: &'a Leases, tiers: &'a [Tier]) -> Ask<'a> {
 
 /// The one that asks for all, after a few that asked for themselves.
 fn lead<'a>(leases: &'a Leases, tiers: &'a [Tier]) -> Ask<'a> {
-    for _ in 0..10 {
+    for _ in 0..20 {
         let ask = ask(leases, tiers);
         if ask.flight.is_some() {
             return ask;
         }
     }
-    panic!("ten at once are hot");
+    panic!("twenty at once are hot");
 }
 
 #[test]

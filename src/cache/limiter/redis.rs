@@ -67,10 +67,8 @@ impl SharedCounters {
         script.arg(wish.waiting).arg(wish.expected).arg(parts.max(1));
         // A month that has ended takes nothing back, nor does the new one.
         let same_month = |unused: &&Unused| month_start(unused.taken.wall) == month_start(wall);
-        match wish.unused.as_ref().filter(same_month) {
-            Some(unused) => script.arg(unused.permits).arg(unused.taken.at_us),
-            None => script.arg(0).arg(0),
-        };
+        let unused = wish.unused.as_ref().filter(same_month);
+        script.arg(unused.map_or(0, |unused| unused.taken.at_us));
         for tier in tiers {
             let (kind, span_us) = match tier.window {
                 Window::Sliding { seconds } => ("s", u64::from(seconds.max(1)) * 1_000_000),
@@ -78,6 +76,7 @@ impl SharedCounters {
             };
             script.key(counter_of(tier, wall)).key(index_of(&tier.subject));
             script.arg(kind).arg(tier.limit.min(LARGEST)).arg(span_us);
+            script.arg(unused.map_or(0, |unused| unused.of(tier)));
         }
         let (code, index, used, frees_us, permits, life_us, at_us, full, full_us): Reply =
             self.run("limit", script).await?;

@@ -32,6 +32,29 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether one more request is admitted.
+    pub async fn ask(&mut self, limiter: &Limiter, tiers: &[Tier]) -> bool {
+        let sent = Instant::now();
+        let admitted = admits(limiter, tiers, 1).await;
+        self.note(sent, admitted)
+    }
+
+    pub fn ask_without_waiting(&mut self, limiter: &Limiter, tiers: &[Tier]) -> bool {
+        let sent = Instant::now();
+        let decision = limiter.decide_in_memory(tiers, 1, None);
+        self.note(sent, matches!(decision, Some(Decision::Admitted(_))))
+    }
+
+    fn note(&mut self, sent: Instant, admitted: bool) -> bool {
+        let done = Instant::now();
+        self.asked += 1;
+        self.slowest = self.slowest.max(done - sent);
+        if admitted {
+            self.admitted.push((sent, done));
+        }
+        admitted
+    }
+
     pub fn add(&mut self, other: Outcome) {
         self.admitted.extend(other.admitted);
         self.asked += other.asked;
@@ -67,14 +90,7 @@ pub async fn drive(
     let (start, mut outcome) = (Instant::now(), Outcome::default());
     while let Some(requests) = burst(start.elapsed()) {
         for _ in 0..requests {
-            let sent = Instant::now();
-            let admitted = admits(&limiter, &tiers, 1).await;
-            let done = Instant::now();
-            outcome.asked += 1;
-            outcome.slowest = outcome.slowest.max(done - sent);
-            if admitted {
-                outcome.admitted.push((sent, done));
-            }
+            outcome.ask(&limiter, &tiers).await;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

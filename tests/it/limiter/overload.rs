@@ -116,6 +116,48 @@ async fn no_window_over_all_instances_holds_more_than_its_limit() {
     assert!(leased > large_ones.admitted.len() as u64 / 2, "{leased} were leased");
 }
 
+/// Permits may be used some time after they were charged, and are counted for a
+/// window after that: here they are taken in a burst, and as many as can be are
+/// used late, before the limit is used up and as soon as it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_permit_is_counted_for_a_window_after_it_is_used() {
+    const WINDOW: Duration = Duration::from_secs(1);
+    let Some(server) = Server::start() else { return };
+    let limiters = limiters(&server).await;
+    let tiers = [tier(&subjects().0, 1, 2000)];
+    let mut all = Outcome::default();
+    for round in 0..3 {
+        for limiter in &limiters {
+            // Up to where it holds a whole lease.
+            let calls = || limiter.stats().unwrap().asked;
+            for _ in 0..400 {
+                all.ask(limiter, &tiers).await;
+            }
+            let before = calls();
+            while calls() == before && all.ask(limiter, &tiers).await {}
+        }
+        for pause in [5, 10, 20, 50] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            for limiter in &limiters {
+                for _ in 0..if pause == 50 { 256 } else { 5 } {
+                    all.ask_without_waiting(limiter, &tiers);
+                }
+            }
+        }
+        let late = Instant::now();
+        while late.elapsed() < WINDOW + Duration::from_millis(20) {
+            for limiter in &limiters {
+                while all.ask(limiter, &tiers).await {}
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let most = all.most_within(WINDOW);
+        println!("round {round}: {most} of {}", tiers[0].limit);
+        assert!(most as u64 <= tiers[0].limit, "{most}");
+        tokio::time::sleep(WINDOW).await;
+    }
+}
+
 /// At least 98 % of what the limit allows is used where there is demand
 /// (G-79), and Redis is asked about one request in twenty at the most.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
