@@ -116,8 +116,8 @@ async fn changes_hold_at_once() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
     let limiter = over(&redis, OnStoreLoss::Deny);
-    let (user, key) = subjects();
-    let at = |limit| [tier(&user, 600, 100_000), tier(&key, 600, limit)];
+    let (owner, key) = subjects();
+    let at = |limit| [tier(&owner, 600, 100_000), tier(&key, 600, limit)];
     let mut used = 0;
     while used < 400 {
         used += heat(&limiter, &at(2000)).await;

@@ -53,7 +53,7 @@ fn boundary_attacker(window: Duration, span: Duration) -> impl FnMut(Duration) -
         let into = Duration::from_nanos(
             u64::try_from(passed.as_nanos() % window.as_nanos()).expect("less than a window"),
         );
-        let at_an_edge = into < edge || window - into < edge;
+        let at_an_edge = into < edge || window.saturating_sub(into) < edge;
         let requests = if at_an_edge { 60 } else { u64::from(rand::random_ratio(1, 20)) };
         (passed < span).then_some(requests)
     }
