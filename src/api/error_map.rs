@@ -203,7 +203,8 @@ impl From<UploadFault> for ApiError {
             UploadFault::TooLarge => ErrorCode::BodyTooLarge,
             UploadFault::Stalled => ErrorCode::RequestTimeout,
             UploadFault::ClientGone => ErrorCode::InvalidRequest,
-            UploadFault::Expired => ErrorCode::InvalidCredential,
+            UploadFault::Expired | UploadFault::Revoked => ErrorCode::InvalidCredential,
+            UploadFault::Cut => ErrorCode::Forbidden,
         };
         Self::new(code, fault.to_string())
     }
@@ -266,6 +267,7 @@ impl From<GatewayError> for ApiError {
             }
             GatewayError::CrossSite(error) => error.into(),
             GatewayError::Access(error) => error.into(),
+            GatewayError::AmbiguousPath => Self::new(ErrorCode::AmbiguousPath, error.to_string()),
             GatewayError::MethodNotAllowed { .. } => {
                 Self::new(ErrorCode::MethodNotAllowed, error.to_string())
             }
@@ -296,6 +298,9 @@ impl From<GatewayError> for ApiError {
                 Self::new(ErrorCode::Unavailable, error.to_string()).retry_after(1)
             }
             GatewayError::Saturated => Saturated.into(),
+            GatewayError::Rewriting(_) => {
+                Self::new(ErrorCode::Overloaded, error.to_string()).retry_after(1)
+            }
             GatewayError::Upload(fault) => fault.into(),
             GatewayError::Upstream(error) => error.into(),
         }

@@ -26,7 +26,8 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
-/// What the last verification of the ledger said.
+/// What the last verification of the ledger said. With `differences` an operator
+/// has to look: `tollgate wallet verify`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LedgerHealth {
@@ -43,7 +44,6 @@ pub struct ServicesHealth {
     cache: HealthStatus,
     #[schema(inline)]
     upstreams: HealthStatus,
-    /// With `differences` an operator has to look: `tollgate wallet verify`.
     #[schema(inline)]
     ledger: LedgerHealth,
 }

@@ -26,7 +26,7 @@ pub(super) fn router() -> ApiRouter {
 pub struct TicketRequest {
     /// The whole path of the WebSocket, as it will be asked for, without its
     /// query.
-    #[schema(example = "/api/v1/proxy/ws", min_length = 1, max_length = 4096)]
+    #[schema(example = "/api/v1/proxy/ws", max_length = 4096, pattern = "^/")]
     #[validate(custom(function = validate::url_path))]
     path: String,
 }

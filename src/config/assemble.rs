@@ -68,7 +68,7 @@ fn server(reader: &mut Reader) -> ServerConfig {
         trusted_hosts: reader
             .optional("SERVER_TRUSTED_HOSTS", list(addresses::host))
             .unwrap_or_default(),
-        public_url: reader.optional("SERVER_PUBLIC_URL", addresses::base_url),
+        public_url: reader.optional("SERVER_PUBLIC_URL", addresses::origin),
         site_name: reader.required("SERVER_SITE_NAME", values::line(64)),
         site_color: reader.required("SERVER_SITE_COLOR", values::color),
         max_connections: reader.required("SERVER_MAX_CONNECTIONS", number(1..=1_000_000)),

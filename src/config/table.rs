@@ -15,7 +15,7 @@ pub static KEYS: &[Key] = &[
     key(
         "SERVER_PUBLIC_URL",
         "",
-        "What users type, https://gate.example.com; links are made of it.",
+        "What users type, https://gate.example.com; links and redirects name its host.",
     )
     .also(&[alias("BACKEND_URL")]),
     key("SERVER_SITE_NAME", "Tollgate", "What the login page is headed with."),

@@ -139,11 +139,6 @@ impl UpstreamConfig {
         part.and_then(|at| self.paths.get(at)).map_or(&self.policy, |part| &part.policy)
     }
 
-    /// The policy of a path below the mount.
-    pub fn policy_of(&self, path: &str) -> &Policy {
-        self.policy_at(self.part_of(path))
-    }
-
     /// Whether `WebSocket`s are let through.
     pub fn takes_sockets(&self) -> bool {
         self.websocket.enabled && !self.is_echo()

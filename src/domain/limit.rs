@@ -5,7 +5,10 @@
 //! larger ones count in [`BUCKETS`] sub-buckets and err on the strict side:
 //! quota comes back at most one sub-bucket late.
 
-use std::net::IpAddr;
+use std::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
 
 use chrono::{DateTime, Datelike, TimeZone, Utc};
 
@@ -17,7 +20,7 @@ pub const EXACT_UP_TO: u64 = 200;
 pub const BUCKETS: u64 = 60;
 
 /// Whose requests are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A client address; IPv6 by its /64 (see [`super::address::network_of`]).
     Address(IpAddr),
@@ -41,6 +44,24 @@ pub enum Subject {
     /// Codes of vouchers that were tried.
     Redeem(UserId),
     RedeemAddress(IpAddr),
+}
+
+/// By no more than tells subjects apart, since each request has several looked
+/// up. Ids are unlike each other whatever they name, and an owner follows from
+/// what it owns.
+impl Hash for Subject {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::User(id) | Self::Redeem(id) => state.write_u128(id.as_uuid().as_u128()),
+            Self::Key { id, .. } => state.write_u128(id.as_uuid().as_u128()),
+            Self::Pass { id, .. } => state.write_u128(id.as_uuid().as_u128()),
+            Self::LoginPair { account, address } => (account, address).hash(state),
+            Self::LoginAccount(account) => account.hash(state),
+            Self::Address(address) | Self::LoginAddress(address) | Self::RedeemAddress(address) => {
+                address.hash(state);
+            }
+        }
+    }
 }
 
 impl Subject {
@@ -141,9 +162,40 @@ pub fn month_end(now: DateTime<Utc>) -> DateTime<Utc> {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher, RandomState};
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn equal_subjects_have_equal_hashes_and_others_are_not_equal() {
+        let (a, b) = (UserId::NIL, UserId::from(uuid::Uuid::max()));
+        let here = IpAddr::from([192, 0, 2, 1]);
+        let all = || {
+            [
+                Subject::User(a),
+                Subject::User(b),
+                Subject::Redeem(a),
+                Subject::Key { id: ApiKeyId::NIL, owner: a },
+                Subject::Pass { id: PassId::NIL, owner: a },
+                Subject::LoginPair { account: 1, address: here },
+                Subject::LoginAccount(1),
+                Subject::Address(here),
+                Subject::LoginAddress(here),
+                Subject::RedeemAddress(here),
+            ]
+        };
+        let state = RandomState::new();
+        for (at, one) in all().iter().enumerate() {
+            for (other_at, other) in all().iter().enumerate() {
+                assert_eq!(one == other, at == other_at);
+                if one == other {
+                    assert_eq!(state.hash_one(one), state.hash_one(other));
+                }
+            }
+        }
+    }
 
     proptest! {
         #[test]

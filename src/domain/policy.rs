@@ -118,9 +118,59 @@ impl PathPattern {
     }
 }
 
+/// A canonical path as a server may read it that undoes the escapes of reserved
+/// characters (`%3A`) and cuts parameters off its segments (`;v=1`), as many do;
+/// `None` where it reads it as it stands.
+pub fn read_leniently(path: &str) -> Option<String> {
+    if !path.contains(['%', ';']) {
+        return None;
+    }
+    let mut text = String::with_capacity(path.len());
+    for segment in path.split_inclusive('/') {
+        let (segment, slash) = match segment.strip_suffix('/') {
+            Some(segment) => (segment, "/"),
+            None => (segment, ""),
+        };
+        let mut rest = segment.split(';').next().unwrap_or_default();
+        while let Some((before, after)) = rest.split_once('%') {
+            text.push_str(before);
+            let reserved = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            let reserved = reserved.filter(|byte| b"!$&'()*+,=:@".contains(byte));
+            rest = if let Some(byte) = reserved {
+                text.push(char::from(byte));
+                &after[2..]
+            } else {
+                text.push('%');
+                after
+            };
+        }
+        text.push_str(rest);
+        text.push_str(slash);
+    }
+    (text != path).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lenient_server_reads_another_path() {
+        for (path, read) in [
+            ("/a/b", None),
+            ("/caf%C3%A9", None),
+            ("/100%25", None),
+            ("/a:b@c", None),
+            ("/v1/models%3Adelete", Some("/v1/models:delete")),
+            ("/%40fs/etc", Some("/@fs/etc")),
+            ("/admin;a/x", Some("/admin/x")),
+            ("/admin;a=1;b/x;c", Some("/admin/x")),
+            ("/%21%24%26%27%28%29%2A%2B%2C%3D", Some("/!$&'()*+,=")),
+            ("/a%20b%3A%20", Some("/a%20b:%20")),
+        ] {
+            assert_eq!(read_leniently(path).as_deref(), read, "{path}");
+        }
+    }
 
     #[test]
     fn a_pattern_is_one_path_or_everything_below() {

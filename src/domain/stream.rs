@@ -1,4 +1,4 @@
-//! What is open for long: event streams, sockets and long answers.
+//! What is open for long: event streams, sockets, long answers and uploads.
 
 use std::net::IpAddr;
 
@@ -15,16 +15,19 @@ pub enum StreamKind {
     Websocket,
     /// Any other answer that is long or of unknown length.
     Download,
+    /// A request's body that is still coming.
+    Upload,
 }
 
 impl StreamKind {
-    pub const ALL: [Self; 3] = [Self::Sse, Self::Websocket, Self::Download];
+    pub const ALL: [Self; 4] = [Self::Sse, Self::Websocket, Self::Download, Self::Upload];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sse => "sse",
             Self::Websocket => "websocket",
             Self::Download => "download",
+            Self::Upload => "upload",
         }
     }
 }

@@ -2,14 +2,14 @@
 //! begins when it does.
 
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 
 use super::GatewayError;
 use crate::{
     config::UpstreamConfig,
     domain::{
         pass::Pass,
-        policy::Policy,
+        policy::{Policy, read_leniently},
         principal::{Principal, Proof},
     },
     server::client::ClientInfo,
@@ -19,6 +19,43 @@ use crate::{
         door::{self, DoorRefusal},
     },
 };
+
+/// What some servers take for the method instead.
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// Which part of an upstream a path belongs to. Where a server that undoes more
+/// escapes, or cuts parameters off, would read a path to which another policy
+/// applies, there is no saying.
+pub fn part_of(config: &UpstreamConfig, path: &str) -> Result<Option<usize>, GatewayError> {
+    if config.paths.is_empty() {
+        return Ok(None);
+    }
+    let part = config.part_of(path);
+    if let Some(other) = read_leniently(path)
+        && config.policy_at(config.part_of(&other)) != config.policy_at(part)
+    {
+        return Err(GatewayError::AmbiguousPath);
+    }
+    Ok(part)
+}
+
+/// Whether the policy lets this method through, and whatever the upstream may
+/// take for it.
+pub fn check_method(
+    policy: &Policy,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<(), GatewayError> {
+    if policy.methods.is_empty() {
+        return Ok(());
+    }
+    let overrides = OVERRIDES.iter().flat_map(|name| headers.get_all(*name));
+    let mut all = overrides.map(|value| value.to_str().unwrap_or_default().to_ascii_uppercase());
+    if policy.allows_method(method.as_str()) && all.all(|method| policy.allows_method(&method)) {
+        return Ok(());
+    }
+    Err(GatewayError::MethodNotAllowed { allow: policy.methods.join(", ") })
+}
 
 /// Whether what was proven opens this upstream, and from here.
 pub fn check_policy(

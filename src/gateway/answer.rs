@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header,
     header::{CONNECTION, UPGRADE},
 };
 use http_body::Body as _;
@@ -13,20 +13,20 @@ use tokio::time::Instant;
 use super::{
     AnswerBody, Arrival, Body, headers,
     metered::{Meter, Metered},
-    rewrite::Plan,
+    rewrite::{Overloaded, Plan},
     stream::{End, Opener, Stream},
     timer::StallTimer,
     upload::Progress,
 };
 use crate::{
-    domain::{kill::KillReason, stream::StreamKind},
+    domain::{kill::KillReason, stream::StreamKind, usage::Outcome},
     services::{StreamService, usage::Slot},
 };
 
 /// An answer of known length above this counts as a stream: it has no total
 /// time limit, since it may take as long as the client's line needs. Bytes.
 const LONG_ANSWER: u64 = 1024 * 1024;
-/// Keeps proxies before us (nginx) from collecting what is sent event by event.
+/// Keeps proxies before us (nginx) from collecting what is sent piece by piece.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What an answer needs to know of its request.
@@ -38,7 +38,8 @@ pub struct Known<'a> {
     pub upload: Option<&'a Arc<Progress>>,
 }
 
-/// Makes it the client's: fields rewritten, the body counted and watched.
+/// Makes it the client's: fields rewritten, the body counted and watched. An
+/// error: more is being rewritten than there is memory for.
 pub fn pass_on(
     answer: Response<AnswerBody>,
     plan: Plan,
@@ -46,20 +47,32 @@ pub fn pass_on(
     arrival: &Arrival<'_>,
     known: Known<'_>,
     streams: &Arc<StreamService>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Overloaded> {
     let config = &arrival.route.upstream.config;
     let (mut parts, body) = answer.into_parts();
     meter.set_status(parts.status);
     let kind = stream_kind(&parts.headers, &body);
-    let body = plan.apply(&mut parts, body);
+    let has_length = body.size_hint().exact().is_some();
+    let body = plan.apply(&mut parts, body).inspect_err(|_| {
+        meter.set_status(StatusCode::SERVICE_UNAVAILABLE);
+        meter.finish(Outcome::Failed);
+    })?;
     // Ours cannot be added to what is compressed.
     let open_ended =
         body.size_hint().exact().is_none() && !parts.headers.contains_key(header::CONTENT_ENCODING);
     let authenticated = known.opener.principal.is_some();
     let changes = &config.response_headers;
     headers::rewrite_response(&mut parts.headers, arrival.client, authenticated, changes);
-    if kind == Some(StreamKind::Sse) {
-        parts.headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    match kind {
+        Some(StreamKind::Sse) => {
+            parts.headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        }
+        // It may be sent piece by piece; the upstream may know better.
+        Some(_) if !has_length => {
+            let own = parts.headers.entry(X_ACCEL_BUFFERING);
+            own.or_insert(HeaderValue::from_static("no"));
+        }
+        _ => {}
     }
     parts.version = Version::HTTP_11;
 
@@ -67,21 +80,27 @@ pub fn pass_on(
         let begin = known.upload.map_or(arrival.started, |upload| upload.last_move());
         let timer = StallTimer::new(config.idle_timeout, Some(begin + config.total_timeout));
         // A short answer to a request that was let in is given whole.
-        return Response::from_parts(parts, Metered::new(body, meter, timer));
+        return Ok(Response::from_parts(parts, Metered::new(body, meter, timer)));
     };
     let life = (Instant::now() + config.stream_life, End::TooOld);
     let credential = known.ends.map(|at| (at, End::Killed(KillReason::Expired)));
     let until = credential.filter(|(at, _)| *at <= life.0).unwrap_or(life);
     let timer = StallTimer::new(config.idle_timeout, Some(until.0));
-    let stream = Stream::new(streams, kind, known.opener, arrival, known.upload, open_ended);
-    Response::from_parts(parts, Metered::new(body, meter, timer).until(until).stream(stream))
+    let metered = Metered::new(body, meter, timer).until(until);
+    let Some(record) = metered.record() else {
+        return Ok(Response::from_parts(parts, metered));
+    };
+    let stream = Stream::new(streams, kind, known, arrival, record, open_ended);
+    Ok(Response::from_parts(parts, metered.stream(stream)))
 }
 
 /// The 101 that opens a socket; what is in it was checked.
 pub fn switching(answer: Response<()>, plan: Plan, arrival: &Arrival<'_>) -> Response<Body> {
     let (mut parts, ()) = answer.into_parts();
     let config = &arrival.route.upstream.config;
-    let body = plan.apply(&mut parts, AnswerBody::Made(Full::default()));
+    let body = AnswerBody::Made(Full::default());
+    // An empty one needs no memory.
+    let body = plan.apply(&mut parts, body).expect("it has no body to rewrite");
     let changes = &config.response_headers;
     headers::rewrite_response(&mut parts.headers, arrival.client, true, changes);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -83,12 +83,29 @@ pub fn read(headers: &HeaderMap) -> Result<Credentials<'_>, RepeatedField> {
 /// Several `Cookie` fields, as HTTP/2 may send them, become one (RFC 9113,
 /// 8.2.3).
 pub fn remove(headers: &mut HeaderMap) {
-    headers.remove(X_ACCESS_TOKEN);
-    headers.remove(X_API_KEY);
-    if headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some()) {
+    // One look at the names that there are; most requests hold one credential.
+    let (mut token, mut key, mut authorization, mut cookie) = (false, false, false, false);
+    for name in headers.keys() {
+        match name.as_str() {
+            "x-access-token" => token = true,
+            "x-api-key" => key = true,
+            "authorization" => authorization = true,
+            "cookie" => cookie = true,
+            _ => {}
+        }
+    }
+    if token {
+        headers.remove(X_ACCESS_TOKEN);
+    }
+    if key {
+        headers.remove(X_API_KEY);
+    }
+    if authorization && headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some()) {
         headers.remove(AUTHORIZATION);
     }
-    remove_own_cookies(headers);
+    if cookie {
+        remove_own_cookies(headers);
+    }
 }
 
 /// Leaves out cookies, so that the rest has `most` bytes at most. Those of
@@ -113,13 +130,13 @@ pub fn limit_cookies(headers: &mut HeaderMap, most: Option<usize>) {
 
 /// Keeps an upstream from setting cookies with our names.
 pub fn remove_reserved_set_cookies(headers: &mut HeaderMap) {
-    if !headers.get_all(SET_COOKIE).iter().any(|value| is_ours(value.as_bytes())) {
+    if !headers.get_all(SET_COOKIE).iter().any(|value| is_refused(value.as_bytes())) {
         return;
     }
     let kept: Vec<HeaderValue> = headers
         .get_all(SET_COOKIE)
         .iter()
-        .filter(|value| !is_ours(value.as_bytes()))
+        .filter(|value| !is_refused(value.as_bytes()))
         .cloned()
         .collect();
     headers.remove(SET_COOKIE);
@@ -173,6 +190,18 @@ fn remove_own_cookies(headers: &mut HeaderMap) {
         let value = HeaderValue::from_bytes(&joined).expect("parts of good values");
         headers.insert(header::COOKIE, value);
     }
+}
+
+/// Whether an upstream may not set this cookie: it has our name, or reads like it
+/// to somebody who takes off quotes, or has none. A browser sends one without a
+/// name as its value alone, in which any name may stand.
+fn is_refused(cookie: &[u8]) -> bool {
+    let pair = cookie.split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut halves = pair.splitn(2, |byte| *byte == b'=');
+    let name = halves.next().unwrap_or_default();
+    let is_odd = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'');
+    let skipped = name.iter().take_while(|byte| is_odd(byte)).count();
+    halves.next().is_none() || skipped == name.len() || is_ours(&name[skipped..])
 }
 
 fn is_ours(pair: &[u8]) -> bool {
@@ -281,6 +310,13 @@ mod tests {
             ("set-cookie", "__Host-tollgate-sid=evil; Path=/"),
             ("set-cookie", "session=1"),
             ("set-cookie", " Tollgate_x=1"),
+            ("set-cookie", "=tollgate_sid=evil; Path=/"),
+            ("set-cookie", " = __Host-tollgate-sid=evil"),
+            ("set-cookie", "\"tollgate_sid=evil\""),
+            ("set-cookie", "' tollgate_sid=evil"),
+            ("set-cookie", "tollgate_sid"),
+            ("set-cookie", "nameless; Path=/; a=b"),
+            ("set-cookie", ""),
         ]);
         remove_reserved_set_cookies(&mut headers);
         let left: Vec<_> = headers.get_all("set-cookie").iter().collect();

@@ -10,10 +10,10 @@ use http::StatusCode;
 
 use super::{
     browser::CrossSite, connect::ConnectError, cookies::RepeatedCookie, credentials::RepeatedField,
-    tunnel::handshake, upload::UploadFault,
+    rewrite::Overloaded, tunnel::handshake, upload::UploadFault,
 };
 use crate::{
-    domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal},
+    domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal, usage::Outcome},
     services::{
         StoreError, access::AccessError, limits::LimitError, upstreams::FailureKind,
         usage::Saturated,
@@ -43,6 +43,9 @@ pub enum GatewayError {
     NoUpgrade,
     #[error("too many WebSockets are open with this credential")]
     TooManySockets,
+    /// Two readings of the path fall under different policies.
+    #[error("the path may be read as another one, to which another policy applies")]
+    AmbiguousPath,
     #[error("this method is not let through here")]
     MethodNotAllowed {
         /// Those that are, as `Allow` lists them.
@@ -66,6 +69,8 @@ pub enum GatewayError {
     /// Usage could not be recorded, so nothing may be used.
     #[error("too many requests await recording")]
     Saturated,
+    #[error(transparent)]
+    Rewriting(#[from] Overloaded),
     #[error(transparent)]
     Upload(#[from] UploadFault),
     #[error(transparent)]
@@ -142,6 +147,14 @@ impl SendError {
         match self {
             Self::Upload(fault) => fault.status(),
             Self::Upstream(error) => error.status(),
+        }
+    }
+
+    /// How it is recorded.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Upload(UploadFault::Revoked | UploadFault::Cut) => Outcome::Cut,
+            Self::Upload(_) | Self::Upstream(_) => Outcome::Failed,
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     GatewayError, Seen,
-    admission::{activate, check_policy},
+    admission::{activate, check_method, check_policy, part_of},
     assertion, browser,
     browser::is_navigation,
     identity,
@@ -51,6 +51,9 @@ pub struct Original {
     is_itself: bool,
     /// `None` where it asks for no WebSocket.
     socket: Option<SocketQuery>,
+    /// It may ask for one, although the field that says so did not come along:
+    /// some proxies take it off.
+    may_be_socket: bool,
 }
 
 /// Why there is no saying which request is meant.
@@ -102,7 +105,9 @@ impl Original {
                 .get(header::UPGRADE)
                 .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let is_itself = uri.is_none() && appended.is_none();
-        Self::checked(method, path, query, is_socket).map(|this| Self { is_itself, ..this })
+        let may_be_socket = is_socket || resembles_handshake(headers);
+        let this = Self::checked(method, path, query, is_socket)?;
+        Ok(Self { is_itself, may_be_socket, ..this })
     }
 
     fn checked(
@@ -127,7 +132,7 @@ impl Original {
         let uri = PathAndQuery::try_from(text).map_err(|_| Unclear::Malformed)?;
         let uri = Uri::from(uri);
         let socket = is_socket.then(|| SocketQuery::of(uri.query().unwrap_or_default()));
-        Ok(Self { method, uri, is_itself: false, socket })
+        Ok(Self { method, uri, is_itself: false, socket, may_be_socket: is_socket })
     }
 
     pub fn path(&self) -> &str {
@@ -146,12 +151,13 @@ impl Original {
     /// where no person waits for a page, or the host is not known.
     ///
     /// Whole, since Traefik would complete a path with our own address. On the
-    /// host that was asked, since its cookie counts on no other.
+    /// host that was asked, since its cookie counts on no other: where there is a
+    /// public URL, the operator must know that host (RELIABILITY G-117).
     pub fn sign_in(&self, headers: &HeaderMap, client: &ClientInfo) -> Option<String> {
         if !is_navigation(&self.method, headers) {
             return None;
         }
-        let host = client.host.as_ref()?.to_str().ok()?;
+        let host = client.asked_host()?;
         let page = browser::sign_in_page(browser::SIGN_IN_RESERVED, self.path(), self.query());
         Some(format!("{}://{host}{page}", client.browser_scheme.as_str()))
     }
@@ -175,11 +181,12 @@ impl Asking<'_> {
         seen: &mut Seen,
     ) -> Result<HeaderMap, GatewayError> {
         let Self { services, config, headers, client, started } = *self;
-        let policy = config.policy_of(original.path());
+        let policy = config.policy_at(part_of(config, original.path())?);
         let tunnels = matches!(original.method, Method::CONNECT | Method::TRACE);
-        if tunnels || !policy.allows_method(original.method.as_str()) {
+        if tunnels {
             return Err(GatewayError::MethodNotAllowed { allow: policy.methods.join(", ") });
         }
+        check_method(policy, &original.method, headers)?;
         let socket = original.socket.as_ref().filter(|_| config.websocket.enabled);
         let shown = Shown {
             method: &original.method,
@@ -187,7 +194,7 @@ impl Asking<'_> {
             client,
             path: original.path(),
             // Also where ours are off: the other proxy's may not be.
-            is_socket: original.socket.is_some(),
+            is_socket: original.may_be_socket,
             query: socket,
         };
         let visitor = pin!(prove(services, policy, &shown, &mut seen.principal)).await?;
@@ -243,6 +250,18 @@ impl Asking<'_> {
         }
         fields
     }
+}
+
+/// Whether anything in it belongs to the handshake of a WebSocket.
+fn resembles_handshake(headers: &HeaderMap) -> bool {
+    let names_it = |to: &HeaderValue| {
+        to.to_str().is_ok_and(|to| {
+            to.split(',').any(|to| to.trim_ascii().eq_ignore_ascii_case("websocket"))
+        })
+    };
+    headers.get_all(header::UPGRADE).iter().any(names_it)
+        || headers.get_all("sec-fetch-mode").iter().any(names_it)
+        || headers.keys().any(|name| name.as_str().starts_with("sec-websocket-"))
 }
 
 /// The one value of all these fields.

@@ -66,7 +66,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
     headers.insert(X_REQUEST_ID, client.request_id.header().clone());
     headers.insert(X_FORWARDED_FOR, identity::address_value(client.address));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
-    if let Some(host) = &client.host {
+    if let Some(host) = client.said_host() {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
     if let Some(prefix) = prefix {
@@ -117,15 +117,25 @@ fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
 /// Removes what `drops` names, `Connection`, and what that lists. Allocates only
 /// when there is more than a `Connection` to remove, as upstreams send it with
 /// every answer.
-fn remove_all(headers: &mut HeaderMap, drops: fn(&str) -> bool) {
+fn remove_all(headers: &mut HeaderMap, drops: impl Fn(&str) -> bool) {
     let mut doomed: Vec<HeaderName> = Vec::new();
-    for value in headers.get_all(header::CONNECTION) {
-        let listed = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        // A token that is no field name lists nothing.
-        doomed.extend(listed.filter(|token| !is_option(token)).flat_map(HeaderName::from_bytes));
+    let mut lists = false;
+    for name in headers.keys() {
+        if *name == header::CONNECTION {
+            lists = true;
+        } else if drops(name.as_str()) {
+            doomed.push(name.clone());
+        }
     }
-    headers.remove(header::CONNECTION);
-    doomed.extend(headers.keys().filter(|name| drops(name.as_str())).cloned());
+    if lists && let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        for value in connection.iter() {
+            let listed = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            let listed = listed.filter(|token| !is_option(token));
+            // A token that is no field name lists nothing.
+            doomed.extend(listed.flat_map(HeaderName::from_bytes));
+        }
+        connection.remove();
+    }
     for name in doomed {
         headers.remove(name);
     }
@@ -137,7 +147,7 @@ fn is_option(token: &[u8]) -> bool {
 }
 
 /// Fields for this connection only (RFC 9110, 7.6.1). An `Upgrade` is among
-/// them: the gateway does not switch protocols yet.
+/// them: what asks for a WebSocket is given one of its own.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -154,9 +164,16 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// `Expect` is answered by the server in front; `HTTP2-Settings` belongs to an
-/// upgrade that is not offered. Credentials are [`credentials::remove`]'s.
+/// upgrade that is not offered. `X-Original-URL` and `X-Rewrite-URL` name another
+/// path than the one that was judged, to servers that go by them, and `Proxy`
+/// another proxy to scripts (httpoxy). Credentials are [`credentials::remove`]'s.
 fn is_kept_from_upstream(name: &str) -> bool {
-    is_hop_by_hop(name) || matches!(name, "expect" | "http2-settings") || is_reserved(name)
+    is_hop_by_hop(name)
+        || matches!(
+            name,
+            "expect" | "http2-settings" | "proxy" | "x-original-url" | "x-rewrite-url"
+        )
+        || is_reserved(name)
 }
 
 /// Whether a field's name is one of ours when every character that is not a

@@ -20,6 +20,7 @@ fn client() -> ClientInfo {
         scheme: Scheme::Https,
         browser_scheme: Scheme::Https,
         host: Some(HeaderValue::from_static("a.example")),
+        public_host: None,
         request_id: RequestId::new(DateTime::from_timestamp(1_700_000_000, 0).unwrap()),
     }
 }

@@ -9,20 +9,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::body::Incoming;
 
 use super::{
     error::UpstreamError,
     http2::{Multiplex, Multiplexed, Unanswered},
-    pool::Inner,
+    pool::{Exclusive, Inner},
     upload::{Progress, RequestBody},
 };
 use crate::services::upstreams::{FailureKind, InFlight};
 
 pub(super) enum Sender {
-    Http1(SendRequest<RequestBody>),
+    Http1(Exclusive),
     Http2(Multiplex),
 }
 
@@ -61,10 +61,11 @@ impl Lease {
         parts: &mut Parts,
         body: RequestBody,
     ) -> Result<Sent, UpstreamError> {
-        let request = request(parts, body);
+        let mut request = request(parts, body);
         let sent = match &mut self.sender {
-            Sender::Http1(sender) => {
-                sender.try_send_request(request).await.map_err(Unanswered::from)
+            Sender::Http1(connection) => {
+                say_that_a_body_comes(&mut request);
+                connection.sender.try_send_request(request).await.map_err(Unanswered::from)
             }
             Sender::Http2(sender) => Box::pin(sender.send(request)).await,
         };
@@ -91,10 +92,11 @@ impl Lease {
     fn release(self) {
         let Self { sender, upload, pool, .. } = self;
         match sender {
-            Sender::Http1(sender) if upload.is_none_or(|upload| upload.is_finished()) => {
-                pool.put_back(sender);
+            Sender::Http1(connection) if upload.is_none_or(|upload| upload.is_finished()) => {
+                pool.put_back(connection);
             }
-            Sender::Http1(_) => {}
+            // It answered before it was told everything, and may read on.
+            Sender::Http1(connection) => connection.finish(),
             Sender::Http2(stream) => {
                 drop(stream);
                 if pool.state().pending() > 0 {
@@ -114,10 +116,22 @@ fn request(parts: &mut Parts, body: RequestBody) -> Request<RequestBody> {
     request
 }
 
+/// hyper takes requests by these methods for such without a body, and drops it,
+/// where neither its length is known nor a field says that one comes.
+fn say_that_a_body_comes(request: &mut Request<RequestBody>) {
+    let usually_without = matches!(*request.method(), Method::GET | Method::HEAD);
+    if usually_without && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    }
+}
+
 /// Undoes [`request`].
 fn take_back(parts: &mut Parts, request: Request<RequestBody>) -> RequestBody {
     let (unsent, body) = request.into_parts();
     *parts = unsent;
+    // Said again where it is sent over HTTP/1.1 again.
+    parts.headers.remove(header::TRANSFER_ENCODING);
     body
 }
 

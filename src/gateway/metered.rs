@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     stream::{End, Stream},
+    tether::Tether,
     timer::StallTimer,
     upload::Progress,
 };
@@ -159,18 +160,28 @@ impl<B: Body, S: Sink> Metered<B, S> {
     /// Makes it one that may be ended from elsewhere.
     #[must_use]
     pub fn stream(mut self, stream: Stream) -> Self {
-        let at_once = stream.is_events();
         self.stream = Some(Box::new(stream));
-        if at_once {
-            self.register();
-        }
         self
     }
 
-    fn register(&mut self) {
-        if let (Some(stream), Some(record)) = (&mut self.stream, self.meter.record()) {
-            stream.register(record);
+    /// What is known so far; `None` once it is over.
+    pub fn record(&self) -> Option<&UsageRecord> {
+        self.meter.record()
+    }
+
+    /// What ends it from outside while it is not polled.
+    pub fn tether(&self) -> Tether {
+        Tether {
+            stream: self.stream.as_ref().map(|stream| Arc::downgrade(stream.entry())),
+            until: self.until.map(|(at, end)| (at, end.code())),
+            deadline: self.timer.deadline(),
+            idle: self.timer.idle(),
         }
+    }
+
+    /// It is about to be dropped from outside, for this reason.
+    pub fn cut_off(&mut self, why: &'static str) {
+        self.finish(Outcome::Cut, why);
     }
 
     /// Why it must end now, if it must.
@@ -196,26 +207,22 @@ impl<B: Body, S: Sink> Metered<B, S> {
 
     fn finish(&mut self, outcome: Outcome, why: &'static str) {
         self.meter.finish(outcome);
-        if let Some(stream) = &mut self.stream {
+        if let Some(stream) = &self.stream {
             stream.ended(why);
         }
     }
 
     /// Nothing is ready, so from now on it may be a stream. Whether it is to end.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if self.stream.as_ref().is_some_and(|stream| stream.is_outside()) {
-            self.register();
-        }
         let Some(stream) = &self.stream else { return Poll::Pending };
+        stream.register();
         stream.poll_killed(cx).map(End::Killed)
     }
 
     fn pass(&mut self, data: &[u8]) {
         self.meter.add(data.len());
-        let Some(stream) = &mut self.stream else { return };
-        stream.pass(data);
-        if stream.is_due() {
-            self.register();
+        if let Some(stream) = &mut self.stream {
+            stream.pass(data);
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod cookies;
 pub mod credentials;
 mod echo;
 mod error;
+mod escort;
 mod events;
 pub mod forward;
 mod framing;
@@ -27,6 +28,7 @@ mod lease;
 mod memo;
 mod metered;
 pub mod next;
+mod pace;
 pub mod path;
 mod pool;
 mod proof;
@@ -37,6 +39,7 @@ pub mod rewrite;
 mod route;
 pub mod socket;
 mod stream;
+mod tether;
 mod timer;
 pub mod tunnel;
 pub mod upload;
@@ -51,14 +54,16 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::{
-    admission::activate,
+    admission::{activate, check_method, part_of},
     answer::Known,
+    escort::Escorted,
     headers::Ours,
     metered::{Meter, Metered},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
     socket::Asked,
-    stream::{Opener, origin_of},
+    stream::{MOMENT, Opener, origin_of},
+    timer::Timeouts,
     upload::UploadLimits,
 };
 pub use self::{
@@ -70,6 +75,7 @@ pub use self::{
     route::{Route, Table, path_and_query},
     socket::Tunnel,
     stream::End,
+    tether::{TOO_SLOW, Tether},
     upload::UploadFault,
     upstream::{AnswerBody, Upstream},
 };
@@ -98,6 +104,8 @@ pub struct Gateway {
     /// Made anew when the settings were read again.
     table: ArcSwap<Table>,
     io_timeout: Duration,
+    /// After it an upload is looked after.
+    moment: Timeouts,
 }
 
 /// What the server knows about a request before the gateway sees it.
@@ -123,7 +131,8 @@ pub struct Seen {
 
 impl Gateway {
     pub fn new(services: Services, server: &ServerConfig) -> Self {
-        Self { services, table: ArcSwap::default(), io_timeout: server.io_timeout }
+        let (io_timeout, moment) = (server.io_timeout, Timeouts::new(MOMENT));
+        Self { services, table: ArcSwap::default(), io_timeout, moment }
     }
 
     /// The upstreams in force. Must be called within the worker's runtime (see
@@ -159,12 +168,9 @@ impl Gateway {
             return Err(GatewayError::Starting);
         }
         let upstream = arrival.route.upstream;
-        let part = upstream.config.part_of(arrival.route.path);
+        let part = part_of(&upstream.config, arrival.route.path)?;
         let policy = upstream.config.policy_at(part);
-        if !policy.allows_method(parts.method.as_str()) {
-            let allow = policy.methods.join(", ");
-            return Err(GatewayError::MethodNotAllowed { allow });
-        }
+        check_method(policy, &parts.method, &parts.headers)?;
         let asked = Asked::of(parts, &upstream.config)?;
         let identifying =
             self.identify(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
@@ -208,7 +214,7 @@ impl Gateway {
                 client: arrival.client,
                 principal,
                 prefix: arrival.route.prefix(),
-                host: upstream.host(picked.as_ref(), arrival.client.host.as_ref()),
+                host: upstream.host(picked.as_ref(), arrival.client.said_host()),
                 authorization: upstream.authorization(),
                 version: parts.version,
                 changes: &upstream.config.request_headers,
@@ -233,18 +239,25 @@ impl Gateway {
             let tunnel = &mut seen.tunnel;
             return Box::pin(self.serve_socket(parts, arrival, opening, known, tunnel)).await;
         }
-        let sent = pin!(upstream.send(picked, parts, body, upload.as_ref())).await;
+        let mut sending = pin!(upstream.send(picked, parts, body, upload.as_ref()));
+        let sent = match &upload {
+            None => sending.await,
+            Some(upload) => {
+                let of = Escorted { upload, opener, arrival, meter: &meter };
+                Box::pin(self.escort(sending.as_mut(), of)).await
+            }
+        };
         let answered = match sent {
             Ok(answer) => answer,
             Err(error) => {
                 meter.set_status(error.status());
-                meter.finish(Outcome::Failed);
+                meter.finish(error.outcome());
                 return Err(error.into());
             }
         };
         let known = Known { opener, ends, upload: upload.as_ref() };
         let streams = &self.services.streams;
-        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams);
+        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams)?;
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }

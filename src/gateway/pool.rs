@@ -34,6 +34,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     connect::{ConnectError, Connector, Network, Offer, Stream},
@@ -76,14 +77,28 @@ struct Limits {
     pending: usize,
 }
 
+/// An HTTP/1.1 connection and the task that drives it, which ends with this: one
+/// that writes what the upstream does not take would not end by itself.
+pub(super) struct Exclusive {
+    pub sender: SendRequest<RequestBody>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Exclusive {
+    /// Lets what is under way come to its end; then it is closed.
+    pub fn finish(self) {
+        self.task.detach();
+    }
+}
+
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    connection: Exclusive,
     since: Instant,
 }
 
 /// What a request that waited was given.
 enum Given {
-    Connection(SendRequest<RequestBody>),
+    Connection(Exclusive),
     Leave(Connected),
 }
 
@@ -119,21 +134,23 @@ impl Pool {
         Self(inner)
     }
 
-    /// A connection for one exchange. `upload` follows the request's body, if it
-    /// has one; a new connection is made within `limit`.
+    /// A connection for one exchange, asked for `now`. `upload` follows the
+    /// request's body, if it has one; a new connection is made within `limit`.
     pub async fn lease(
         &self,
         upload: Option<&Arc<Progress>>,
         limit: Duration,
+        mut now: Instant,
     ) -> Result<Lease, UpstreamError> {
         if let Some(sender) = self.0.multiplexed.as_ref().and_then(Multiplexed::sender) {
             return Ok(self.leased(Sender::Http2(sender), upload, false));
         }
-        while let Some(mut sender) = self.0.newest() {
+        while let Some(mut idle) = self.0.newest(now) {
             // Just after an answer hyper needs a moment to be ready again.
-            if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(self.leased(Sender::Http1(sender), upload, false));
+            if idle.sender.is_ready() || idle.sender.ready().await.is_ok() {
+                return Ok(self.leased(Sender::Http1(idle), upload, false));
             }
+            now = Instant::now();
         }
         // Boxed: connecting is rare and its future is large.
         let sender = Box::pin(self.open(limit)).await?;
@@ -180,7 +197,7 @@ impl Pool {
 
     async fn connect(&self, limit: Duration) -> Result<Sender, UpstreamError> {
         let connected = match self.leave().await? {
-            Given::Connection(sender) => return Ok(Sender::Http1(sender)),
+            Given::Connection(idle) => return Ok(Sender::Http1(idle)),
             Given::Leave(connected) => connected,
         };
         let stream = self.0.connector.connect(Offer::Any, limit, Some(connected)).await?;
@@ -194,8 +211,8 @@ impl Pool {
             .await
             .map_err(|error| UpstreamError::Broken(error.into()))?;
         // What ends the connection is seen by the exchange that uses it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(Sender::Http1(sender))
+        let task = tokio::spawn(async move { drop(connection.await) });
+        Ok(Sender::Http1(Exclusive { sender, task: AbortOnDropHandle::new(task) }))
     }
 
     /// Leave to open one more connection; where there are too many, whatever is
@@ -214,9 +231,9 @@ impl Pool {
             let mut freed = pin!(state.freed());
             returned.as_mut().enable();
             freed.as_mut().enable();
-            while let Some(mut sender) = self.0.newest() {
-                if sender.ready().await.is_ok() {
-                    return Ok(Given::Connection(sender));
+            while let Some(mut idle) = self.0.newest(Instant::now()) {
+                if idle.sender.ready().await.is_ok() {
+                    return Ok(Given::Connection(idle));
                 }
             }
             if let Some(connected) = state.try_connect(limits.connections) {
@@ -245,22 +262,22 @@ impl Inner {
         &self.state
     }
 
-    /// The connection used last, unless even that is too old; then all are.
-    fn newest(&self) -> Option<SendRequest<RequestBody>> {
+    /// The connection used last, unless even that is too old `now`; then all are.
+    fn newest(&self, now: Instant) -> Option<Exclusive> {
         let mut idle = self.idle();
         loop {
-            let Idle { sender, since } = idle.pop()?;
-            if since.elapsed() >= self.limits.idle_for {
+            let Idle { connection, since } = idle.pop()?;
+            if now.saturating_duration_since(since) >= self.limits.idle_for {
                 idle.clear();
                 return None;
             }
-            if !sender.is_closed() {
-                return Some(sender);
+            if !connection.sender.is_closed() {
+                return Some(connection);
             }
         }
     }
 
-    pub fn put_back(&self, sender: SendRequest<RequestBody>) {
+    pub fn put_back(&self, connection: Exclusive) {
         if self.state.pending() > 0 && !self.is_for_us() {
             // Whoever waits at another worker opens one of its own.
             return;
@@ -270,8 +287,8 @@ impl Inner {
         // The oldest come first; here they are closed although nobody asks.
         let stale = idle.iter().take_while(|idle| now - idle.since >= self.limits.idle_for).count();
         idle.drain(..stale);
-        if idle.len() < MAX_IDLE && !sender.is_closed() {
-            idle.push(Idle { sender, since: now });
+        if idle.len() < MAX_IDLE && !connection.sender.is_closed() {
+            idle.push(Idle { connection, since: now });
         }
         drop(idle);
         if self.waiting.load(Relaxed) > 0 {

@@ -2,7 +2,7 @@
 //!
 //! Path and query are forwarded as they came. They also end up in histories,
 //! logs and `Referer` fields of others, so a request that carries one of our
-//! long-lived credentials there is refused before anything else looks at it
+//! credentials there is refused before anything else looks at it
 //! (OWASP ASVS 14.2.1).
 
 use std::borrow::Cow;
@@ -15,21 +15,18 @@ use crate::domain::token::TokenHash;
 /// values that happen to begin alike (`?table=tg_users`) are left alone.
 const SECRET_LEN: usize = 40;
 
+/// How keys, tokens and tickets begin.
+const PREFIXES: [&str; 4] = ["tg_", "tga_", "tgr_", "tgt_"];
+
 /// How the headers of login tokens and login cookies begin, `{"typ":"at+jwt` and
 /// `{"typ":"tgc+jwt`: an upstream's own tokens are its own affair.
 const LOGIN_TOKENS: [&str; 2] = ["eyJ0eXAiOiJhdCtqd3Qi", "eyJ0eXAiOiJ0Z2Mrand0"];
 
-/// Whether some value in the query has the shape of an API key (`tg_…`), an
-/// access or refresh token (`tga_…`, `tgr_…`) or a login token, also when parts
-/// of it are percent-encoded.
+/// Whether something in the query has the shape of an API key (`tg_…`), an access
+/// or refresh token (`tga_…`, `tgr_…`), a ticket (`tgt_…`) or a login token, also
+/// when parts of it are percent-encoded, once or twice.
 pub fn holds_credential(query: &str) -> bool {
-    if !may_hold_credential(query) {
-        return false;
-    }
-    query.split(['&', ';']).any(|pair| {
-        let value = pair.split_once('=').map_or(pair, |(_, value)| value);
-        is_credential(&decoded(value)) || is_credential(&decoded(pair))
-    })
+    may_hold_credential(query) && contains_credential(query)
 }
 
 /// What the query of a request for a WebSocket may hold of ours, since a
@@ -92,7 +89,7 @@ pub fn holds_credential_elsewhere(query: &str) -> bool {
 
 /// The same for the segments of a path.
 pub fn path_holds_credential(path: &str) -> bool {
-    may_hold_credential(path) && path.split('/').any(|segment| is_credential(&decoded(segment)))
+    may_hold_credential(path) && contains_credential(path)
 }
 
 /// Cheap, for every request: the length first, since few URLs have it; then
@@ -106,19 +103,27 @@ pub fn without_credentials(path: &str) -> Cow<'_, str> {
     if !path_holds_credential(path) {
         return Cow::Borrowed(path);
     }
-    let shown = |segment| if is_credential(&decoded(segment)) { "***" } else { segment };
+    let shown = |segment| if contains_credential(segment) { "***" } else { segment };
     Cow::Owned(path.split('/').map(shown).collect::<Vec<_>>().join("/"))
 }
 
-fn is_credential(value: &str) -> bool {
-    let prefixes = ["tg_", "tga_", "tgr_"];
-    let secret = prefixes.iter().chain(&LOGIN_TOKENS).find_map(|prefix| value.strip_prefix(prefix));
-    secret.is_some_and(|secret| {
-        let length = secret
-            .bytes()
-            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-            .count();
-        length >= SECRET_LEN
+fn contains_credential(text: &str) -> bool {
+    let once = decoded(text);
+    begins_credential(&once) || (once.contains('%') && begins_credential(&decoded(&once)))
+}
+
+/// Whether one begins anywhere in it, but not within a word.
+fn begins_credential(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let bytes = text.as_bytes();
+    PREFIXES.iter().chain(&LOGIN_TOKENS).any(|prefix| {
+        text.match_indices(prefix).any(|(at, _)| {
+            let before = at.checked_sub(1).map(|before| bytes[before]);
+            let secret = &bytes[at + prefix.len()..];
+            !before.is_some_and(is_word)
+                && secret.len() >= SECRET_LEN
+                && secret[..SECRET_LEN].iter().all(|byte| is_word(*byte))
+        })
     })
 }
 
@@ -160,6 +165,9 @@ mod tests {
             format!("/api/v1/tokens/{text}/revoke"),
             format!("/{text}"),
             format!("/a/%74g{}/b", &text[2..]),
+            format!("/x;token={text}"),
+            format!("/a=1,{text}"),
+            format!("/%2574g{}", &text[2..]),
         ] {
             assert!(path_holds_credential(&path), "{path}");
             assert!(!without_credentials(&path).contains(&text[12..]), "{path}");
@@ -192,7 +200,8 @@ mod tests {
             assert_eq!(uri.to_string(), rest);
             assert!(!holds_credential_elsewhere(&query), "{query}");
         }
-        for query in [format!("x={pass}"), format!("token={pass}&x={pass}"), pass.to_owned()] {
+        let apart = [format!("x={pass}"), format!("token={pass}&x={pass}"), pass.to_owned()];
+        for query in [&apart[..], &[format!("x={ticket}"), format!("token={ticket}")]].concat() {
             assert!(holds_credential_elsewhere(&query), "{query}");
         }
     }
@@ -206,18 +215,22 @@ mod tests {
             .as_bytes()
             .chunks(2)
             .fold(String::new(), |text, pair| text + "%" + str::from_utf8(pair).unwrap());
-        let refresh = token.replace("tga_", "tgr_");
+        let [refresh, ticket] = ["tgr_", "tgt_"].map(|prefix| token.replace("tga_", prefix));
         let rest = "LCJhbGciOiJIUzI1NiIsImtpZCI6InNvbWVib2R5In0.e30.c2ln";
         let [login, cookie] = LOGIN_TOKENS.map(|begin| format!("{begin}{rest}"));
         for secret in [
             key,
             &token,
             &refresh,
+            &ticket,
             &login,
             &cookie,
             &encoded,
             &key.replace('_', "%5F"),
             &key.replace('t', "%74"),
+            &key.replace('_', "%255F"),
+            &format!("https://a.example/?token%3D{key}"),
+            PlainToken::ticket(&mut rand::rng()).expose(),
         ] {
             for query in ["{}", "key={}", "a=1&key={}", "key={}&b=2", "a=1;k={}", "a={}#", "x=&={}"]
             {

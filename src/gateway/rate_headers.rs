@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 
-use bytes::BytesMut;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -34,15 +33,16 @@ pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {
         let make = || (reset_at, Text::new().number(reset_at).take());
         memo.get(reset_at.to_le_bytes()[0], |held| *held == reset_at, make)
     });
-    // Digits by hand and both values in one buffer: this runs for every limited
-    // request, and `format!` would cost more than deciding the limit.
+    // Digits by hand: this runs for every limited request, and `format!` would
+    // cost more than deciding the limit.
     let mut text = Text::new();
-    let remaining_text = text.number(remaining).take();
+    let (digits, start) = digits_of(remaining);
+    let remaining_text = text.push(&digits[start..]).take();
     let state = text
         .quoted(window.name())
-        .push(";r=")
-        .number(remaining)
-        .push(";t=")
+        .push(b";r=")
+        .push(&digits[start..])
+        .push(b";t=")
         .number(reset_in)
         .take();
     headers.insert(X_LIMIT, limit_text);
@@ -72,51 +72,65 @@ impl Fixed {
             limit: text.number(limit).take(),
             policy: text
                 .quoted(name)
-                .push(";q=")
+                .push(b";q=")
                 .number(limit)
-                .push(";w=")
+                .push(b";w=")
                 .number(u64::from(length))
                 .take(),
         }
     }
 }
 
-/// Values written one after the other into one allocation.
-struct Text(BytesMut);
+/// Values written one after the other, without an allocation but their own.
+struct Text {
+    bytes: [u8; Self::ROOM],
+    end: usize,
+    taken: usize,
+}
 
 impl Text {
+    /// Above what two values of three numbers and a window's name need.
+    const ROOM: usize = 128;
+
     fn new() -> Self {
-        Self(BytesMut::with_capacity(96))
+        Self { bytes: [0; Self::ROOM], end: 0, taken: 0 }
     }
 
-    fn push(&mut self, text: &str) -> &mut Self {
-        self.0.extend_from_slice(text.as_bytes());
+    fn push(&mut self, text: &[u8]) -> &mut Self {
+        let end = self.end + text.len();
+        self.bytes[self.end..end].copy_from_slice(text);
+        self.end = end;
         self
     }
 
     fn quoted(&mut self, name: &str) -> &mut Self {
-        self.push("\"").push(name).push("\"")
+        self.push(b"\"").push(name.as_bytes()).push(b"\"")
     }
 
-    fn number(&mut self, mut number: u64) -> &mut Self {
-        const LONGEST: usize = 20;
-        let mut digits = [b'0'; LONGEST];
-        let mut start = LONGEST;
-        loop {
-            start -= 1;
-            digits[start] += u8::try_from(number % 10).expect("a digit");
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        self.0.extend_from_slice(&digits[start..]);
-        self
+    fn number(&mut self, number: u64) -> &mut Self {
+        let (digits, start) = digits_of(number);
+        self.push(&digits[start..])
     }
 
     /// What was pushed since the last time, as a value.
     fn take(&mut self) -> HeaderValue {
-        HeaderValue::from_maybe_shared(self.0.split().freeze()).expect("visible ASCII")
+        let text = &self.bytes[self.taken..self.end];
+        self.taken = self.end;
+        HeaderValue::from_bytes(text).expect("visible ASCII")
+    }
+}
+
+/// Of the longest number the digits, and where those of this one begin.
+fn digits_of(mut number: u64) -> ([u8; 20], usize) {
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] += u8::try_from(number % 10).expect("a digit");
+        number /= 10;
+        if number == 0 {
+            return (digits, start);
+        }
     }
 }
 

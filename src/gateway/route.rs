@@ -97,6 +97,11 @@ impl Table {
         })
     }
 
+    /// Whether an upstream is mounted at this host.
+    pub fn has_host(&self, host: Option<&HeaderValue>) -> bool {
+        self.host(host).is_some()
+    }
+
     fn host(&self, host: Option<&HeaderValue>) -> Option<&Place> {
         if self.hosts.is_empty() {
             return None;
@@ -124,7 +129,7 @@ impl Place {
             upstream: Arc::clone(upstream),
             prefix: prefix.to_owned(),
             header: HeaderValue::from_str(prefix).expect("a checked path prefix"),
-            site: Arc::new(Site::new(config.rewrite.clone(), mapped, &names)),
+            site: Arc::new(Site::new(config.rewrite.clone(), mapped, &names).placed_at(prefix)),
         }
     }
 

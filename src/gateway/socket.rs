@@ -138,7 +138,7 @@ impl Gateway {
             }
             Opened::Answered(answered, meter) => {
                 let streams = &self.services.streams;
-                Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams))
+                Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams)?)
             }
         }
     }

@@ -2,12 +2,15 @@
 //! ended from there.
 //!
 //! An event stream is registered at once; any other answer when there was
-//! nothing to hand on for the first time, or after [`MOMENT`]. So an answer that
+//! nothing to hand on for the first time, or after [`MOMENT`], be it polled or
+//! not. So an answer that
 //! is merely of unknown length, and all there, is none.
 
 use std::{
-    net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,9 +18,8 @@ use std::{
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
-use super::{Arrival, events::Events, upload::Progress};
+use super::{Arrival, answer::Known, events::Events, upload::Progress};
 use crate::{
-    config::UpstreamConfig,
     domain::{
         id::StreamId,
         kill::KillReason,
@@ -32,7 +34,7 @@ use crate::{
 };
 
 /// An answer that is not over after this long is looked after.
-const MOMENT: Duration = Duration::from_millis(100);
+pub const MOMENT: Duration = Duration::from_millis(100);
 
 /// Why we end a stream before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,117 +76,91 @@ pub fn origin_of(principal: Option<&Principal>, headers: &HeaderMap) -> Option<H
 /// Belongs to one body.
 #[derive(Debug)]
 pub struct Stream {
-    place: Place,
+    entry: Arc<Entry>,
     /// Of an event stream that can be read and may be added to.
     events: Option<Events>,
-    upload: Option<Arc<Progress>>,
-    bytes_out: u64,
 }
 
+/// A stream's place in the registry, or on the way there: also whoever looks at
+/// the body from outside may enter it, since a body that its client does not
+/// take is not polled.
 #[derive(Debug)]
-enum Place {
-    /// Not registered yet.
-    Outside(Box<Candidate>),
-    Registered(StreamHandle),
-    /// Only on the way from the one to the other.
-    Between,
+pub struct Entry {
+    /// Until it is registered.
+    candidate: Mutex<Option<Box<Candidate>>>,
+    handle: OnceLock<StreamHandle>,
+    /// To be registered then at the latest.
+    due: Instant,
+    upload: Option<Arc<Progress>>,
+    bytes_out: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Candidate {
     service: Arc<StreamService>,
-    kind: StreamKind,
-    principal: Option<Principal>,
-    upstream: Arc<UpstreamConfig>,
-    part: Option<usize>,
-    origin: Option<Box<str>>,
-    address: IpAddr,
-    /// To be registered then at the latest.
-    due: Instant,
+    opening: Opening,
 }
 
 impl Stream {
-    /// `open_ended`: something may be added to the body.
+    /// What is known of its request is in its record. `open_ended`: something
+    /// may be added to the body.
     pub fn new(
         service: &Arc<StreamService>,
         kind: StreamKind,
-        opener: Opener<'_>,
+        known: Known<'_>,
         arrival: &Arrival<'_>,
-        upload: Option<&Arc<Progress>>,
+        record: &UsageRecord,
         open_ended: bool,
     ) -> Self {
-        let Opener { principal, part, origin } = opener;
-        let candidate = Candidate {
-            service: Arc::clone(service),
-            kind,
-            principal: principal.cloned(),
-            upstream: Arc::clone(&arrival.route.upstream.config),
-            part,
-            origin: origin.and_then(|origin| origin.to_str().ok()).map(Box::from),
-            address: arrival.client.address,
+        let id = StreamId::from(record.id.as_uuid());
+        let opening = opening(kind, id, &known.opener, arrival, record);
+        let candidate = Candidate { service: Arc::clone(service), opening };
+        let entry = Entry {
+            candidate: Mutex::new(Some(Box::new(candidate))),
+            handle: OnceLock::new(),
             due: Instant::now() + MOMENT,
+            upload: known.upload.cloned(),
+            bytes_out: AtomicU64::new(0),
         };
-        Self {
-            place: Place::Outside(Box::new(candidate)),
+        let this = Self {
+            entry: Arc::new(entry),
             events: (kind == StreamKind::Sse && open_ended).then(Events::default),
-            upload: upload.cloned(),
-            bytes_out: 0,
-        }
-    }
-
-    pub fn is_events(&self) -> bool {
-        matches!(&self.place, Place::Outside(candidate) if candidate.kind == StreamKind::Sse)
-    }
-
-    /// Enters it into the registry, if it is not there yet. What is known of its
-    /// request is in its record.
-    pub fn register(&mut self, record: &UsageRecord) {
-        self.place = match std::mem::replace(&mut self.place, Place::Between) {
-            Place::Outside(candidate) => {
-                let Candidate { service, kind, principal, upstream, part, origin, address, .. } =
-                    *candidate;
-                let handle = service.register(Opening {
-                    id: StreamId::from(record.id.as_uuid()),
-                    kind,
-                    principal,
-                    upstream,
-                    part,
-                    path: record.path.clone(),
-                    address,
-                    origin,
-                    opened_at: record.at,
-                });
-                Place::Registered(handle)
-            }
-            place => place,
         };
-        self.tell();
+        if kind == StreamKind::Sse {
+            this.register();
+        }
+        this
     }
 
-    /// Whether it is time to register it.
-    pub fn is_due(&self) -> bool {
-        matches!(&self.place, Place::Outside(candidate) if candidate.due <= Instant::now())
+    /// For whoever looks at it from outside.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
     }
 
-    pub fn is_outside(&self) -> bool {
-        matches!(self.place, Place::Outside(_))
+    /// Enters it into the registry, if it is not there yet.
+    pub fn register(&self) {
+        if self.entry.handle.get().is_none() {
+            self.entry.register();
+            self.tell();
+        }
     }
 
     /// Whether it is to end now.
     pub fn reason(&self) -> Option<KillReason> {
-        self.handle()?.kill().reason()
+        self.entry.reason()
     }
 
     /// The same, and the task is woken when it is.
     pub fn poll_killed(&self, cx: &mut Context<'_>) -> Poll<KillReason> {
-        self.handle().map_or(Poll::Pending, |handle| handle.kill().poll_tripped(cx))
+        self.entry.handle.get().map_or(Poll::Pending, |handle| handle.kill().poll_tripped(cx))
     }
 
     pub fn pass(&mut self, bytes: &[u8]) {
-        self.bytes_out += bytes.len() as u64;
+        self.entry.bytes_out.fetch_add(bytes.len() as u64, Relaxed);
         if let Some(events) = &mut self.events {
             events.pass(bytes);
         }
+        self.entry.register_if_due(Instant::now());
         self.tell();
     }
 
@@ -194,26 +170,67 @@ impl Stream {
     }
 
     /// How it ended, for the metric.
-    pub fn ended(&mut self, why: &'static str) {
-        if let Place::Registered(handle) = &mut self.place {
+    pub fn ended(&self, why: &'static str) {
+        if let Some(handle) = self.entry.handle.get() {
             handle.ended(why);
         }
     }
 
-    fn handle(&self) -> Option<&StreamHandle> {
-        match &self.place {
-            Place::Registered(handle) => Some(handle),
-            Place::Outside(_) | Place::Between => None,
+    fn tell(&self) {
+        self.entry.tell(self.events.map_or(0, |events| events.passed()));
+    }
+}
+
+impl Entry {
+    /// Registers it if it is open for long enough.
+    pub fn register_if_due(&self, now: Instant) {
+        if self.due <= now && self.handle.get().is_none() {
+            self.register();
+            self.tell(0);
         }
     }
 
-    fn tell(&self) {
-        let Some(handle) = self.handle() else { return };
+    /// Whether it is to end now.
+    pub fn reason(&self) -> Option<KillReason> {
+        self.handle.get()?.kill().reason()
+    }
+
+    fn register(&self) {
+        let candidate = self.candidate.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(candidate) = candidate {
+            let Candidate { service, opening } = *candidate;
+            let _ = self.handle.set(service.register(opening));
+        }
+    }
+
+    fn tell(&self, messages_out: u64) {
+        let Some(handle) = self.handle.get() else { return };
         handle.set_passed(Passed {
             bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
-            bytes_out: self.bytes_out,
+            bytes_out: self.bytes_out.load(Relaxed),
             messages_in: 0,
-            messages_out: self.events.map_or(0, |events| events.passed()),
+            messages_out,
         });
+    }
+}
+
+/// What the registry is told of a stream.
+pub fn opening(
+    kind: StreamKind,
+    id: StreamId,
+    opener: &Opener<'_>,
+    arrival: &Arrival<'_>,
+    record: &UsageRecord,
+) -> Opening {
+    Opening {
+        id,
+        kind,
+        principal: opener.principal.cloned(),
+        upstream: Arc::clone(&arrival.route.upstream.config),
+        part: opener.part,
+        path: record.path.clone(),
+        address: arrival.client.address,
+        origin: opener.origin.and_then(|origin| origin.to_str().ok()).map(Box::from),
+        opened_at: record.at,
     }
 }

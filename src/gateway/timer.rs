@@ -24,6 +24,14 @@ impl StallTimer {
         Self { idle, deadline, moved: true, sleep: None }
     }
 
+    pub fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// Something moved; the idle time begins anew at the next [`Self::poll`].
     pub fn moved(&mut self) {
         self.moved = true;

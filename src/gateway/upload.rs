@@ -8,10 +8,10 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,7 +21,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{metered::CLIENT_CLOSED_REQUEST, timer::StallTimer};
+use super::{metered::CLIENT_CLOSED_REQUEST, pace::Pace, timer::StallTimer};
+use crate::{
+    domain::{kill::KillReason, stream::Passed},
+    services::streams::StreamHandle,
+};
 
 /// Why a request's body was not taken to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,17 +39,46 @@ pub enum UploadFault {
     /// It took longer than the credential that opened the door is good for.
     #[error("the credential's time is over")]
     Expired,
+    /// What opened the door counts no more.
+    #[error("the credential was revoked")]
+    Revoked,
+    /// By an operator.
+    #[error("the request was ended by an operator")]
+    Cut,
 }
 
 impl UploadFault {
+    /// For the metric.
+    fn code(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Stalled => "idle",
+            Self::ClientGone => "aborted",
+            Self::Expired => KillReason::Expired.code(),
+            Self::Revoked => KillReason::Revoked.code(),
+            Self::Cut => KillReason::Cut.code(),
+        }
+    }
+
     pub fn status(self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
-            Self::Expired => StatusCode::UNAUTHORIZED,
+            Self::Expired | Self::Revoked => StatusCode::UNAUTHORIZED,
+            Self::Cut => StatusCode::FORBIDDEN,
             Self::ClientGone => {
                 StatusCode::from_u16(CLIENT_CLOSED_REQUEST).expect("a status of three digits")
             }
+        }
+    }
+}
+
+impl From<KillReason> for UploadFault {
+    fn from(reason: KillReason) -> Self {
+        match reason {
+            KillReason::Expired => Self::Expired,
+            KillReason::Cut => Self::Cut,
+            KillReason::Revoked | KillReason::Limit | KillReason::GoingAway => Self::Revoked,
         }
     }
 }
@@ -60,6 +93,9 @@ pub struct Progress {
     last_move: AtomicU64,
     fault: AtomicU8,
     finished: AtomicBool,
+    /// The place in the registry of one that takes long.
+    place: Mutex<Option<StreamHandle>>,
+    is_placed: AtomicBool,
 }
 
 impl Progress {
@@ -71,6 +107,8 @@ impl Progress {
             last_move: AtomicU64::new(0),
             fault: AtomicU8::new(0),
             finished: AtomicBool::new(false),
+            place: Mutex::default(),
+            is_placed: AtomicBool::new(false),
         })
     }
 
@@ -96,6 +134,8 @@ impl Progress {
             1 => Some(UploadFault::TooLarge),
             2 => Some(UploadFault::Stalled),
             3 => Some(UploadFault::Expired),
+            4 => Some(UploadFault::Revoked),
+            5 => Some(UploadFault::Cut),
             _ => Some(UploadFault::ClientGone),
         }
     }
@@ -104,14 +144,67 @@ impl Progress {
         self.bytes.fetch_add(bytes as u64, Relaxed);
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_move.store(elapsed, Relaxed);
+        self.tell();
     }
 
-    fn failed(&self, fault: UploadFault) {
+    fn tell(&self) {
+        let passed = Passed { bytes_in: self.bytes(), ..Passed::default() };
+        self.at_place(|handle| handle.set_passed(passed));
+    }
+
+    /// It takes long, and has this place in the registry until it is over.
+    pub fn enter(&self, handle: StreamHandle) {
+        *self.place() = Some(handle);
+        self.is_placed.store(true, Relaxed);
+        self.tell();
+    }
+
+    /// Why it is to end now, if it is.
+    pub fn killed(&self) -> Option<UploadFault> {
+        self.at_place(|handle| handle.kill().reason()).flatten().map(UploadFault::from)
+    }
+
+    /// The same, and the task is woken when it is.
+    fn poll_killed(&self, cx: &mut Context<'_>) -> Poll<UploadFault> {
+        let polled = self.at_place(|handle| handle.kill().poll_tripped(cx));
+        polled.unwrap_or(Poll::Pending).map(UploadFault::from)
+    }
+
+    fn at_place<T>(&self, what: impl FnOnce(&StreamHandle) -> T) -> Option<T> {
+        // Most take no time, and no lock.
+        if !self.is_placed.load(Relaxed) {
+            return None;
+        }
+        self.place().as_ref().map(what)
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<StreamHandle>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body is gone.
+    fn leave(&self) {
+        if !self.is_placed.swap(false, Relaxed) {
+            return;
+        }
+        let handle = self.place().take();
+        if let Some(handle) = handle {
+            if let Some(fault) = self.fault() {
+                handle.ended(fault.code());
+            } else if self.is_finished() {
+                handle.ended("completed");
+            }
+        }
+    }
+
+    pub fn failed(&self, fault: UploadFault) {
         let code = match fault {
             UploadFault::TooLarge => 1,
             UploadFault::Stalled => 2,
             UploadFault::Expired => 3,
-            UploadFault::ClientGone => 4,
+            UploadFault::Revoked => 4,
+            UploadFault::Cut => 5,
+            UploadFault::ClientGone => 6,
         };
         self.fault.store(code, Relaxed);
     }
@@ -140,6 +233,7 @@ pub struct Upload<B> {
     left: u64,
     idle: Duration,
     timer: StallTimer,
+    pace: Pace,
     /// Nothing is taken from this instant.
     until: Option<Instant>,
     progress: Arc<Progress>,
@@ -167,6 +261,7 @@ pub fn limited<B: Body>(
         left: limits.max_bytes,
         idle: limits.idle,
         timer,
+        pace: Pace::default(),
         until: None,
         progress: Arc::clone(&progress),
     };
@@ -184,11 +279,20 @@ impl<B> RequestBody<B> {
     }
 }
 
+impl<B> Drop for Upload<B> {
+    fn drop(&mut self) {
+        self.progress.leave();
+    }
+}
+
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         loop {
             if self.is_over() {
                 return self.fail(UploadFault::Expired);
+            }
+            if let Some(fault) = self.progress.killed() {
+                return self.fail(fault);
             }
             let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
@@ -202,7 +306,11 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                     let fault = if over { UploadFault::Expired } else { UploadFault::Stalled };
                     return self.fail(fault);
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.pace.waits();
+                    let fault = ready!(self.progress.poll_killed(cx));
+                    return self.fail(fault);
+                }
             };
             self.timer.moved();
             let Ok(data) = frame.into_data() else { continue };
@@ -210,6 +318,9 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 return self.fail(UploadFault::TooLarge);
             };
             self.left = left;
+            if self.pace.is_too_slow(data.len(), self.idle) && !self.inner.is_end_stream() {
+                return self.fail(UploadFault::Stalled);
+            }
             self.progress.moved(data.len());
             // The end may not be asked for once the length is reached.
             if self.inner.is_end_stream() {
@@ -261,90 +372,5 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::{StreamExt, stream};
-    use http::HeaderValue;
-    use http_body_util::{BodyExt, Full, StreamBody};
-
-    use super::*;
-
-    const LIMITS: UploadLimits = UploadLimits { max_bytes: 10, idle: Duration::from_secs(30) };
-
-    fn chunks(sizes: &'static [usize]) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
-        let frames = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; *size]))));
-        StreamBody::new(stream::iter(frames))
-    }
-
-    #[tokio::test]
-    async fn up_to_the_limit_and_not_a_byte_more() {
-        let headers = HeaderMap::new();
-        for (sizes, expected) in [(&[4, 6][..], Ok(10)), (&[4, 6, 1], Err(UploadFault::TooLarge))] {
-            let (body, progress) =
-                limited(&headers, chunks(sizes), LIMITS, Instant::now()).unwrap();
-            let progress = progress.unwrap();
-            let taken = body.collect().await.map(|all| all.to_bytes().len());
-            assert_eq!(taken, expected);
-            assert_eq!(progress.fault(), expected.err());
-            assert_eq!(progress.bytes(), 10);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_declared_length_over_the_limit_is_refused_unread() {
-        let headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("11"))]);
-        let refused = limited(&headers, chunks(&[1]), LIMITS, Instant::now());
-        assert_eq!(refused.err(), Some(UploadFault::TooLarge));
-    }
-
-    #[tokio::test]
-    async fn a_client_that_pauses_too_long_is_cut() {
-        let limits = UploadLimits { idle: Duration::from_millis(20), ..LIMITS };
-        let first = stream::iter([Ok::<_, ()>(Frame::data(Bytes::from_static(b"x")))]);
-        let body = StreamBody::new(first.chain(stream::pending()));
-        let (mut body, progress) =
-            limited(&HeaderMap::new(), body, limits, Instant::now()).unwrap();
-        assert!(body.frame().await.unwrap().is_ok());
-        assert_eq!(body.frame().await.unwrap().err(), Some(UploadFault::Stalled));
-        assert_eq!(progress.unwrap().fault(), Some(UploadFault::Stalled));
-    }
-
-    /// Whether its bytes are always ready or never come.
-    #[tokio::test]
-    async fn nothing_is_taken_once_the_credentials_time_is_over() {
-        let chunk = || Ok::<_, ()>(Frame::data(Bytes::from_static(b"x")));
-        let ready = stream::repeat(()).map(move |()| chunk()).boxed();
-        let silent = stream::iter([chunk()]).chain(stream::pending()).boxed();
-        for frames in [ready, silent] {
-            let limits = UploadLimits { max_bytes: u64::MAX, ..LIMITS };
-            let body = StreamBody::new(frames);
-            let (mut body, progress) =
-                limited(&HeaderMap::new(), body, limits, Instant::now()).unwrap();
-            let until = Instant::now() + Duration::from_millis(40);
-            body.end_at(Some(until));
-            let fault = loop {
-                assert!(until.elapsed() < Duration::from_secs(2), "it goes on");
-                if let Err(fault) = body.frame().await.unwrap() {
-                    break fault;
-                }
-            };
-            assert!(Instant::now() >= until);
-            assert_eq!(fault, UploadFault::Expired);
-            assert_eq!(progress.unwrap().fault(), Some(UploadFault::Expired));
-        }
-    }
-
-    #[tokio::test]
-    async fn trailers_are_dropped() {
-        let trailers = HeaderMap::from_iter([(
-            http::HeaderName::from_static("x-user-id"),
-            HeaderValue::from_static("forged"),
-        )]);
-        let inner = Full::new(Bytes::from_static(b"abc"))
-            .with_trailers(async move { Some(Ok::<_, std::convert::Infallible>(trailers)) });
-        let inner = Box::pin(inner);
-        let (body, _) = limited(&HeaderMap::new(), inner, LIMITS, Instant::now()).unwrap();
-        let collected = body.collect().await.unwrap();
-        assert!(collected.trailers().is_none());
-        assert_eq!(collected.to_bytes(), "abc");
-    }
-}
+#[path = "upload_tests.rs"]
+mod tests;

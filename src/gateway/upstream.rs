@@ -201,7 +201,7 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let begun = Instant::now();
         let pool = &self.targets[picked.at].pool;
-        let leased = pin!(pool.lease(upload, self.first_limit())).await;
+        let leased = pin!(pool.lease(upload, self.first_limit(), begun)).await;
         let mut lease = match leased {
             Ok(lease) => lease,
             Err(error) => {
@@ -248,7 +248,8 @@ impl Upstream {
                 }
             }
             let pool = &self.targets[picked.at].pool;
-            lease = Box::pin(pool.lease(upload, self.config.connect_timeout)).await?;
+            let limit = self.config.connect_timeout;
+            lease = Box::pin(pool.lease(upload, limit, Instant::now())).await?;
         }
         Err(UpstreamError::Broken("every connection was closed before use".into()))
     }
@@ -283,7 +284,7 @@ impl Upstream {
         if self.config.host == HostHeader::Target {
             parts.headers.insert(header::HOST, self.targets[at].host.clone());
         }
-        self.targets[at].pool.lease(upload, left).await
+        self.targets[at].pool.lease(upload, left, Instant::now()).await
     }
 }
 

@@ -36,7 +36,8 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Gateway, GatewayError, Route, Seen, X_REQUEST_ID, path, path_and_query,
+        self, Arrival, Gateway, GatewayError, Route, Seen, Table, X_REQUEST_ID, path,
+        path_and_query,
         query::{holds_credential, without_credentials},
         rate_headers,
         tunnel::handshake::{self, BadRequest},
@@ -89,7 +90,8 @@ impl Dispatcher {
     ) -> Response<Tracked> {
         let mut flight = Flight::begin(&self.metrics, connection, parts.version);
         let at = self.clock.now();
-        let (client, fault) = self.identify(parts, flight.peer(), at);
+        let table = self.gateway.table();
+        let (client, fault) = self.identify(parts, flight.peer(), at, &table);
 
         let checked = fault.map_or_else(|| screen::check(parts), Err);
         let uri = parts.uri.clone();
@@ -117,7 +119,6 @@ impl Dispatcher {
                 return finish(answer, &client, at, &shown, head, flight);
             }
         };
-        let table = self.gateway.table();
         let route = table.route(client.host.as_ref(), &path, |path| (self.ours)(path));
         let takes = |route: &Route<'_>| route.upstream.config.takes_sockets();
         let in_url = asks && !route.as_ref().is_some_and(takes);
@@ -142,6 +143,7 @@ impl Dispatcher {
         parts: &Parts,
         peer: IpAddr,
         at: DateTime<Utc>,
+        table: &Table,
     ) -> (ClientInfo, Option<Fault>) {
         let ServerConfig { trusted_proxies, trusted_hosts, public_url, .. } = &*self.config;
         let origin = forwarded::origin(peer, &parts.headers, trusted_proxies);
@@ -152,12 +154,22 @@ impl Dispatcher {
         let host = origin.host.and_then(|host| HeaderValue::from_str(host).ok()).or(named);
         let trusted = screen::is_trusted_host(host.as_ref(), trusted_hosts);
         let fault = fault.or_else(|| (!trusted).then_some(Fault::UntrustedHost));
+        let public_host = public_url.as_deref().and_then(|url| {
+            let (_, public) = url.split_once("://")?;
+            let asked = host.as_ref().and_then(|host| host.to_str().ok());
+            let listed =
+                |name: &str| trusted_hosts.iter().any(|one| one.eq_ignore_ascii_case(name));
+            forwarded::said_instead(asked, public, |name| {
+                listed(name) || table.has_host(host.as_ref())
+            })
+        });
         let client = ClientInfo {
             address: origin.address,
             peer,
             scheme: origin.scheme,
             browser_scheme: origin.scheme.at_browser(public_url.as_deref()),
             host,
+            public_host,
             request_id: RequestId::of(&parts.headers, at),
         };
         (client, fault)

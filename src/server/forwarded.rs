@@ -5,9 +5,9 @@
 //! the first address that is not a trusted proxy may have been made up by that
 //! address. `Forwarded` and `X-Real-IP` are never read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::client::Scheme;
@@ -38,13 +38,59 @@ pub fn origin<'h>(peer: IpAddr, headers: &'h HeaderMap, trusted: &[IpNet]) -> Or
 }
 
 /// Whether the bytes may be a `Host`: a name or address, perhaps with a port.
-/// Nothing that could end an authority or begin a path, and no user.
+/// Nothing that could end an authority or begin a path, no user, and nothing of
+/// which two readers could take another part for the name.
 pub fn is_host(host: &[u8]) -> bool {
-    !host.is_empty()
-        && host.len() <= 261
-        && host.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
-        })
+    if host.len() > 261 {
+        return false;
+    }
+    let (name_is_good, rest) = if let Some(inner) = host.strip_prefix(b"[") {
+        let Some(end) = inner.iter().position(|byte| *byte == b']') else { return false };
+        let is_address =
+            str::from_utf8(&inner[..end]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+        (is_address, &inner[end + 1..])
+    } else {
+        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+        (is_name(&host[..end]), &host[end..])
+    };
+    let port_is_good = match rest {
+        [] => true,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    name_is_good && port_is_good
+}
+
+/// Labels with dots between them, and perhaps one at the end.
+fn is_name(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    name.split(|byte| *byte == b'.').all(|label| {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !label.is_empty() && label.iter().all(is_plain)
+    })
+}
+
+/// What is said in place of the host that a request asks for, where the public
+/// URL is of `public`; `None`: nothing else. A name that the operator has given,
+/// too, stays, at the public URL's port.
+pub fn said_instead(
+    asked: Option<&str>,
+    public: &str,
+    is_known: impl FnOnce(&str) -> bool,
+) -> Option<HeaderValue> {
+    let Some(asked) = asked else { return HeaderValue::from_str(public).ok() };
+    if asked == public {
+        return None;
+    }
+    let (public_name, name) = (without_port(public), without_port(asked));
+    if name.eq_ignore_ascii_case(public_name) || !is_known(name) {
+        return HeaderValue::from_str(public).ok();
+    }
+    let port = &public[public_name.len()..];
+    if asked.len() == name.len() + port.len() && asked.ends_with(port) {
+        return None;
+    }
+    HeaderValue::from_str(&format!("{name}{port}")).ok()
 }
 
 /// A host without its port, for comparisons.
@@ -96,8 +142,6 @@ fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn address(peer: &str, fields: &[&str]) -> String {
@@ -171,8 +215,49 @@ mod tests {
         ] {
             assert_eq!(without_port(host), name);
         }
-        for bad in ["", "a b", "a/b", "a@b", "a?b", "a#b", "a\\b", "é", &"a".repeat(300)] {
+        let long = "a".repeat(300);
+        for bad in [
+            "", "a b", "a/b", "a@b", "a?b", "a#b", "a\\b", "é", &long, ":80", "a:b", "a:80:90",
+            "a:123456", "a:+1", "[::1", "::1", "[]", "[::1]80", "[::1]:x", "[a]b", "a[b]", "[g]",
+            "a,b",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
+        for bad in [".", "a..", "a..b", ".a", "a:1:2", "a:", "a:b", "a:123456", "[a.example]"] {
+            // An empty port is allowed by RFC 3986.
+            assert_eq!(is_host(bad.as_bytes()), bad == "a:", "{bad}");
+        }
+        for bad in ["[::1", "[::1]a", "[::1]:x", "[]", "::1", "[::1]:1:2"] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+        for good in ["a", "a.", "a_b.example:80", "[::1]", "[::1]:80", "127.0.0.1:1"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for good in ["a", "a.b.", "a_b:65535", "A-1:80", "[::1]", "[::ffff:1.2.3.4]:80", "a:"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_that_the_operator_knows_are_said() {
+        let public = "gate.example:8443";
+        for (asked, said) in [
+            (None, Some(public)),
+            (Some("gate.example:8443"), None),
+            (Some("gate.example"), Some(public)),
+            (Some("GATE.example:8443"), Some(public)),
+            (Some("gate.example:1"), Some(public)),
+            (Some("evil.example"), Some(public)),
+            (Some("evil.example:8443"), Some(public)),
+            (Some("known.example:8443"), None),
+            (Some("known.example"), Some("known.example:8443")),
+            (Some("known.example:1"), Some("known.example:8443")),
+        ] {
+            let instead = said_instead(asked, public, |name| name == "known.example");
+            assert_eq!(instead.as_ref().map(|host| host.to_str().unwrap()), said, "{asked:?}");
+        }
+        assert_eq!(said_instead(Some("[::1]"), "[::1]", |_| false), None);
+        let known = said_instead(Some("[::1]:81"), "gate.example", |name| name == "[::1]");
+        assert_eq!(known.unwrap(), "[::1]");
     }
 }

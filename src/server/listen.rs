@@ -7,11 +7,11 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread, time::Duration};
 
 use axum::Router;
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::FutureExt;
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
+    task::{AbortOnDropHandle, TaskTracker},
 };
 
 use super::{
@@ -30,6 +30,8 @@ use super::{
     io::{Connection, Guarded, Patience},
     observe::Metrics,
     sockets,
+    watch::{self, Leash, Leashed},
+    woken::Woken,
 };
 use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
 
@@ -39,6 +41,10 @@ const H2_STREAMS: u32 = 100;
 const H2_STREAM_WINDOW: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const H2_HEADER_LIST: u32 = 16 * 1024;
+/// A client is asked whether it lives: one that is gone without a word holds
+/// its streams no longer.
+const H2_PING_AFTER: Duration = Duration::from_secs(20);
+const H2_PONG_WITHIN: Duration = Duration::from_secs(10);
 /// Pause after a failed accept. Out of descriptors, the listener stays readable
 /// and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -163,7 +169,7 @@ impl Running {
 /// One thread's share of the server.
 struct Worker {
     dispatcher: Dispatcher,
-    builder: auto::Builder<TokioExecutor>,
+    builder: auto::Builder<Leashed>,
     patience: Patience,
     slots: Arc<Semaphore>,
     stop: CancellationToken,
@@ -194,6 +200,8 @@ impl Worker {
 
     async fn run(self: Arc<Self>, listener: TcpListener) {
         let connections = TaskTracker::new();
+        let watching = watch::watch(self.patience.stuck_write);
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
         self.accept(&listener, &connections).await;
         // Closing resets what the kernel holds ready; a request may be in it.
         while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
@@ -265,22 +273,24 @@ impl Worker {
         // In a block, since what HTTP leaves behind keeps the hand-over to a tunnel
         // open: dropped, it says that a client is gone (RELIABILITY G-128).
         {
+            let mut leash = Leash::default();
             let mut served = pin!(self.builder.serve_connection_with_upgrades(io, service));
             // A token takes a lock each time it is polled; so it is only polled
             // when it is what woke this task.
-            let mut stopping = FuturesUnordered::from_iter([self.stop.cancelled()]);
+            let stop = pin!(self.stop.cancelled());
+            let mut stopping = Woken::new(stop);
             // How a connection ends is seen request by request; an error here is
             // a client that left or was cut, which is no event.
             let stopped = tokio::select! {
                 biased;
-                _ = served.as_mut() => false,
-                _ = stopping.next() => true,
+                _ = leash.hold(served.as_mut()) => false,
+                () = &mut stopping => true,
             };
             if stopped {
                 served.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;
-                    _ = served => {}
+                    _ = leash.hold(served) => {}
                     () = self.cut.cancelled() => {}
                 }
             }
@@ -312,13 +322,16 @@ impl Drop for Open<'_> {
     }
 }
 
-fn connection_builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn connection_builder() -> auto::Builder<Leashed> {
+    let mut builder = auto::Builder::new(Leashed);
     // Heads are timed by the socket's guard, which also covers the time before
     // the version is known; hyper's own limit of 100 fields stays.
     builder.http1().header_read_timeout(None).max_buf_size(MAX_HEAD);
     builder
         .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(H2_PING_AFTER)
+        .keep_alive_timeout(H2_PONG_WITHIN)
         .max_concurrent_streams(H2_STREAMS)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)

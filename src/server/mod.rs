@@ -9,11 +9,13 @@
 //! |---|---|
 //! | [`sockets`], [`listen`] | how connections come in and how serving ends |
 //! | [`io`] | when a silent or stuck connection is cut |
+//! | [`watch`] | when an answer that its client does not take is cut |
 //! | [`screen`] | which requests have no single meaning |
 //! | [`forwarded`] | who the client is behind proxies |
 //! | [`dispatch`] | where a request goes, and what every answer carries |
 //! | [`observe`] | what is logged and counted |
 //! | [`side`] | what has a small listener of its own |
+//! | [`woken`] | how rare news is waited for beside a busy connection |
 //!
 //! No route and no rule of the product belongs here.
 
@@ -28,6 +30,8 @@ mod observe;
 mod screen;
 mod side;
 mod sockets;
+mod watch;
+mod woken;
 
 pub use self::{
     body::Tracked,

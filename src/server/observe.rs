@@ -10,10 +10,10 @@ use http::{Method, StatusCode, Version};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::time::Instant;
 
-use super::{client::RequestId, io::Connection};
+use super::{client::RequestId, io::Connection, watch::Watch};
 use crate::{
     domain::id::{ApiKeyId, UserId},
-    gateway::{CLIENT_CLOSED_REQUEST, Tunnel},
+    gateway::{CLIENT_CLOSED_REQUEST, Tether, Tunnel},
 };
 
 /// Who called the API: put into a response's extensions, it appears in the
@@ -149,6 +149,16 @@ impl Flight {
     /// The answer ends HTTP on its connection.
     pub fn take_over(&self, tunnel: Tunnel) {
         self.connection.take_over(tunnel);
+    }
+
+    /// Looks at the answer from now on, also while it is not polled.
+    pub fn watch(&self, tether: Option<Tether>) -> Arc<Watch> {
+        Watch::begin(&self.connection, self.is_multiplexed(), tether)
+    }
+
+    /// Whether the answer may stand still while its connection moves.
+    pub fn is_multiplexed(&self) -> bool {
+        self.version == Version::HTTP_2
     }
 
     /// The answer's body failed.

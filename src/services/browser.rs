@@ -26,6 +26,7 @@ use crate::{
         clock::SharedClock,
         id::{SessionId, UserId},
         principal::Principal,
+        user::Roles,
     },
     repositories::StoreError,
 };
@@ -109,7 +110,13 @@ impl BrowserService {
     ) -> Result<(UserId, Issued), LoginError> {
         let (user, session) = self.logins.login_browser(name, password, device).await?;
         self.sign_out(before).await?;
-        let issued = self.issue(user, session.id, session.expires_at);
+        let roles = match self.access.session(user, session.id).await {
+            Ok(Proven { principal, .. }) => principal.account.roles,
+            // Ended or disabled since.
+            Err(AccessError::Invalid) => return Err(LoginError::Invalid),
+            Err(AccessError::Store(error)) => return Err(error.into()),
+        };
+        let issued = self.issue(user, roles, session.id, session.expires_at);
         Ok((user, issued))
     }
 
@@ -157,6 +164,14 @@ impl BrowserService {
             return Ok(None);
         };
         match self.access.session(claims.sub, claims.sid).await {
+            // A change of privilege asks for a new login, and so for a new id
+            // (RELIABILITY G-95).
+            Ok(Proven { principal, .. }) if principal.account.roles != claims.roles => {
+                match self.logins.log_out(claims.sub, claims.sid).await {
+                    Err(LoginError::Store(error)) => Err(error),
+                    _ => Ok(None),
+                }
+            }
             Ok(Proven { principal, until }) => {
                 let session_ends = until.unwrap_or(DateTime::<Utc>::MAX_UTC);
                 let CookieClaims { sub, sid, iat, exp, .. } = claims;
@@ -182,14 +197,21 @@ impl BrowserService {
         let half = issued_at + (expires_at - issued_at) / 2;
         let would_last = self.end(*session_ends).timestamp();
         (self.clock.now().timestamp() >= half && would_last > *expires_at)
-            .then(|| self.issue(*user, *session, *session_ends))
+            .then(|| self.issue(*user, visitor.principal.account.roles, *session, *session_ends))
     }
 
-    fn issue(&self, user: UserId, session: SessionId, session_ends: DateTime<Utc>) -> Issued {
+    fn issue(
+        &self,
+        user: UserId,
+        roles: Roles,
+        session: SessionId,
+        session_ends: DateTime<Utc>,
+    ) -> Issued {
         let now = self.clock.now();
         let end = self.end(session_ends);
         let claims = CookieClaims {
             sub: user,
+            roles,
             sid: session,
             iat: now.timestamp(),
             exp: end.timestamp(),

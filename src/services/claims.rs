@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::keyring::LEEWAY;
-use crate::domain::id::{ApiKeyId, JwtId, PassId, SessionId, UserId};
+use crate::domain::{
+    id::{ApiKeyId, JwtId, PassId, SessionId, UserId},
+    user::Roles,
+};
 
 /// The kinds of tokens that the keyring signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,9 @@ impl Claims {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CookieClaims {
     pub sub: UserId,
+    /// Those that the account had. With others the cookie is good for nothing, so
+    /// that nobody rises or falls by an old one.
+    pub roles: Roles,
     pub sid: SessionId,
     pub iat: i64,
     pub exp: i64,

@@ -11,6 +11,7 @@ use crate::{
         address::network_of,
         api_key::ApiKey,
         clock::SharedClock,
+        id::UserId,
         limit::{Decision, Subject, Tier, TierState, Window, month_end, month_start},
         pass::Pass,
         principal::{Credential, Principal},
@@ -141,15 +142,15 @@ impl LimitService {
 
     fn user_tiers(&self, principal: &Principal) -> Vec<Tier> {
         let mut tiers = Vec::with_capacity(2);
-        self.push_user(&mut tiers, &Subject::User(principal.user_id()));
+        push_user(&mut tiers, principal.user_id(), &self.config.load());
         tiers
     }
 
     fn key_tiers(&self, key: &ApiKey) -> Vec<Tier> {
         let subject = Subject::Key { id: key.id, owner: key.user_id };
         let mut tiers = Vec::with_capacity(5);
-        self.push_user(&mut tiers, &Subject::User(key.user_id));
         let config = self.config.load();
+        push_user(&mut tiers, key.user_id, &config);
         let or_default = |own: Option<u32>, default: u64| own.map_or(default, u64::from);
         let per_minute = or_default(key.rate_limit_per_minute, config.key_per_minute);
         push(&mut tiers, &subject, Window::MINUTE, per_minute);
@@ -161,18 +162,18 @@ impl LimitService {
     fn pass_tiers(&self, pass: &Pass) -> Vec<Tier> {
         let subject = Subject::Pass { id: pass.id, owner: pass.user_id };
         let mut tiers = Vec::with_capacity(4);
-        self.push_user(&mut tiers, &Subject::User(pass.user_id));
         let config = self.config.load();
+        push_user(&mut tiers, pass.user_id, &config);
         push(&mut tiers, &subject, Window::MINUTE, config.pass_per_minute);
         push(&mut tiers, &subject, Window::HOUR, config.pass_per_hour);
         tiers
     }
+}
 
-    fn push_user(&self, tiers: &mut Vec<Tier>, subject: &Subject) {
-        let config = self.config.load();
-        push(tiers, subject, Window::MINUTE, config.user_per_minute);
-        push(tiers, subject, Window::HOUR, config.user_per_hour);
-    }
+fn push_user(tiers: &mut Vec<Tier>, user: UserId, config: &LimitsConfig) {
+    let subject = Subject::User(user);
+    push(tiers, &subject, Window::MINUTE, config.user_per_minute);
+    push(tiers, &subject, Window::HOUR, config.user_per_hour);
 }
 
 /// 0 is no limit.

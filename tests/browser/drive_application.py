@@ -1,4 +1,5 @@
-"""The test application in Chromium: at the root, on a host name, under a prefix.
+"""The test application in Chromium: at the root, on a host name, under a prefix, and
+there over https, behind nginx.
 
     drive_application.py [--direct] [--only PART]
 
@@ -7,11 +8,12 @@ fault of the check. `--only` runs the checks whose name contains PART.
 """
 
 import argparse
+import contextlib
 import sys
 import time
 
 from app.server import Application
-from rig import Gateway, browser, sign_in, sign_out
+from rig import Gateway, Https, browser, sign_in, sign_out
 
 # Where a check is known not to hold, and why.
 EXPECTED = {}
@@ -54,9 +56,30 @@ def live_ends(context, origin: str, base: str, sign_out_path: str, place: str):
     assert page.evaluate("location.pathname").endswith("/login"), page.url
 
 
-def places(gateway: Gateway):
+def check_cookie(context, origin: str):
+    """The login is a cookie that no script, no other site and no plain http gets."""
+    ours = [cookie for cookie in context.cookies() if "tollgate" in cookie["name"]]
+    secure = origin.startswith("https:")
+    names = [cookie["name"] for cookie in ours if not cookie["name"].endswith("form")]
+    assert names == ["__Host-tollgate-sid" if secure else "tollgate_sid"], names
+    for cookie in ours:
+        told = {name: cookie[name] for name in ("domain", "path", "secure", "httpOnly", "sameSite")}
+        # A domain without a dot in front: of this host alone.
+        host = origin.split("//")[1].split(":")[0]
+        assert told == {"domain": host, "path": "/", "secure": secure, "httpOnly": True, "sameSite": "Lax"}, cookie
+
+
+def places(gateway: Gateway, https):
     local = f"http://app.localhost:{gateway.port}"
-    return [("root", gateway.url, "", "/logout"), ("host", local, "", "/.tollgate/logout"), ("prefix", gateway.url, "/inner/app", "/logout")]
+    plain = [("root", gateway.url, "", "/logout"), ("host", local, "", "/.tollgate/logout"), ("prefix", gateway.url, "/inner/app", "/logout")]
+    return plain + ([("https", https.url, "/inner/tls", "/logout")] if https else [])
+
+
+def https_before(gateway: Gateway):
+    if Https.is_here():
+        return Https(gateway)
+    print("not tested over https: nginx and openssl are not both installed (apt-get install nginx openssl)")
+    return contextlib.nullcontext()
 
 
 def main() -> int:
@@ -72,17 +95,19 @@ def main() -> int:
             page = chromium.new_page()
             page.goto(app.url + query)
             return check(page, app.url, "direct")
-    with Application("root") as root, Application("host") as host, Application("prefix") as prefix:
-        mounts = [("/", root), ("app.localhost", host), ("/inner/app", prefix)]
+    with Application("root") as root, Application("host") as host, Application("prefix") as prefix, Application("https") as tls:
+        mounts = [("/", root), ("app.localhost", host), ("/inner/app", prefix), ("/inner/tls", tls)]
         tables = [f"[[upstreams]]\nname = '{app.name}'\nmount = '{mount}'\nurl = '{app.url}'\nwebsocket.per_credential = 50\n" for mount, app in mounts]
-        with Gateway("".join(tables)) as gateway, browser() as chromium:
-            for place, origin, path, sign_out_path in places(gateway):
+        proxies = {"SERVER_TRUSTED_PROXIES": "127.0.0.1/32"}
+        with Gateway("".join(tables), **proxies) as gateway, https_before(gateway) as https, browser(https.trusted if https else "") as chromium:
+            for place, origin, path, sign_out_path in places(gateway, https):
                 if options.place not in place:
                     continue
                 context = chromium.new_context()
                 page, console = context.new_page(), []
                 watch(page, console)
                 sign_in(page, origin + path + query)
+                check_cookie(context, origin)
                 bad += check(page, origin + path, place)
                 for line in console:
                     print(f"  {place}: an error in the page: {line}")

@@ -1,10 +1,13 @@
 """What the tests in browsers share: a gateway of their own, and a browser."""
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -95,12 +98,63 @@ class Gateway(Process):
             sys.exit(f"{path} answered {error.code}: {error.read().decode()}")
 
 
+class Https(Process):
+    """nginx, which speaks TLS in front of a gateway, as in most deployments; else as it comes."""
+
+    CONFIG = """
+        daemon off; master_process off; pid nginx.pid; error_log stderr; events {}
+        http {
+            access_log off; client_body_temp_path a; proxy_temp_path b; fastcgi_temp_path c; uwsgi_temp_path d; scgi_temp_path e;
+            map $http_upgrade $connection_upgrade { default upgrade; "" ""; }
+            server {
+                listen 127.0.0.1:%d ssl; ssl_certificate certificate; ssl_certificate_key key; client_max_body_size 0;
+                location / {
+                    proxy_pass %s; proxy_http_version 1.1;
+                    proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-For $remote_addr;
+                    proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
+                }
+            }
+        }"""
+    # Debian keeps servers where only root's PATH leads.
+    PATH = os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin"
+
+    @classmethod
+    def is_here(cls) -> bool:
+        return bool(shutil.which("nginx", path=cls.PATH) and shutil.which("openssl"))
+
+    def __init__(self, gateway: Gateway):
+        self.folder = tempfile.TemporaryDirectory(prefix="tollgate-https.")
+        folder, port = pathlib.Path(self.folder.name), free_port()
+        self.url = f"https://127.0.0.1:{port}"
+        (folder / "nginx.conf").write_text(self.CONFIG % (port, gateway.url))
+        name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+        made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-keyout", "key", "-out", "certificate", *name]
+        subprocess.run(made, cwd=folder, check=True, capture_output=True)
+        public = ["openssl", "pkey", "-in", "key", "-pubout", "-outform", "DER"]
+        public = subprocess.run(public, cwd=folder, check=True, capture_output=True).stdout
+        # The only thing that the browser is to trust beside what it knows.
+        self.trusted = base64.b64encode(hashlib.sha256(public).digest()).decode()
+        nginx = shutil.which("nginx", path=self.PATH)
+        super().__init__([nginx, "-e", "stderr", "-c", str(folder / "nginx.conf"), "-p", str(folder)], self.folder.name)
+        self.port = port
+
+    def __enter__(self):
+        until("nginx answers", lambda: socket.create_connection(("127.0.0.1", self.port), 5).close() or True)
+        return self
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.folder.cleanup()
+
+
 @contextlib.contextmanager
-def browser():
-    """The system's Chromium, headless."""
+def browser(trusted=""):
+    """The system's Chromium, headless; it takes certificates of the key with this digest."""
     from playwright.sync_api import sync_playwright
 
     arguments = ["--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
+    if trusted:
+        arguments.append(f"--ignore-certificate-errors-spki-list={trusted}")
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")
     with sync_playwright() as playwright:

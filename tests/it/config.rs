@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use secrecy::ExposeSecret;
 use tollgate::{
     config::{
-        Algorithm, Config, Effective, Mount, Origin, Registration, Sources, TargetConfig,
-        UpstreamConfig,
+        Algorithm, Config, Effective, HostHeader, Mount, Origin, Registration, Sources,
+        TargetConfig, UpstreamConfig,
         keys::Kind,
         table::{KEYS, env_example},
     },
@@ -310,6 +310,38 @@ fn the_example_file_is_a_configuration_once_uncommented() {
     }
 }
 
+/// What each says of time and size: first byte and all of an answer in seconds,
+/// bodies, messages and frames in KiB, sockets, and which `Host` is sent.
+#[test]
+fn presets_are_what_their_backends_need() {
+    const MIB: u64 = 1024;
+    for (preset, times, sizes, sockets, host) in [
+        ("", (30, 60), (10 * MIB, MIB, MIB / 4), 5, HostHeader::Target),
+        ("comfyui", (30, 600), (4096 * MIB, 16 * MIB, 16 * MIB), 16, HostHeader::Target),
+        ("n8n", (120, 300), (16 * MIB, MIB, MIB / 4), 5, HostHeader::Client),
+        ("jupyter", (30, 600), (512 * MIB, 64 * MIB, 64 * MIB), 64, HostHeader::Target),
+        ("ollama", (600, 3600), (64 * MIB, MIB, MIB / 4), 5, HostHeader::Target),
+    ] {
+        let line = if preset.is_empty() { String::new() } else { format!("preset = '{preset}'\n") };
+        let file = format!("[[upstreams]]\nname = 'a'\nmount = '/a'\nurl = 'http://a:1'\n{line}");
+        let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+        let upstream = &config.upstreams[0];
+        let found = (upstream.first_byte_timeout.as_secs(), upstream.total_timeout.as_secs());
+        assert_eq!(found, times, "{preset}");
+        let socket = &upstream.websocket;
+        let bytes = [upstream.max_body_bytes, socket.max_message_bytes, socket.max_frame_bytes];
+        assert_eq!(bytes.map(|bytes| bytes / 1024), [sizes.0, sizes.1, sizes.2], "{preset}");
+        assert_eq!((socket.per_credential, &upstream.host), (sockets, &host), "{preset}");
+        let by_variable = [("UPSTREAM_URL", "http://a:1"), ("UPSTREAM_PRESET", preset)];
+        let environment = by_variable.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config =
+            Config::load(&Sources { environment: environment.into(), ..Sources::default() });
+        let upstream = &config.unwrap().upstreams[0];
+        let found = (upstream.first_byte_timeout.as_secs(), upstream.total_timeout.as_secs());
+        assert_eq!(found, times, "{preset} by variable");
+    }
+}
+
 #[test]
 fn an_upstream_says_what_differs_and_a_preset_changes_defaults() {
     let text = "\
@@ -340,10 +372,10 @@ fn an_upstream_says_what_differs_and_a_preset_changes_defaults() {
     assert_eq!(comfy.websocket.max_frame_bytes, 16 * 1024 * 1024);
     assert_eq!(comfy.request_headers.remove, ["referer"]);
     assert_eq!((comfy.max_cookie_bytes, first.max_cookie_bytes), (Some(8000), None));
-    let upload = comfy.policy_of("/upload");
+    let upload = comfy.policy_at(comfy.part_of("/upload"));
     assert!(upload.allows_method("POST") && !upload.allows_method("GET"));
     assert_eq!(upload.demand, Demand::Required);
-    assert_eq!(comfy.policy_of("/static/a.js").demand, Demand::Public);
-    assert_eq!(comfy.policy_of("/elsewhere").demand, Demand::Required);
-    assert_eq!(comfy.policy_of("/").roles.len(), 2);
+    assert_eq!(comfy.policy_at(comfy.part_of("/static/a.js")).demand, Demand::Public);
+    assert_eq!(comfy.policy_at(comfy.part_of("/elsewhere")).demand, Demand::Required);
+    assert_eq!(comfy.policy_at(comfy.part_of("/")).roles.len(), 2);
 }

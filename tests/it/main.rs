@@ -31,6 +31,7 @@ mod problems;
 mod process;
 mod redis_faults;
 mod refresh;
+mod rewriting;
 mod storage;
 mod streams;
 mod support;

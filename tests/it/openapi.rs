@@ -75,6 +75,25 @@ fn every_operation_says_how_it_fails_and_who_may_call_it() {
     }
 }
 
+/// A description beside a type that stands inline makes it two types at once, one
+/// of them an object, so that nothing fits.
+#[test]
+fn no_schema_is_of_two_types() {
+    fn look(at: &str, schema: &Value) {
+        if let Some(parts) = schema["allOf"].as_array() {
+            let types: BTreeSet<_> =
+                parts.iter().filter_map(|part| part["type"].as_str()).collect();
+            assert!(types.len() < 2, "{at}: {schema}");
+        }
+        match schema {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| look(name, value)),
+            Value::Array(items) => items.iter().for_each(|item| look(at, item)),
+            _ => {}
+        }
+    }
+    look("document", &document());
+}
+
 /// Fields that a client must fill in or read carry an example, so that the
 /// document can be tried out as it stands.
 #[test]

@@ -41,13 +41,14 @@ pub struct ListConnectionsQuery {
 }
 
 /// `sse` is an event stream, `download` any other answer that is long or of
-/// unknown length.
+/// unknown length, `upload` a request's body that is still coming.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionKind {
     Sse,
     Websocket,
     Download,
+    Upload,
 }
 
 impl From<StreamKind> for ConnectionKind {
@@ -56,6 +57,7 @@ impl From<StreamKind> for ConnectionKind {
             StreamKind::Sse => Self::Sse,
             StreamKind::Websocket => Self::Websocket,
             StreamKind::Download => Self::Download,
+            StreamKind::Upload => Self::Upload,
         }
     }
 }
@@ -66,6 +68,7 @@ impl From<ConnectionKind> for StreamKind {
             ConnectionKind::Sse => Self::Sse,
             ConnectionKind::Websocket => Self::Websocket,
             ConnectionKind::Download => Self::Download,
+            ConnectionKind::Upload => Self::Upload,
         }
     }
 }

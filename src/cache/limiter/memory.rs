@@ -70,6 +70,42 @@ enum Answer {
     Unseeded,
 }
 
+/// What the tiers that were asked so far have answered, in their order.
+#[derive(Default)]
+struct Heard {
+    asked: usize,
+    /// How many of the first tiers were charged.
+    charged: usize,
+    nearest: Option<TierState>,
+    refusal: Option<TierState>,
+}
+
+impl Heard {
+    /// Whether the tier could answer at all.
+    fn take(&mut self, answer: &Answer, ask: &mut Ask) -> bool {
+        self.asked += 1;
+        match *answer {
+            Answer::Room { charged, state } => {
+                if charged {
+                    self.charged = self.asked;
+                }
+                self.nearest = Some(super::nearer(self.nearest, state));
+            }
+            // Of several full tiers the one that stays full longest is named: a
+            // client that waits as told must get through.
+            Answer::Full(state) => {
+                ask.look_only = true;
+                self.refusal = match self.refusal {
+                    Some(worst) if worst.reset_in_ms >= state.reset_in_ms => Some(worst),
+                    _ => Some(state),
+                };
+            }
+            Answer::Unseeded => return false,
+        }
+        true
+    }
+}
+
 /// The counters of one subject: a handful, so a list beats a map.
 #[derive(Default)]
 struct Counters(Vec<(Window, Counter)>);
@@ -110,38 +146,25 @@ impl Memory {
             share,
             look_only: cost == 0,
         };
-        let mut nearest: Option<TierState> = None;
-        let mut refusal: Option<TierState> = None;
-        let mut charged = 0;
-        for (index, tier) in tiers.iter().enumerate() {
-            match shard_in(&mut locked, &tier.subject).ask(tier, &ask) {
-                Answer::Room { charged: true, state } => {
-                    charged = index + 1;
-                    nearest = Some(super::nearer(nearest, state));
-                }
-                Answer::Room { charged: false, state } => {
-                    nearest = Some(super::nearer(nearest, state));
-                }
-                // Of several full tiers the one that stays full longest is
-                // named: a client that waits as told must get through.
-                Answer::Full(state) => {
-                    ask.look_only = true;
-                    refusal = match refusal {
-                        Some(worst) if worst.reset_in_ms >= state.reset_in_ms => Some(worst),
-                        _ => Some(state),
-                    };
-                }
-                Answer::Unseeded => {
-                    uncharge(&mut locked, &tiers[..charged], cost);
-                    return Decision::NeedsSeed;
-                }
+        let mut heard = Heard::default();
+        // The tiers of one subject follow each other, and it is looked up once.
+        for alike in tiers.chunk_by(|a, b| a.subject == b.subject) {
+            let place = shard_in(&mut locked, &alike[0].subject);
+            let seeded = if let Some(known) = place.subjects.get_mut(&alike[0].subject) {
+                alike.iter().all(|tier| heard.take(&known.ask(tier, &ask), &mut ask))
+            } else {
+                alike.iter().all(|tier| heard.take(&place.ask(tier, &ask), &mut ask))
+            };
+            if !seeded {
+                uncharge(&mut locked, &tiers[..heard.charged], cost);
+                return Decision::NeedsSeed;
             }
         }
-        if let Some(state) = refusal {
-            uncharge(&mut locked, &tiers[..charged], cost);
+        if let Some(state) = heard.refusal {
+            uncharge(&mut locked, &tiers[..heard.charged], cost);
             return Decision::Refused(state);
         }
-        Decision::Admitted(nearest)
+        Decision::Admitted(heard.nearest)
     }
 
     pub(super) fn refund(&self, tiers: &[Tier], cost: u64) {

@@ -72,9 +72,11 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().wire {
-            Wire::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Wire::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        match (&mut self.get_mut().wire, bufs) {
+            // `send` costs the kernel less than `writev`.
+            (Wire::Plain(tcp), [only]) => Pin::new(tcp).poll_write(cx, only),
+            (Wire::Plain(tcp), _) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            (Wire::Tls(tls), _) => Pin::new(tls).poll_write_vectored(cx, bufs),
         }
     }
 

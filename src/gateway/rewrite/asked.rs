@@ -18,9 +18,19 @@ const AVAILABLE_DICTIONARY: HeaderName = HeaderName::from_static("available-dict
 /// also where bodies are not rewritten. They follow `Host`, because servers
 /// compare them with it: where the upstream is told the client's, they stay.
 pub fn map_fields(names: &Names, headers: &mut HeaderMap) {
+    // A program's request has none of them.
+    let told = |name: &HeaderName| matches!(name.as_str(), "referer" | "destination" | "origin");
+    if !headers.keys().any(told) {
+        return;
+    }
     for name in [REFERER, DESTINATION] {
         let mapped = headers.get(&name).and_then(|value| {
-            names.unmap(value.to_str().ok()?, &names.told_origin(headers.get(HOST))?)
+            let url = value.to_str().ok()?;
+            // Who compares it with `Host` takes it for an `Origin`.
+            if name == REFERER && !url.starts_with('/') && !names.is_our_url(url) {
+                return None;
+            }
+            names.unmap(url, &names.told_origin(headers.get(HOST))?)
         });
         if let Some(value) = mapped.and_then(|url| HeaderValue::try_from(url).ok()) {
             headers.insert(name, value);
@@ -35,13 +45,13 @@ pub fn map_fields(names: &Names, headers: &mut HeaderMap) {
     }
 }
 
-/// Leaves only codings that can be undone. Nothing is copied where that is so
+/// Leaves only codings that can be undone at little cost. Nothing is copied where that is so
 /// already.
 pub fn limit_codings(headers: &mut HeaderMap) {
     headers.remove(AVAILABLE_DICTIONARY);
     let known = |item: &&str| {
         let name = item.split(';').next().unwrap_or_default().trim();
-        !name.is_empty() && Coding::named(name.as_bytes()).is_some()
+        !name.is_empty() && Coding::named(name.as_bytes()).is_some_and(Coding::is_asked_for)
     };
     let listed = |value: &HeaderValue| {
         value.to_str().is_ok_and(|text| text.split(',').all(|item| known(&item)))
@@ -148,12 +158,22 @@ mod tests {
 
     #[test]
     fn a_foreign_origin_stays_for_the_upstream_to_judge() {
-        for origin in ["https://evil.example", "null", "http://gate.example"] {
+        let origins = [
+            "https://evil.example",
+            "null",
+            "http://gate.example",
+            "https://gate.example:80",
+            "http://gate.example:443",
+        ];
+        for origin in origins {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static("up.example:8188"));
             headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            let referer = format!("{origin}/app/a");
+            headers.insert(REFERER, HeaderValue::from_str(&referer).unwrap());
             map_fields(&names(), &mut headers);
             assert_eq!(headers[ORIGIN], origin);
+            assert_eq!(headers[REFERER], referer);
         }
     }
 }

@@ -4,7 +4,8 @@
 //! [`PIECE`] bytes at a time, and what is ready is handed on before more is
 //! done, so that memory stays flat and the client sets the pace. When nothing
 //! more is there to be read for now, everything that can be is flushed: a page
-//! that its upstream sends bit by bit is shown bit by bit.
+//! that its upstream sends bit by bit is shown bit by bit. A little that decodes
+//! to much gives others their turn in between.
 
 use std::{
     fmt,
@@ -16,12 +17,15 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
+    budget::{Overloaded, Share},
     coding::{BadCoding, Coding, Decoder, Encoder},
     editor::Editor,
 };
 
 /// Bytes of text that are worked on at once.
 const PIECE: usize = 32 * 1024;
+/// Bytes of text after which the worker's other work has its turn.
+const TURN: usize = 8 * PIECE;
 
 /// Why a rewritten answer ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,13 @@ pub enum RewriteError<E> {
     Coding(#[from] BadCoding),
     #[error("the answer decodes to more than is allowed")]
     Bomb,
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+}
+
+/// What a body of a coding holds at least.
+pub fn least(coding: Coding) -> usize {
+    2 * PIECE + coding.state()
 }
 
 /// An answer's body: as it came, or rewritten.
@@ -54,12 +65,15 @@ pub struct Edited<B> {
     /// Written to the encoder and not flushed.
     unflushed: bool,
     caps: Caps,
+    share: Share,
+    coding: Coding,
+    window: usize,
     piece: Vec<u8>,
     text: Vec<u8>,
 }
 
 /// How much may come of how little.
-struct Caps {
+pub struct Caps {
     floor: u64,
     ratio: u64,
     read: u64,
@@ -67,6 +81,10 @@ struct Caps {
 }
 
 impl Caps {
+    pub fn new(floor: u64, ratio: u32) -> Self {
+        Self { floor, ratio: u64::from(ratio), read: 0, decoded: 0 }
+    }
+
     /// Small bodies may be as dense as they like, and long ones as long.
     fn is_bomb(&self) -> bool {
         self.decoded > self.floor && self.decoded > self.read.saturating_mul(self.ratio)
@@ -78,8 +96,8 @@ impl<B> Edited<B> {
         inner: B,
         coding: Coding,
         editor: Editor,
-        floor: u64,
-        ratio: u32,
+        caps: Caps,
+        share: Share,
     ) -> Result<Self, B> {
         let (Ok(decoder), Ok(encoder)) = (Decoder::new(coding), Encoder::new(coding)) else {
             return Err(inner);
@@ -92,18 +110,34 @@ impl<B> Edited<B> {
             input: Bytes::new(),
             pending: false,
             unflushed: false,
-            caps: Caps { floor, ratio: u64::from(ratio), read: 0, decoded: 0 },
+            caps,
+            share,
+            coding,
+            window: 0,
             piece: vec![],
             text: vec![],
         })
     }
 
-    /// Works on what has come until there is enough to hand on.
-    fn work(&mut self) -> Result<Option<Bytes>, BrokenBy> {
-        let Some(encoder) = &mut self.encoder else { return Ok(None) };
+    /// Whether all that came is worked on, and there is more to come.
+    #[cfg(test)]
+    pub fn waits(&self) -> bool {
+        !self.pending && self.input.is_empty() && self.caps.read > 0 && self.encoder.is_some()
+    }
+
+    /// Works on what has come until there is enough to hand on, or until the
+    /// turn is over: `done` counts the bytes of that.
+    fn work(&mut self, done: &mut usize) -> Result<Worked, BrokenBy> {
+        let Some(encoder) = &mut self.encoder else { return Ok(Worked::All) };
         while self.pending || self.input.has_remaining() {
+            if *done >= TURN {
+                return Ok(Worked::Turn);
+            }
             self.piece.resize(PIECE, 0);
             let step = self.decoder.step(&self.input, &mut self.piece)?;
+            if self.caps.read == 0 && step.read > 0 {
+                self.window = self.coding.window(self.input[0]);
+            }
             self.input.advance(step.read);
             self.caps.read += step.read as u64;
             self.caps.decoded += step.written as u64;
@@ -115,13 +149,17 @@ impl<B> Edited<B> {
                 return Err(BrokenBy::Coding(BadCoding));
             }
             self.editor.push(&self.piece[..step.written], &mut self.text);
+            *done += step.read + step.written;
+            // Of a window only what was written is in memory.
+            let window = usize::try_from(self.caps.decoded).unwrap_or(usize::MAX).min(self.window);
+            self.share.hold(least(self.coding) + window + self.editor.held())?;
             if let Some(ready) = encode(encoder, &mut self.text, &mut self.unflushed)? {
-                return Ok(Some(ready));
+                return Ok(Worked::Ready(ready));
             }
         }
         // Of no use until the next piece, which may be long in coming.
         self.piece = vec![];
-        Ok(None)
+        Ok(Worked::All)
     }
 
     /// What is out of the way before there is a wait.
@@ -151,10 +189,27 @@ impl<B> Edited<B> {
     }
 }
 
+/// How far work got.
+enum Worked {
+    /// There is something to hand on.
+    Ready(Bytes),
+    /// Nothing more is there to work on.
+    All,
+    /// There is, but others wait.
+    Turn,
+}
+
 /// Why work cannot go on.
 enum BrokenBy {
     Coding(BadCoding),
     Bomb,
+    Overloaded(Overloaded),
+}
+
+impl From<Overloaded> for BrokenBy {
+    fn from(overloaded: Overloaded) -> Self {
+        Self::Overloaded(overloaded)
+    }
 }
 
 impl From<BadCoding> for BrokenBy {
@@ -168,6 +223,7 @@ impl<E> From<BrokenBy> for RewriteError<E> {
         match broken {
             BrokenBy::Coding(bad) => Self::Coding(bad),
             BrokenBy::Bomb => Self::Bomb,
+            BrokenBy::Overloaded(overloaded) => Self::Overloaded(overloaded),
         }
     }
 }
@@ -191,12 +247,18 @@ impl<B: Body<Data = Bytes> + Unpin> Edited<B> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, RewriteError<B::Error>>>> {
+        let mut done = 0;
         loop {
             if self.encoder.is_none() {
                 return Poll::Ready(None);
             }
-            if let Some(ready) = self.work()? {
-                return Poll::Ready(Some(Ok(ready)));
+            match self.work(&mut done)? {
+                Worked::Ready(ready) => return Poll::Ready(Some(Ok(ready))),
+                Worked::Turn => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Worked::All => {}
             }
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {

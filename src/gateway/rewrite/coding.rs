@@ -39,6 +39,13 @@ const WINDOW_LOG: u32 = 18;
 const WINDOW_BITS: u8 = 15;
 
 impl Coding {
+    /// Whether to ask an upstream for it. Not for zstd, whose encoders take
+    /// windows of megabytes as they please, where brotli does as well; what comes
+    /// in it all the same is rewritten.
+    pub fn is_asked_for(self) -> bool {
+        self != Self::Zstd
+    }
+
     /// By its name in `Content-Encoding`; `None` for any that cannot be undone.
     pub fn named(name: &[u8]) -> Option<Self> {
         let name = name.trim_ascii().to_ascii_lowercase();
@@ -49,6 +56,33 @@ impl Coding {
             b"br" => Some(Self::Brotli),
             b"zstd" => Some(Self::Zstd),
             _ => None,
+        }
+    }
+}
+
+impl Coding {
+    /// What taking it off and putting it on again holds, bytes, however long the
+    /// body is.
+    pub fn state(self) -> usize {
+        match self {
+            Self::Identity => 0,
+            Self::Gzip | Self::Deflate => 384 << 10,
+            Self::Brotli | Self::Zstd => 1536 << 10,
+        }
+    }
+
+    /// The window that a body which begins so may fill, where that is not small.
+    pub fn window(self, first: u8) -> usize {
+        match self {
+            Self::Identity | Self::Gzip | Self::Deflate => 0,
+            // RFC 7932, 9.1.
+            Self::Brotli => match (first & 1, first >> 1 & 7, first >> 4 & 7) {
+                (0, ..) => 1 << 16,
+                (_, 0, 0) => 1 << 17,
+                (_, 0, small) => 1 << (8 + small),
+                (_, large, _) => 1 << (17 + large),
+            },
+            Self::Zstd => 1 << ZSTD_WINDOW_LOG,
         }
     }
 }

@@ -73,6 +73,12 @@ impl Editor {
         }
     }
 
+    /// Bytes that are held until more comes.
+    pub fn held(&self) -> usize {
+        let page = if let Kind::Html(html) = &self.kind { html.held() } else { 0 };
+        self.collected.len() + page
+    }
+
     fn begin(&self, out: &mut Vec<u8>) {
         if matches!(self.kind, Kind::Worker) {
             out.extend_from_slice(self.names.site.worker.as_bytes());

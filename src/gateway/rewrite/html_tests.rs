@@ -93,6 +93,19 @@ const FRAGMENTS: &[(&str, &str)] = &[
         "<base href=https://gate.example/app/><a href=\"/app/x\">",
     ),
     ("<meta http-equiv=content-security-policy content=\"script-src *; report-uri /r\">", ""),
+    (
+        "<base href='https:\\\\cdn.example\\'><a href=/x>",
+        "<base href='https:\\\\cdn.example\\'><a href=/x>",
+    ),
+    // Of a name that stands twice, browsers take the first.
+    (
+        "<script src=/good.js src=/uploads/evil.js></script>",
+        "<script src=\"/app/good.js\" src=/uploads/evil.js></script>",
+    ),
+    (
+        "<p style='color:red' style='background:url(/x)' STYLE='a:url(/y)'>",
+        "<p style='color:red' style='background:url(/x)' STYLE='a:url(/y)'>",
+    ),
 ];
 
 const KEPT: &[&str] = &[
@@ -104,6 +117,13 @@ const KEPT: &[&str] = &[
     "<title>/x <a href=/x></title>",
     "<div><p>&copy; caf\u{e9} \u{1f600}</div><a title=\"/x\">",
     "<tr><td>fragment</td></tr>",
+    "<a href=https://good.example/ href=/evil><form action=https://bank.example/ ACTION='/x'>",
+    "<img srcset='data:,1 1x' srcset='/evil 1x'>",
+    // The hashes of what others host.
+    "<link rel=stylesheet href='https:\\\\cdn.example\\a.css' integrity=a>",
+    "<link rel=stylesheet href='&#104;ttps://cdn.example/a.css' integrity=a>",
+    "<link rel=stylesheet href='https:&bsol;&bsol;cdn.example/a.css' integrity=a>",
+    "<base href='https://cdn.example/'><link rel=stylesheet href=a.css integrity=a>",
 ];
 
 #[test]
@@ -219,6 +239,50 @@ fn every_cut_of_every_case_gives_the_same() {
     }
 }
 
+/// Linear, and no more than a moment: either of these took a worker's minute.
+#[test]
+fn attributes_without_end_take_no_longer_than_other_text() {
+    let many = |tag: &str, names: &str| format!("<!doctype html><{tag} {}>", names.repeat(50_000));
+    let pages = [
+        many("meta", "content "),
+        many("a", "href=/x "),
+        format!("<a {}{}>", "a ".repeat(20_000), "href=/x ".repeat(20_000)),
+        "<meta content http-equiv=refresh a b c d e f g h i j k l m n o p q r s t u v w x y z>"
+            .repeat(5_000),
+    ];
+    for page in pages {
+        let begun = Instant::now();
+        let out = in_chunks(info(names()), page.as_bytes().chunks(32 * 1024));
+        let time = begun.elapsed();
+        assert!(time < Duration::from_secs(3), "{}: {time:?}", &page[..40]);
+        assert!(out.len() >= page.len());
+    }
+}
+
+#[test]
+fn an_element_that_nobody_wrote_stays_as_it_is() {
+    let named = |count| (0..count).map(|at| format!("a{at} ")).collect::<Vec<_>>().concat();
+    let page = |count| format!("<p {}href=/x><a href=/y>", named(count));
+    let mapped = page(300).replace("<a href=/y>", "<a href=\"/app/y\">");
+    assert_eq!(rewritten(&page(300)), mapped);
+    assert!(rewritten(&page(200)).contains("href=\"/app/x\""));
+}
+
+#[test]
+fn what_takes_too_long_passes_to_its_end() {
+    let info = info(names());
+    let config = info.names.site.config.clone();
+    let (mut html, mut out) = (Html::new(info, &config), vec![]);
+    html.push(b"<a href=/x>1</a><p title='not yet ", &mut out);
+    html.spent = Duration::from_mins(1);
+    html.push(b"over'><a href=/x>2</a><p ", &mut out);
+    html.push(b"><a href=/x>3</a>", &mut out);
+    html.end(&mut out);
+    let expected = "<a href=\"/app/x\">1</a><p title='not yet over'><a href=\"/app/x\">2</a>\
+                    <p ><a href=/x>3</a>";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
 proptest! {
     #[test]
     fn random_chunks_of_random_pages_give_the_same(
@@ -254,6 +318,9 @@ fn a_page_in_an_attribute_is_a_page() {
     let out = out.replace(&script, "[S]").replace(&map, "[M]");
     let inner = "<img src=&quot;/app/x?a=1&amp;amp;b&quot; alt=\u{e9}>";
     assert_eq!(out, format!("<iframe srcdoc=\"[S][M]{inner}\">"));
+    // Another of that name is none.
+    let twice = rewritten("<iframe srcdoc='<p>' srcdoc='<img src=1 onerror=x><a href=/x>'>");
+    assert!(twice.ends_with("<p>\" srcdoc='<img src=1 onerror=x><a href=/x>'>"), "{twice}");
     // One within it stays as it is.
     let nested = "<iframe srcdoc='<iframe srcdoc=\"/x <img src=/x>\">'>";
     assert!(rewritten(nested).contains("srcdoc=&quot;/x <img src=/x>&quot;"));

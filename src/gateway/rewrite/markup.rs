@@ -40,7 +40,7 @@ pub fn url_value(names: &Names, rooted: bool, raw: &str) -> Option<String> {
 }
 
 /// Resolves character references; `None` if one is not known.
-fn resolve(raw: &str) -> Option<Cow<'_, str>> {
+pub fn resolve(raw: &str) -> Option<Cow<'_, str>> {
     const NAMED: [(&str, &str); 10] = [
         ("amp", "&"),
         ("AMP", "&"),

@@ -25,12 +25,13 @@
 //! It costs flat memory and time in proportion to what the upstream sends. Rules
 //! need a body as a whole, so above the limit they are not applied. What decodes
 //! to more than the limit *and* to more than `max_ratio` times its size is a bomb
-//! and is broken off: at that point its head is sent, so the client sees broken
-//! framing, never a body that merely looks short.
+//! and is broken off: at that point its head is on its way, so the client sees
+//! broken framing, or no answer at all, never a body that merely looks short.
 
 mod answer;
 mod asked;
 mod body;
+mod budget;
 mod coding;
 mod csp;
 mod css;
@@ -42,22 +43,26 @@ mod importmap;
 mod json;
 mod markup;
 pub mod names;
+mod page;
 mod rules;
 mod shim;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, header::ACCEPT, response};
+use http::{HeaderMap, HeaderName, Method, header::ACCEPT, response};
 use http_body::Body;
 use sha2::{Digest, Sha256};
 
 use self::shim::Inline;
 pub use self::{
     body::{RewriteError, Rewritten},
+    budget::Overloaded,
     coding::BadCoding,
     names::Names,
 };
 use crate::config::rewrite::{BodyKind, RewriteConfig};
+
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// One place of an upstream: what does not change from request to request.
 #[derive(Debug)]
@@ -65,6 +70,9 @@ pub struct Site {
     config: RewriteConfig,
     /// Without a slash at its end; empty at the root of a host.
     prefix: String,
+    /// The path that it has to itself, also where the upstream knows its prefix
+    /// and nothing is mapped; empty where it has a host, or all of one.
+    place: String,
     /// Authorities that the upstream is known by to itself.
     upstreams: Vec<Vec<u8>>,
     /// What it is spoken to by.
@@ -75,6 +83,7 @@ pub struct Site {
     worker: String,
     /// Stands for all of the above in entity tags.
     mark: String,
+    budget: &'static budget::Budget,
 }
 
 /// What one request means for its answer.
@@ -126,13 +135,21 @@ impl Site {
         Self {
             config,
             prefix: prefix.to_owned(),
+            place: prefix.to_owned(),
             upstreams: upstreams_known,
             scheme: scheme.unwrap_or("http").to_owned(),
             script,
             import_map,
             worker,
             mark,
+            budget: &budget::ALL,
         }
+    }
+
+    /// The path of an upstream that knows its own prefix.
+    #[must_use]
+    pub fn placed_at(self, path: &str) -> Self {
+        Self { place: path.to_owned(), ..self }
     }
 
     /// What a policy must let in.
@@ -147,9 +164,10 @@ impl Plan {
     /// the one below the mount. To be called with the fields that go upstream.
     pub fn for_request(names: Names, method: &Method, path: &str, headers: &mut HeaderMap) -> Self {
         asked::map_fields(&names, headers);
-        let wanted = Wanted::of(headers);
+        let mut wanted = Wanted::default();
         let mut marked = false;
         if names.site.config.enabled {
+            wanted = Wanted::of(headers);
             asked::limit_codings(headers);
             let fresh = wanted.page || wanted.style || wanted.worker;
             marked = asked::unmark_tags(&names.site.mark, fresh, headers);
@@ -161,23 +179,29 @@ impl Plan {
         Self { names, rules, head: method == Method::HEAD, wanted, marked }
     }
 
-    /// Maps the answer's fields, and rewrites its body if it is to be.
-    pub fn apply<B: Body>(self, parts: &mut response::Parts, body: B) -> Rewritten<B> {
+    /// Maps the answer's fields, and rewrites its body if it is to be. An error:
+    /// no more can be rewritten for now, and no answer must be sent.
+    pub fn apply<B: Body>(
+        self,
+        parts: &mut response::Parts,
+        body: B,
+    ) -> Result<Rewritten<B>, Overloaded> {
         fields::map_fields(&self.names, &mut parts.headers);
         let Some(job) = answer::decide(&self, parts, &body) else {
             answer::confirm(&self, parts);
-            return Rewritten::Untouched(body);
+            return Ok(Rewritten::Untouched(body));
         };
         let strictness = answer::adjust(&self, &job, &mut parts.headers);
         if self.head || body.is_end_stream() {
-            return Rewritten::Untouched(body);
+            return Ok(Rewritten::Untouched(body));
         }
         let coding = job.coding;
+        let share = self.names.site.budget.share(body::least(coding))?;
         let editor = self.editor(job, strictness);
         let config = &self.names.site.config;
-        let edited =
-            body::Edited::new(body, coding, editor, config.max_body_bytes, config.max_ratio);
-        edited.map_or_else(Rewritten::Untouched, |edited| Rewritten::Edited(Box::new(edited)))
+        let caps = body::Caps::new(config.max_body_bytes, config.max_ratio);
+        let edited = body::Edited::new(body, coding, editor, caps, share);
+        Ok(edited.map_or_else(Rewritten::Untouched, |edited| Rewritten::Edited(Box::new(edited))))
     }
 
     fn editor(&self, job: answer::Job, strictness: csp::Strictness) -> editor::Editor {
@@ -209,7 +233,7 @@ impl Plan {
 
 impl Wanted {
     fn of(headers: &HeaderMap) -> Self {
-        let Some(wanted) = headers.get("sec-fetch-dest") else {
+        let Some(wanted) = headers.get(SEC_FETCH_DEST) else {
             // No browser, an old one, or one that does not trust plain HTTP.
             let accept = headers.get(ACCEPT).map_or(&b""[..], |accept| accept.as_bytes());
             return Self { page: accept.starts_with(b"text/html,"), ..Self::default() };

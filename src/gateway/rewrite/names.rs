@@ -13,6 +13,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use http::HeaderValue;
+use url::{Position, Url};
 
 use super::Site;
 use crate::gateway::Arrival;
@@ -25,7 +26,7 @@ const RESERVED: &[u8] = b"/.tollgate";
 #[derive(Clone, Debug)]
 pub struct Names {
     pub site: Arc<Site>,
-    /// What the client asked for, with its port.
+    /// What the client knows us by, with its port.
     pub host: Option<HeaderValue>,
     pub scheme: Scheme,
 }
@@ -50,7 +51,7 @@ impl Names {
     pub fn of(arrival: &Arrival<'_>) -> Self {
         let client = arrival.client;
         let site = Arc::clone(arrival.route.site());
-        Self { site, host: client.host.clone(), scheme: client.browser_scheme }
+        Self { site, host: client.said_host().cloned(), scheme: client.browser_scheme }
     }
 
     pub fn prefix(&self) -> &str {
@@ -153,10 +154,63 @@ impl Names {
 
     /// Whether an `Origin` is the one the client knows us by.
     pub fn is_our_origin(&self, origin: &str) -> bool {
+        self.is_our_url(origin) && !origin[self.scheme.as_str().len() + 3..].contains('/')
+    }
+
+    /// Whether a whole URL is of the origin that the client knows us by. Another
+    /// scheme or port is another origin, which the upstream must not trust.
+    pub fn is_our_url(&self, url: &str) -> bool {
         let Some(host) = &self.host else { return false };
-        let authority =
-            origin.strip_prefix(self.scheme.as_str()).and_then(|rest| rest.strip_prefix("://"));
-        authority.is_some_and(|authority| is_same(authority.as_bytes(), host.as_bytes()))
+        let scheme = self.scheme.as_str();
+        let rest = url.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
+        let port: &[u8] = if self.scheme == Scheme::Https { b":443" } else { b":80" };
+        let bare = |authority: &'_ [u8]| {
+            authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase()
+        };
+        rest.is_some_and(|rest| bare(authority(rest.as_bytes())) == bare(host.as_bytes()))
+    }
+
+    /// Whether a browser that reads this URL in a page of ours would ask us for
+    /// it. Read as browsers do, however it is spelled. `None`: no saying.
+    pub fn leads_here(&self, url: &str, rooted: bool) -> Option<bool> {
+        let unknown = || "http://gate.invalid".to_owned();
+        let ours = Url::parse(&self.our_origin().unwrap_or_else(unknown)).ok()?;
+        let base = if rooted { ours.clone() } else { Url::parse("http://base.invalid").ok()? };
+        let mapped = self.map(url, rooted);
+        let whole = base.join(mapped.as_deref().unwrap_or(url)).ok()?;
+        let authority = |url: &Url| url[Position::BeforeHost..Position::AfterPort].to_owned();
+        matches!(whole.scheme(), "http" | "https")
+            .then(|| is_same(authority(&whole).as_bytes(), authority(&ours).as_bytes()))
+    }
+
+    /// How far a worker may reach that a script asks for with this
+    /// `Service-Worker-Allowed`: as it says, where that is below our place, else
+    /// all of that, never beyond. `None`: as it says.
+    pub fn worker_scope(&self, text: &[u8]) -> Option<String> {
+        if self.site.place.is_empty() {
+            let text = std::str::from_utf8(text).ok()?;
+            return self.map(text, true);
+        }
+        let all = format!("{}/", self.site.place);
+        let scope = self.scope_below(text, &all).unwrap_or(all);
+        (scope.as_bytes() != text).then_some(scope)
+    }
+
+    /// `None`: it is not below `all`, or there is no saying.
+    fn scope_below(&self, text: &[u8], all: &str) -> Option<String> {
+        let text = std::str::from_utf8(text).ok()?;
+        let mapped = self.map(text, true);
+        let value = mapped.as_deref().unwrap_or(text);
+        let origin = Url::parse(&self.our_origin()?).ok()?;
+        // What climbs from neither of two places is no way up from any below.
+        let reached = |from: &str| {
+            let scope = origin.join(from).ok()?.join(value).ok()?;
+            let below = scope.origin() == origin.origin() && scope.path().starts_with(all);
+            below.then(|| scope.path().to_owned())
+        };
+        let (high, deep) = (reached(all)?, reached(&format!("{all}a/"))?);
+        // What is relative is so to the script, which we do not know.
+        Some(if high == deep { high } else { text.to_owned() })
     }
 
     /// `https://gate.example.com`, if it is known.

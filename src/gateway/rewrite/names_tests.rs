@@ -1,4 +1,6 @@
-use super::super::test_support::names;
+use http::HeaderValue;
+
+use super::{super::test_support::names, Names, Scheme};
 
 #[test]
 fn only_urls_of_the_upstream_are_mapped() {
@@ -92,7 +94,72 @@ fn what_a_request_says_of_us_is_told_in_the_upstreams_words() {
     for (url, expected) in cases {
         assert_eq!(names.unmap(url, "http://up.example:8188").as_deref(), expected, "{url}");
     }
-    assert!(names.is_our_origin("https://gate.example"));
-    assert!(!names.is_our_origin("http://gate.example"));
-    assert!(!names.is_our_origin("null"));
+}
+
+/// Another port is another origin, whatever scheme it is the default of.
+#[test]
+fn only_the_origin_that_the_client_asked_is_ours() {
+    let at = |scheme, host| Names { host: Some(HeaderValue::from_static(host)), scheme, ..names() };
+    let cases = [
+        (Scheme::Https, "gate.example", "https://gate.example", true),
+        (Scheme::Https, "gate.example:443", "https://gate.example", true),
+        (Scheme::Https, "Gate.example", "https://gate.example:443", true),
+        (Scheme::Https, "gate.example", "https://gate.example:80", false),
+        (Scheme::Https, "gate.example", "http://gate.example", false),
+        (Scheme::Http, "gate.example", "http://gate.example:80", true),
+        (Scheme::Http, "gate.example", "http://gate.example:443", false),
+        (Scheme::Http, "gate.example:443", "http://gate.example", false),
+        (Scheme::Http, "gate.example:8080", "http://gate.example:8080", true),
+        (Scheme::Http, "gate.example", "http://gate.example.evil", false),
+        (Scheme::Http, "gate.example", "http://gate.example/", false),
+        (Scheme::Http, "gate.example", "null", false),
+    ];
+    for (scheme, host, origin, expected) in cases {
+        assert_eq!(at(scheme, host).is_our_origin(origin), expected, "{host}: {origin}");
+    }
+}
+
+#[test]
+fn a_worker_reaches_no_further_than_its_upstreams_place() {
+    let names = names();
+    // A climb, in every spelling that browsers know.
+    let climbs = [
+        "/",
+        "/app/../",
+        "..",
+        "../../",
+        "/app/..",
+        "//gate.example/",
+        "https://gate.example/",
+        "/app\\..\\",
+        "/%2e%2e/",
+        "/.tollgate/../",
+        "/.tollgate/",
+        "/app",
+        "x/../..",
+        "./..",
+        "https:..",
+        "https:/",
+        "\\",
+        "/app/.%2E/login",
+        " /app/../",
+        "/app/.\t./",
+        "//other/",
+        "http://gate.example/app/",
+        "https://other.example/",
+        "http://[",
+        "/\u{e9}/../..",
+    ];
+    for climb in climbs {
+        let scope = names.worker_scope(climb.as_bytes());
+        assert!(scope.is_some_and(|scope| scope.starts_with("/app/")), "{climb}");
+    }
+    assert_eq!(names.worker_scope(b"/").as_deref(), Some("/app/"));
+    assert_eq!(names.worker_scope(b"/x/").as_deref(), Some("/app/x/"));
+    assert_eq!(names.worker_scope(b"\xff/../..").as_deref(), Some("/app/"));
+    for kept in ["/app/", "/app/x/", "x", "./", "x/../y", "", "?q"] {
+        assert_eq!(names.worker_scope(kept.as_bytes()), None, "{kept}");
+    }
+    let host = super::super::test_support::names_at("", None);
+    assert_eq!(host.worker_scope(b"/"), None);
 }

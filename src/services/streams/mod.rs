@@ -71,8 +71,8 @@ impl StreamService {
     }
 
     /// The process stops: event streams and sockets end now, since they would
-    /// not by themselves, also those that are still to come. Other answers may
-    /// go on for as long as the process does.
+    /// not by themselves, also those that are still to come. Other answers and
+    /// uploads may go on for as long as the process does.
     pub fn go_away(&self) {
         self.leaving.store(true, Ordering::SeqCst);
         self.all().iter().for_each(|stream| say_goodbye(stream));
@@ -116,7 +116,7 @@ impl fmt::Debug for StreamService {
 }
 
 fn say_goodbye(stream: &OpenStream) {
-    if stream.kind != StreamKind::Download {
+    if matches!(stream.kind, StreamKind::Sse | StreamKind::Websocket) {
         stream.kill.trip(KillReason::GoingAway);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -153,12 +153,12 @@ impl OpenStream {
 pub struct StreamHandle {
     service: Arc<StreamService>,
     stream: Arc<OpenStream>,
-    ended: &'static str,
+    ended: OnceLock<&'static str>,
 }
 
 impl StreamHandle {
     pub(super) fn new(service: Arc<StreamService>, stream: Arc<OpenStream>) -> Self {
-        Self { service, stream, ended: "aborted" }
+        Self { service, stream, ended: OnceLock::new() }
     }
 
     pub(super) fn stream(&self) -> &OpenStream {
@@ -182,9 +182,10 @@ impl StreamHandle {
         self.stream.messages_out.store(messages_out, Relaxed);
     }
 
-    /// Why it ends, for the metric; without this the client left.
-    pub fn ended(&mut self, why: &'static str) {
-        self.ended = why;
+    /// Why it ends, for the metric; without this the client left. What is said
+    /// first stays.
+    pub fn ended(&self, why: &'static str) {
+        let _ = self.ended.set(why);
     }
 }
 
@@ -192,8 +193,8 @@ impl Drop for StreamHandle {
     fn drop(&mut self) {
         self.service.open().remove(&self.stream.id);
         let kind = self.stream.kind.as_str();
-        counter!("tollgate_streams_ended_total", "kind" => kind, "reason" => self.ended)
-            .increment(1);
+        let reason = *self.ended.get().unwrap_or(&"aborted");
+        counter!("tollgate_streams_ended_total", "kind" => kind, "reason" => reason).increment(1);
     }
 }
 

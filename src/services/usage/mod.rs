@@ -27,7 +27,7 @@ use crate::{
     config::UsageConfig,
     domain::{
         clock::SharedClock,
-        id::ApiKeyId,
+        id::{ApiKeyId, UserId},
         page::{Page, PageRequest},
         usage::{Rollup, RollupKey, UsageRecord},
     },
@@ -167,17 +167,13 @@ pub(super) fn truncate(at: DateTime<Utc>, width: TimeDelta) -> DateTime<Utc> {
 /// records and few keys.
 fn roll_up(batch: &[Entry]) -> Vec<(RollupKey, Rollup)> {
     let mut sums: HashMap<_, Rollup> = HashMap::new();
-    for Entry { record, requests, messages } in batch {
-        let key = (
-            record.at.timestamp() / 3600,
-            record.user_id,
-            record.key_id,
-            &*record.upstream,
-            record.status_class(),
-        );
-        let sum = sums.entry(key).or_default();
-        sum.add_times(record, *requests);
-        sum.requests += messages;
+    // Who is busy sends many in a row, and a row of them is looked up once.
+    for run in batch.chunk_by(|a, b| key_of(&a.record) == key_of(&b.record)) {
+        let sum = sums.entry(key_of(&run[0].record)).or_default();
+        for Entry { record, requests, messages } in run {
+            sum.add_times(record, *requests);
+            sum.requests += messages;
+        }
     }
     let mut rollups: Vec<_> = sums
         .into_iter()
@@ -192,16 +188,24 @@ fn roll_up(batch: &[Entry]) -> Vec<(RollupKey, Rollup)> {
     rollups
 }
 
+/// What a record is added up by: hour, user, key, upstream, class of status.
+fn key_of(record: &UsageRecord) -> (i64, Option<UserId>, Option<ApiKeyId>, &str, i16) {
+    let UsageRecord { at, user_id, key_id, upstream, .. } = record;
+    (at.timestamp() / 3600, *user_id, *key_id, upstream, record.status_class())
+}
+
 /// When each key was last let through.
 fn last_used(batch: &[Entry]) -> HashMap<ApiKeyId, DateTime<Utc>> {
     use crate::domain::usage::Outcome;
 
     let mut last = HashMap::new();
-    let records = batch.iter().map(|entry| &entry.record);
-    for record in records.filter(|record| record.outcome != Outcome::Rejected) {
-        if let Some(key) = record.key_id {
-            let at = last.entry(key).or_insert(record.at);
-            *at = record.at.max(*at);
+    for run in batch.chunk_by(|a, b| a.record.key_id == b.record.key_id) {
+        let records = run.iter().map(|entry| &entry.record);
+        let let_through = records.filter(|record| record.outcome != Outcome::Rejected);
+        let newest = let_through.map(|record| record.at).max();
+        if let (Some(key), Some(newest)) = (run[0].record.key_id, newest) {
+            let at = last.entry(key).or_insert(newest);
+            *at = newest.max(*at);
         }
     }
     last

@@ -79,6 +79,50 @@ async fn a_token_is_good_only_in_its_own_place() {
     }
 }
 
+/// RELIABILITY G-95: what an account may do is not raised for a login that was
+/// made without it, nor does a login that was made with it go on.
+#[tokio::test]
+async fn a_change_of_roles_asks_for_a_new_login() {
+    let app = TestApp::unlimited().await;
+    let admin = app.admin().await;
+    let browser = crate::browser::signed_in(&app, "ada").await;
+    let ada = app.log_in("ada", PASSWORD).await;
+    let me = ada.get("/api/v1/users/me").await.expect(200);
+    let account = format!("/api/v1/admin/users/{}", me.text("id"));
+    let mut ids = vec![];
+    for roles in [json!(["user", "moderator"]), json!(["user"])] {
+        browser.open(APP).await.expect(200);
+        let old = browser.cookie("sid").unwrap();
+        ids.push(claims(&old)["sid"].clone());
+        // The same again changes nothing.
+        let same = claims(&old)["roles"].clone();
+        admin.patch(&account, json!({ "roles": same })).await.expect(200);
+        browser.open(APP).await.expect(200);
+        admin.patch(&account, json!({ "roles": roles })).await.expect(200);
+        let led = browser.open(APP).await.expect(303);
+        assert!(led.header("location").starts_with("/login?next="), "{led:?}");
+        let script = [("accept", "*/*"), ("sec-fetch-site", "same-origin")];
+        browser.send(http::Method::GET, APP, &script, None).await.expect(401);
+        // A program's login goes on, with the roles that it has now.
+        let me = ada.get("/api/v1/users/me").await.expect(200);
+        assert_eq!(me.json["roles"], roles);
+        browser.set_cookie("sid", &old);
+        browser.sign_in("ada").await;
+        let new = browser.cookie("sid").unwrap();
+        assert_eq!(claims(&new)["roles"], roles);
+        assert!(!ids.contains(&claims(&new)["sid"]), "{ids:?}");
+        browser.open(APP).await.expect(200);
+        // The id from before is dead, also where the roles are as they were.
+        let before = Browser::new(&app);
+        before.set_cookie("sid", &old);
+        before.open(APP).await.expect(303);
+        admin.patch(&account, json!({ "roles": same })).await.expect(200);
+        before.set_cookie("sid", &old);
+        before.open(APP).await.expect(303);
+        admin.patch(&account, json!({ "roles": roles })).await.expect(200);
+    }
+}
+
 /// What is said in a cookie must hold, all of it.
 #[tokio::test]
 async fn a_cookie_that_was_changed_counts_as_none() {
@@ -103,6 +147,7 @@ async fn a_cookie_that_was_changed_counts_as_none() {
         changed("sub", other["sub"].clone()),
         changed("sid", other["sid"].clone()),
         changed("sid", json!(uuid::Uuid::now_v7())),
+        changed("roles", json!(["king"])),
         changed("exp", json!(now - 31)),
         changed("exp", json!("never")),
         changed("iat", json!(now + 3600)),
@@ -110,7 +155,7 @@ async fn a_cookie_that_was_changed_counts_as_none() {
         changed("aud", json!("somebody")),
         changed("aud", json!(["tollgate"])),
     ];
-    for name in ["sub", "sid", "iat", "exp", "iss", "aud"] {
+    for name in ["sub", "roles", "sid", "iat", "exp", "iss", "aud"] {
         let mut body = body.clone();
         body.as_object_mut().unwrap().remove(name);
         bad.push(sign(&head, &body));

@@ -140,6 +140,13 @@ async fn a_browsers_cookie_counts_for_pages_of_its_own_origin() {
         ("GET", &[socket, foreign], 403),
         ("GET", &[socket, ("origin", &*host)], 200),
         ("GET", &[socket, ("origin", "https://friend.example")], 200),
+        // A proxy that takes the field off must not make a page of it.
+        ("GET", &[("sec-websocket-key", "x"), foreign], 403),
+        ("GET", &[("sec-websocket-version", "13")], 403),
+        ("GET", &[("sec-fetch-mode", "websocket"), foreign], 403),
+        ("GET", &[("upgrade", "h2c, websocket"), foreign], 403),
+        ("GET", &[("upgrade", "h2c"), socket, foreign], 403),
+        ("GET", &[("sec-websocket-key", "x"), ("origin", &*host)], 200),
     ] {
         let named = [("x-original-method", method), ("x-original-uri", "/x")];
         let fields: Vec<_> = named.into_iter().chain(fields.iter().copied()).collect();
@@ -151,6 +158,8 @@ async fn a_browsers_cookie_counts_for_pages_of_its_own_origin() {
     }
 }
 
+/// The host is the trusted proxy's word, since neither a public URL nor a list
+/// of hosts is set. What a client could make up is tried in `gateway::hosts`.
 #[tokio::test]
 async fn a_person_is_sent_to_the_login_page_of_the_host_he_asked() {
     let app = guard().await;

@@ -202,6 +202,32 @@ async fn the_backend_learns_who_asks_and_nothing_that_the_client_made_up() {
     }
 }
 
+/// What a client lists in `Connection` is dropped by the next hop; and who sends
+/// more cookies of ours than anybody has loses all.
+#[tokio::test]
+async fn a_client_can_neither_drop_its_identity_nor_smuggle_a_cookie() {
+    let app = TestApp::unlimited().await;
+    let ada = Ada::new(&app).await;
+    let (recorder, fronts) = fronts(&app).await;
+    for (kind, front) in &fronts {
+        let address: SocketAddr = front.base.strip_prefix("http://").unwrap().parse().unwrap();
+        let decoys = "tollgate_a=secret; tollgate_b=secret; tollgate_c=secret; tollgate_d=secret; ";
+        let request = format!(
+            "GET /a HTTP/1.1\r\nHost: {address}\r\nX-Access-Token: {}\r\n\
+             Connection: X-User-Id, X-Username, close\r\nConnection: X-Roles, X-Token-Id\r\n\
+             Cookie: tollgate_sid=secret; {decoys}a=1\r\n\r\n",
+            ada.pass_text
+        );
+        assert_eq!(raw::Raw::exchange(address, &request).await.status, 200, "{kind:?}");
+        let seen = one(&recorder);
+        let at = format!("{kind:?}: {}", seen.head);
+        assert_eq!(seen.all("x-user-id"), [&*ada.id], "{at}");
+        assert_eq!(seen.all("x-roles"), ["user"], "{at}");
+        assert_eq!(seen.all("x-token-id"), [&*ada.pass_id], "{at}");
+        assert!(!seen.head.contains("secret"), "{at}");
+    }
+}
+
 #[tokio::test]
 async fn refusals_reach_the_client_and_nothing_the_backend() {
     let app = TestApp::unlimited().await;

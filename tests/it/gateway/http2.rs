@@ -8,8 +8,15 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-use super::{address, admin_key, in_front_of, recorded};
-use crate::support::recorder::{Recorder, ok};
+use super::{
+    address, admin_key,
+    forgeries::{RESERVED, Told, VALUES, spellings},
+    in_front_of, recorded,
+};
+use crate::support::{
+    http2::{Http2, over_http2},
+    recorder::{Recorder, ok},
+};
 
 fn client() -> Client<HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).http2_only(true).build_http()
@@ -75,4 +82,56 @@ async fn many_streams_share_a_connection_and_get_their_own_answers() {
     });
     futures_util::future::join_all(requests).await;
     assert_eq!(recorded(&app, 200).await.len(), 200);
+}
+
+/// Over HTTP/2, too, who a request acts for is ours to say (RELIABILITY G-110):
+/// in frames that no usual client would send, in trailers, too.
+#[tokio::test]
+async fn no_client_can_say_who_it_is_over_http2() {
+    let recorder = Recorder::start(ok).await;
+    let app = in_front_of(&recorder, &[("UPSTREAM_AUTH", "optional")]).await;
+    let (key, admin) = Told::of_admin(&app).await;
+    let mut forgeries = vec![];
+    for name in RESERVED {
+        let lower = name.to_lowercase();
+        for spelling in spellings(name) {
+            forgeries.push(vec![(spelling.clone(), "forged")]);
+            forgeries.push(vec![(spelling.clone(), "forged"), (spelling, "forged-again")]);
+        }
+        forgeries.extend(VALUES.map(|value| vec![(lower.clone(), value)]));
+        forgeries.push(vec![(format!("{lower} "), "forged")]);
+        forgeries.push(vec![(format!(":{lower}"), "forged")]);
+        forgeries.push(vec![("connection".to_owned(), name), (lower, "forged")]);
+    }
+    assert!(forgeries.len() >= 500, "{}", forgeries.len());
+    let (mut passed, mut refused) = (0, 0);
+    for (number, forgery) in forgeries.iter().enumerate() {
+        let forged = forgery.iter().map(|(name, value)| (name.as_str(), *value));
+        let forged: Vec<_> = forged.collect();
+        let begin = [(":method", "POST"), (":scheme", "http"), (":path", "/x")];
+        let mut fields = [&begin[..], &[(":authority", "a.example")]].concat();
+        // With a credential and without, in turn, among the fields and behind
+        // the body.
+        let credential = number % 2 == 0;
+        fields.extend(credential.then_some(("x-api-key", key.as_str())));
+        let told = if credential { &admin } else { &admin.nobody() };
+        let head = over_http2(address(&app), &[&fields[..], &forged].concat(), &[]).await;
+        let seen = recorder.take();
+        assert_eq!(seen.len(), usize::from(head == Http2::Ok), "{forgery:?}");
+        match head {
+            Http2::Ok => passed += 1,
+            Http2::Refused => refused += 1,
+        }
+        for delivery in seen {
+            told.assert_all_of(&delivery, forgery);
+            assert_eq!(delivery.all("via"), ["2 tollgate"], "{forgery:?}");
+        }
+        // What is wrong with a trailer is seen once the request is under way.
+        _ = over_http2(address(&app), &fields, &forged).await;
+        for delivery in recorder.take() {
+            told.assert_all_of(&delivery, forgery);
+            assert_eq!(delivery.body, b"x", "{forgery:?}");
+        }
+    }
+    assert!(passed > 100 && refused > 300, "{passed} {refused}");
 }

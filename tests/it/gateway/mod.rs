@@ -2,11 +2,17 @@
 //! side, an upstream that keeps raw bytes on the other.
 
 mod delivery;
+mod faults;
+pub mod forgeries;
+mod forwarded;
 mod framing;
+mod hosts;
 mod http2;
-pub mod identity;
+mod identity;
 mod limits;
+mod origins;
 mod paths;
+mod replay;
 mod sockets;
 mod streaming;
 mod timing;
@@ -67,6 +73,30 @@ pub async fn recorded(app: &TestApp, count: usize) -> Vec<Value> {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("fewer than {count} requests were recorded");
+}
+
+/// All that were recorded, once there are at least `count`.
+pub async fn all_recorded(app: &TestApp, count: usize) -> Vec<UsageRecord> {
+    for _ in 0..400 {
+        app.flush().await;
+        let records = every_page(app).await;
+        if records.len() >= count {
+            return records;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("fewer than {count} requests were recorded");
+}
+
+async fn every_page(app: &TestApp) -> Vec<UsageRecord> {
+    let (mut page, mut records) = (PageRequest::FIRST, vec![]);
+    loop {
+        let found = app.app.services.usage.requests(&RequestFilter::default(), page).await;
+        let found = found.unwrap();
+        records.extend(found.items);
+        let Some(next) = page.followed_by(found.next) else { return records };
+        page = next;
+    }
 }
 
 fn shown(record: &UsageRecord) -> Value {

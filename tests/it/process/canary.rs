@@ -5,6 +5,7 @@
 mod money;
 mod planted;
 mod sinks;
+mod sockets;
 mod tour;
 
 use std::{sync::Arc, time::Duration};
@@ -17,8 +18,8 @@ use self::{
     sinks::{Files, RedisLog},
     tour::{errors, tour},
 };
-use super::{Process, Setup, upstream::Slow};
-use crate::support::{TestDatabase, postgres, redis};
+use super::{Process, Setup};
+use crate::support::{TestDatabase, postgres, redis, websocket::Upstream};
 
 const ADMIN: &str = "Canary-admin-Qm7vTz2";
 const PERSON: &str = "Canary-person-8xKpWd4";
@@ -55,10 +56,33 @@ const STOP: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn no_secret_is_written_anywhere_on_sqlite() {
-    let slow = Slow::start(Duration::ZERO).await;
-    let setup = talkative(Setup::bare()).set("UPSTREAM_URL", &slow.url());
+    on_sqlite(talkative(Setup::bare())).await;
+}
+
+/// With keys of the other kind, which sign what upstreams are told.
+#[tokio::test]
+async fn no_secret_is_written_anywhere_where_upstreams_are_told_who_asks() {
+    let key = include_str!("../jwt/keys/current.pem");
+    let setup = talkative(Setup::bare())
+        .set("AUTH_ALGORITHM", "RS256")
+        .set("AUTH_PRIVATE_KEY", key)
+        .set("UPSTREAM_ASSERTION", "true");
+    let mut planted = on_sqlite(setup).await;
+    planted.0.retain(|(name, _)| *name == "assertion");
+    // A login, a key, a pass, and what they have sockets by.
+    assert!(planted.0.len() > 3, "{}", planted.0.len());
+}
+
+/// What was planted then.
+async fn on_sqlite(setup: Setup) -> Planted {
+    let upstream = Upstream::start().await;
+    let setup = setup.set("UPSTREAM_URL", &upstream.url());
     let mut process = setup.serve().await;
     let (mut planted, mut answers) = (Planted::fixed(), Answers::default());
+    if let Some(pem) = setup.environment.get("AUTH_PRIVATE_KEY") {
+        let lines = pem.lines().filter(|line| line.len() == 64);
+        lines.for_each(|line| planted.add("signing key", line));
+    }
     tour(&process, &mut planted, &mut answers).await;
     let mut files = Files::of(setup.path().join("data"));
     commands(&resealing(&setup), &mut planted, &mut answers).await;
@@ -69,26 +93,28 @@ async fn no_secret_is_written_anywhere_on_sqlite() {
     process.stop(STOP).await;
     files.read();
 
-    let mut found = planted.found_in("the answers", answers.bytes());
+    let mut found = sockets::upstream(&upstream, &mut planted);
+    found.extend(planted.found_in("the answers", answers.bytes()));
     found.extend(files.search(&planted));
     found.extend(output(&process, &planted));
     assert!(found.is_empty(), "{} places:\n{}", found.len(), found.join("\n"));
     assert!(!files.search(&marker()).is_empty(), "the files were not searched");
     assert!(process.stdout.so_far().contains("\"TRACE\""), "it was not talkative");
+    planted
 }
 
 /// What instances share: on `TEST_DATABASE_URL` where it is given.
 #[tokio::test]
 async fn no_secret_is_written_to_what_instances_share() {
     let Some(redis) = redis::Server::start() else { return };
-    let (database, slow) = (TestDatabase::fresh().await, Slow::start(Duration::ZERO).await);
+    let (database, upstream) = (TestDatabase::fresh().await, Upstream::start().await);
     let log = RedisLog::start(&redis);
     let setup = talkative(Setup { database: Some(Arc::new(database)), ..Setup::bare() });
     let database = setup.database.clone().unwrap();
     let setup = setup
         .set("DATABASE_URL", database.config().url.expose_secret())
         .set("REDIS_URL", &redis.url())
-        .set("UPSTREAM_URL", &slow.url());
+        .set("UPSTREAM_URL", &upstream.url());
     let mut process = setup.serve().await;
     let (mut planted, mut answers) = (Planted::fixed(), Answers::default());
     tour(&process, &mut planted, &mut answers).await;
@@ -100,7 +126,8 @@ async fn no_secret_is_written_to_what_instances_share() {
     answers.keep(&process.client().with_bearer(METRICS).get("/metrics").await.expect(200));
     process.stop(STOP).await;
 
-    let mut found = planted.found_in("the answers", answers.bytes());
+    let mut found = sockets::upstream(&upstream, &mut planted);
+    found.extend(planted.found_in("the answers", answers.bytes()));
     found.extend(output(&process, &planted));
     found.extend(planted.found_in("the database", before.as_bytes()));
     found.extend(planted.found_in("the database, at last", database.dump().await.as_bytes()));

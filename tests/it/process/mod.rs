@@ -6,6 +6,7 @@
 //! log.
 
 mod backpressure;
+mod bombs;
 mod canary;
 mod commands;
 mod crash;
@@ -53,7 +54,7 @@ const PASSWORD: &str = "correct horse battery";
 
 /// Taken by tests that measure time or start many processes, so that they do
 /// not disturb each other.
-async fn alone() -> MutexGuard<'static, ()> {
+pub async fn alone() -> MutexGuard<'static, ()> {
     static ONE: AsyncMutex<()> = AsyncMutex::const_new(());
     ONE.lock().await
 }

@@ -92,17 +92,31 @@ async fn nothing_is_added_to_what_is_compressed_or_has_a_length() {
     }
 }
 
+/// Lines of JSON stream as events do, and are told apart from other answers only
+/// by having no length.
 #[tokio::test]
-async fn proxies_before_us_are_told_not_to_collect_events() {
-    let (app, source) = app().await;
-    put_in_front(&app, &source.url(), "auth = 'public'");
-    for (path, expected) in [("/events", Some("no")), ("/download", None)] {
+async fn proxies_before_us_are_told_not_to_collect_what_streams() {
+    let (app, _) = app().await;
+    let (chunked, collect) = ("transfer-encoding: chunked", "\r\nx-accel-buffering: yes");
+    for (kind, framing, own, expected) in [
+        ("text/event-stream", chunked, "", Some("no")),
+        ("text/event-stream", "content-length: 5", collect, Some("no")),
+        ("application/x-ndjson", chunked, "", Some("no")),
+        ("application/x-ndjson", chunked, collect, Some("yes")),
+        ("application/json", "content-length: 5", "", None),
+        ("application/octet-stream", "content-length: 2000000", "", None),
+    ] {
+        let recorder = Recorder::start(move |_| {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{framing}{own}\r\n\r\n");
+            let body = if framing == chunked { "5\r\nfirst\r\n" } else { "first" };
+            Reply::SendThenClose(format!("{head}{body}").into_bytes())
+        })
+        .await;
+        put_in_front(&app, &recorder.url(), "auth = 'public'");
         let mut raw = Raw::connect(address(&app)).await;
-        raw.send(format!("GET /up{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
-        raw.until(HELLO.as_bytes()).await;
-        source.finish(usize::from(path == "/download"));
+        raw.send("GET /up/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         let answer = raw.answer().await.unwrap();
-        assert_eq!(answer.header("x-accel-buffering"), expected, "{path}");
+        assert_eq!(answer.header("x-accel-buffering"), expected, "{kind} {framing} {own}");
     }
 }
 

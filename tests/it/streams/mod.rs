@@ -7,6 +7,8 @@ mod events;
 mod expiry;
 mod leaving;
 mod quick;
+mod untaken;
+mod uploads;
 
 use std::{
     net::SocketAddr,
@@ -46,6 +48,8 @@ struct Source {
     recorder: Recorder,
     /// To each answer, in the order of the requests.
     open: Arc<Mutex<Vec<UnboundedSender<Vec<u8>>>>>,
+    /// What each of them was asked for.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Source {
@@ -55,7 +59,8 @@ impl Source {
 
     async fn start() -> Self {
         let open: Arc<Mutex<Vec<UnboundedSender<Vec<u8>>>>> = Arc::default();
-        let senders = Arc::clone(&open);
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (senders, paths) = (Arc::clone(&open), Arc::clone(&asked));
         let recorder = Recorder::start(move |delivery| {
             let (sender, receiver) = unbounded_channel();
             let download = delivery.request_line().contains("/download");
@@ -64,11 +69,14 @@ impl Source {
             let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close";
             sender.send(format!("{head}\r\ncontent-type: {kind}\r\n\r\n").into_bytes()).unwrap();
             sender.send(chunk(HELLO)).unwrap();
-            senders.lock().unwrap().push(sender);
+            let path = delivery.request_line().split(' ').nth(1).unwrap();
+            let mut senders = senders.lock().unwrap();
+            paths.lock().unwrap().push(path.to_owned());
+            senders.push(sender);
             Reply::Stream(receiver)
         })
         .await;
-        Self { recorder, open }
+        Self { recorder, open, asked }
     }
 
     /// Sends more on the answer to the request of this number.

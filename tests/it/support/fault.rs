@@ -1,5 +1,5 @@
-//! A TCP proxy that misbehaves on demand: put before Redis or Postgres, it is
-//! the network that they are reached by.
+//! A TCP proxy that misbehaves on demand: put before Redis, Postgres or an
+//! upstream, it is the network that they are reached by.
 //!
 //! Faults are set while connections run and hold from the next chunk on. What
 //! really happened is counted: a test that saw no harm must not have been spared
@@ -46,6 +46,22 @@ pub struct Way {
     /// Nothing arrives, nor does it later: a connection that lost bytes stays
     /// silent when the fault is over.
     pub swallow: bool,
+    /// A connection ends once so many bytes have arrived on it since this was
+    /// set, the last of which is the last to arrive.
+    pub cut_after_bytes: Option<usize>,
+    /// How it ends then.
+    pub ending: Ending,
+    /// Whatever comes arrives in pieces of so many bytes.
+    pub slice: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    #[default]
+    Close,
+    Reset,
+    /// Only in this direction; the other stays.
+    Half,
 }
 
 /// Nothing by default.
@@ -94,6 +110,7 @@ impl Proxy {
 
     pub fn set(&self, faults: Faults) {
         *self.shared.faults.lock().unwrap() = faults;
+        self.shared.settings.fetch_add(1, Relaxed);
     }
 
     pub fn fired(&self) -> Fired {
@@ -112,6 +129,8 @@ struct Shared {
     faults: Mutex<Faults>,
     fired: Mutex<Fired>,
     open: AtomicUsize,
+    /// How often the faults were set.
+    settings: AtomicUsize,
 }
 
 impl Shared {
@@ -259,18 +278,46 @@ impl Connection<'_> {
         towards: Towards,
     ) -> Result<(), End> {
         let mut free = Instant::now();
-        while let Some((due, chunk)) = arriving.recv().await {
+        // Since which setting, and how many bytes.
+        let mut arrived = (0, 0);
+        while let Some((due, mut chunk)) = arriving.recv().await {
             sleep_until(due).await;
-            let Some(rate) = towards.of(&self.shared.faults()).bytes_per_second else {
-                to.write_all(&chunk).await?;
-                continue;
-            };
-            self.shared.count(|fired| fired.throttled += 1);
-            for slice in chunk.chunks(SLICE) {
-                let bytes = u32::try_from(slice.len()).unwrap();
-                free = free.max(Instant::now()) + Duration::from_secs(1) * bytes / rate;
-                sleep_until(free).await;
+            let (setting, way) =
+                (self.shared.settings.load(Relaxed), towards.of(&self.shared.faults()));
+            if arrived.0 != setting {
+                arrived = (setting, 0);
+            }
+            let left = way.cut_after_bytes.map(|bytes| bytes.saturating_sub(arrived.1));
+            let is_last = left.is_some_and(|left| left <= chunk.len());
+            chunk.truncate(left.unwrap_or(usize::MAX));
+            arrived.1 += chunk.len();
+            if way.bytes_per_second.is_some() {
+                self.shared.count(|fired| fired.throttled += 1);
+            }
+            let whole = if way.bytes_per_second.is_some() { SLICE } else { usize::MAX };
+            for slice in chunk.chunks(way.slice.unwrap_or(whole)) {
+                if let Some(rate) = way.bytes_per_second {
+                    let bytes = u32::try_from(slice.len()).unwrap();
+                    free = free.max(Instant::now()) + Duration::from_secs(1) * bytes / rate;
+                    sleep_until(free).await;
+                }
                 to.write_all(slice).await?;
+                if way.slice.is_some() {
+                    // Whoever reads is to have a chance to see it alone.
+                    tokio::task::yield_now().await;
+                }
+            }
+            if is_last {
+                self.shared.count(|fired| fired.cuts += 1);
+                match way.ending {
+                    Ending::Close => return Err(End::Closed),
+                    Ending::Reset => return Err(End::Reset),
+                    Ending::Half => {
+                        to.shutdown().await?;
+                        while arriving.recv().await.is_some() {}
+                        return Ok(());
+                    }
+                }
             }
         }
         Ok(to.shutdown().await?)

@@ -5,6 +5,7 @@ pub mod books;
 pub mod client;
 pub mod database;
 pub mod fault;
+pub mod http2;
 pub mod postgres;
 pub mod raw;
 pub mod recorder;

@@ -76,6 +76,13 @@ impl Raw {
         Some(answer)
     }
 
+    /// The head of the answer to a `HEAD`, and whatever follows up to the end.
+    pub async fn head_alone(&mut self) -> (String, Vec<u8>) {
+        let head = self.head().await.expect("an answer");
+        self.rest().await;
+        (head, std::mem::take(&mut self.buffer))
+    }
+
     /// Waits until at least so many bytes of the answer are there.
     pub async fn until(&mut self, needle: &[u8]) {
         while find(&self.buffer, needle).is_none() {

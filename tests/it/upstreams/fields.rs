@@ -1,11 +1,12 @@
 //! Fields that an operator sets or takes away, and which `Host` is sent.
 
+use serde_json::json;
 use tollgate::config::{Config, Sources};
 
 use super::{address, public, start};
 use crate::support::{
     raw::{Raw, headers},
-    recorder::{Recorder, Reply},
+    recorder::{Delivery, Recorder, Reply},
 };
 
 #[tokio::test]
@@ -59,6 +60,48 @@ async fn the_host_that_is_sent_is_the_targets_the_clients_or_a_fixed_one() {
         let seen = recorder.take().remove(0);
         assert_eq!(seen.all("host"), [expected], "{rest}");
         assert_eq!(seen.all("x-forwarded-host"), ["asked.example:81"], "{rest}");
+    }
+}
+
+/// The upstream's own, whatever the client brings: once, on every kind of
+/// request, and never in an answer.
+#[tokio::test]
+async fn the_upstreams_own_credential_is_sent_and_the_clients_is_not() {
+    let recorder = Recorder::start(|delivery: &Delivery| {
+        let told = delivery.all("x-own").join(",");
+        let head = format!("HTTP/1.1 401 No\r\nX-Own: {told}\r\nContent-Length: 0\r\n\r\n");
+        Reply::Send(head.into_bytes())
+    })
+    .await;
+    let rest = "basic_auth_user='us\u{e9}r'\nbasic_auth_password='p:w \u{e9}'";
+    let app = start(&format!(
+        "[[upstreams]]\nname='app'\nmount='/'\nauth='optional'\nurl='{}'\n{rest}\n",
+        recorder.url()
+    ))
+    .await;
+    // printf 'us\xc3\xa9r:p:w \xc3\xa9' | base64
+    let own = "Basic dXPDqXI6cDp3IMOp";
+    let issued = app.admin().await.post("/api/v1/keys", json!({ "name": "k" })).await.expect(201);
+    let key = issued.text("key").to_owned();
+    let socket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (method, fields) in [
+        ("GET", String::new()),
+        ("POST", "Content-Length: 0\r\n".to_owned()),
+        ("GET", "Authorization: Basic Zm9yZ2Vk\r\n".to_owned()),
+        ("GET", "authorization: Digest x\r\nProxy-Authorization: Basic Zm9yZ2Vk\r\n".to_owned()),
+        ("GET", format!("Authorization: Bearer {key}\r\n")),
+        ("GET", format!("X-API-Key: {key}\r\nAuthorization: Basic Zm9yZ2Vk\r\n")),
+        ("GET", "Connection: Authorization\r\nAuthorization: Basic Zm9yZ2Vk\r\n".to_owned()),
+        ("GET", format!("{socket}X-API-Key: {key}\r\nAuthorization: Basic Zm9yZ2Vk\r\n")),
+    ] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let answer = Raw::exchange(address(&app), request).await;
+        assert_eq!(answer.status, 401, "{fields}");
+        let seen = recorder.take().remove(0);
+        assert_eq!(seen.all("authorization"), [own], "{fields}");
+        assert!(!seen.head.contains("Zm9yZ2Vk") && !seen.head.contains(&key), "{}", seen.head);
+        assert!(!answer.head.contains("dXPDqXI6"), "{}", answer.head);
     }
 }
 

@@ -50,7 +50,6 @@ async fn the_host_that_is_asked_for_decides() {
         ("/", "Host: one.example.com.evil.test", "root"),
         ("/", "Host: evil-one.example.com", "root"),
         ("/", "Host: a.one.example.com", "root"),
-        ("/", "Host: one.example.com..", "root"),
         ("/", "Host: 127.0.0.1", "root"),
         ("/", "Host: [::1]:80", "root"),
         // The absolute form says it, and Host has to agree or is not heard.
@@ -73,6 +72,10 @@ async fn the_host_that_is_asked_for_decides() {
     for (target, fields, status) in [
         ("/.tollgate/x", "Host: one.example.com", 404),
         ("/%2etollgate/x", "Host: one.example.com", 404),
+        // Who reads another name than we do would pass by what guards it.
+        ("/", "Host: one.example.com..", 400),
+        ("/", "Host: one.example.com:1:2", 400),
+        ("/", "Host: [one.example.com]", 400),
         ("/", "Host: one.example.com\r\nHost: other.example.com", 400),
         ("/", "Host: one.example.com, other.example.com", 400),
         ("/", "Host: one.example.com/x", 400),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -43,6 +43,8 @@ struct Seen {
     most_streams: AtomicUsize,
     /// Streams that the gateway reset.
     reset: AtomicUsize,
+    /// The paths that were asked for.
+    paths: Mutex<Vec<String>>,
 }
 
 impl Server {
@@ -100,9 +102,14 @@ async fn http2(tls: TlsStream<TcpStream>, seen: Arc<Seen>) {
     let Ok(mut connection) = h2::server::handshake(tls).await else { return };
     let mut going = false;
     while let Some(Ok((request, respond))) = connection.accept().await {
-        if request.uri().path() == "/last" && !going {
+        let path = request.uri().path();
+        seen.paths.lock().unwrap().push(path.to_owned());
+        if path == "/last" && !going {
             going = true;
             connection.graceful_shutdown();
+        }
+        if path.starts_with("/drop") {
+            return;
         }
         let seen = seen.clone();
         tokio::spawn(async move {
@@ -157,6 +164,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             let mut stream = respond.send_response(head, false).unwrap();
             stream.send_data(part(), true).unwrap();
         }
+        path if path.starts_with("/reset") => respond.send_reset(Reason::INTERNAL_ERROR),
         "/refused" => respond.send_reset(Reason::REFUSED_STREAM),
         "/trailers" => {
             let mut stream = respond.send_response(plain().body(()).unwrap(), false).unwrap();
@@ -228,6 +236,26 @@ async fn an_answer_that_lacks_its_end_does_not_look_whole() {
     assert!(short.as_ref().is_none_or(|answer| !answer.complete), "{short:?}");
     assert_eq!(get(&app, "/refused").await.status, 502);
     assert_eq!(server.connections(), 1, "one stream's end is not the others'");
+}
+
+/// Whether its stream dies, or the connection with all of them (RELIABILITY
+/// G-34).
+#[tokio::test]
+async fn a_post_that_dies_is_delivered_once() {
+    let server = Server::start(&[b"h2"]).await;
+    let app = server.app("", "1").await;
+    for trial in 0..1000 {
+        // Were it half of them, the breaker would open.
+        let (kind, status) = match trial {
+            _ if trial % 12 == 0 => ("drop", 502),
+            _ if trial % 3 == 0 => ("reset", 502),
+            _ => ("fine", 200),
+        };
+        let path = format!("/{kind}/{trial}");
+        assert_eq!(post(&app, &path).await.status, status, "{path}");
+        let seen = std::mem::take(&mut *server.seen.paths.lock().unwrap());
+        assert_eq!(seen, [path]);
+    }
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ mod limits;
 mod malformed;
 mod policy;
 mod reload;
-mod resolver;
-mod tls;
+pub mod resolver;
+pub mod tls;
 mod urls;
 
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ async fn start(file: &str) -> TestApp {
     with(file, Options::default()).await
 }
 
-async fn with(file: &str, options: Options) -> TestApp {
+pub async fn with(file: &str, options: Options) -> TestApp {
     let mut settings = options.settings;
     let base = [("FILE", file), ("RATE_LIMIT_PER_MINUTE", "0"), ("RATE_LIMIT_PER_HOUR", "0")];
     settings.extend(base.map(|(name, value)| (name, value.to_owned())));
@@ -56,7 +56,7 @@ async fn post(app: &TestApp, path: &str) -> raw::Answer {
 }
 
 /// The targets of the first upstream, as an admin sees them.
-async fn targets(app: &TestApp) -> Vec<Value> {
+pub async fn targets(app: &TestApp) -> Vec<Value> {
     let answer = app.admin().await.get("/api/v1/admin/upstreams").await.expect(200);
     answer.json["items"][0]["targets"].as_array().unwrap().clone()
 }

@@ -41,7 +41,9 @@ fn answer(kind: &str, coding: &str, frames: VecDeque<Bytes>) -> Rewritten<Frames
     let (mut parts, body) = answer.unwrap().into_parts();
     let rules = "[[rules]]\ntypes = ['json']\nfind = 'x'\nreplace = 'y'";
     let names = names_at("/app", Some(toml::from_str(rules).unwrap()));
-    Plan::for_request(names, &Method::GET, "/", &mut HeaderMap::new()).apply(&mut parts, body)
+    Plan::for_request(names, &Method::GET, "/", &mut HeaderMap::new())
+        .apply(&mut parts, body)
+        .unwrap()
 }
 
 /// G-134. Held to a piece at a time, and ended soon after the limit.

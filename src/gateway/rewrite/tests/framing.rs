@@ -153,7 +153,7 @@ fn a_page_sent_bit_by_bit_is_shown_bit_by_bit() {
         let (mut parts, body) = response.body(body).unwrap().into_parts();
         let names = names_at("/app", Some(on()));
         let plan = Plan::for_request(names, &Method::GET, "/", &mut HeaderMap::new());
-        let mut body = plan.apply(&mut parts, body);
+        let mut body = plan.apply(&mut parts, body).unwrap();
         // What is there before the wait can be read, although the end is not.
         let first = match poll(&mut body) {
             Poll::Ready(Some(Ok(data))) => data,

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod framing;
+mod load;
 mod revalidation;
 
 use std::{
@@ -173,7 +174,7 @@ impl Case<'_> {
         let frames = wire.chunks(size).map(Bytes::copy_from_slice).collect();
         let body = Frames { frames, sized: self.chunk.is_none() };
         let (mut parts, body) = answer.body(body).unwrap().into_parts();
-        let body = plan.apply(&mut parts, body);
+        let body = plan.apply(&mut parts, body).unwrap();
         let edited = matches!(body, Rewritten::Edited(_));
         Got { asked, fields: parts.headers, body: read(body), edited }
     }

@@ -7,8 +7,9 @@ use crate::{
     gateway::recorded,
     streams::address,
     support::{
-        Client, TestApp,
+        Client, Options, TestApp,
         raw::Raw,
+        some_address, unique,
         websocket::{BINARY, CLOSE, PING, PONG, TEXT, Upstream, Wire, frame},
     },
 };
@@ -100,6 +101,7 @@ async fn a_message_over_the_limit_is_not_delivered() {
                 (CLOSE, payload) => break payload,
                 (first, _) => delivered += usize::from(first == TEXT),
             }
+            assert!(delivered < 100, "it is never told");
         };
         assert_eq!(told, [&1008u16.to_be_bytes()[..], b"limit"].concat());
         wire.rest().await;
@@ -110,6 +112,60 @@ async fn a_message_over_the_limit_is_not_delivered() {
         let record = recorded(&app, 1).await.remove(0);
         assert_eq!((&record["outcome"], &record["status"]), (&json!("cut"), &json!(101)));
         assert_eq!(requests(&admin, &id).await, 50);
+    }
+}
+
+/// The tiers of users and of addresses, which requests share, end sockets too.
+#[tokio::test]
+async fn every_tier_counts_messages() {
+    let upstream = Upstream::start().await;
+    for (tier, auth) in [
+        ("RATE_LIMIT_USER_PER_MINUTE", "required"),
+        ("RATE_LIMIT_USER_PER_HOUR", "required"),
+        ("RATE_LIMIT_PER_MINUTE", "public"),
+        ("RATE_LIMIT_PER_HOUR", "public"),
+        ("RATE_LIMIT_PER_MINUTE", "optional"),
+        ("RATE_LIMIT_TOKEN_PER_MINUTE", "a pass"),
+    ] {
+        let free = crate::streams::FREE.into_iter().filter(|(name, _)| *name != tier);
+        let settings = free.chain([(tier, "20")]);
+        let settings = settings.map(|(name, value)| (name, value.to_owned())).collect();
+        let app = TestApp::with(Options { settings, ..Options::default() }).await;
+        let auth_setting = if auth == "a pass" { "required" } else { auth };
+        let settings = format!("{}\nauth = '{auth_setting}'", super::MANY);
+        crate::streams::put_in_front(&app, &upstream.url(), &settings);
+        let address_field = format!("X-Forwarded-For: {}\r\n", some_address());
+        let name = unique("ada");
+        let field = match auth {
+            "required" | "a pass" => {
+                // From elsewhere, and asking nothing that counts.
+                app.register(&name).await;
+                let pair = app.login(&name, crate::support::PASSWORD).await.expect(200);
+                let bearer = pair.text("access_token").to_owned();
+                if auth == "a pass" {
+                    let day = json!({ "duration_hours": 24 });
+                    let login = app.anonymous().with_bearer(&bearer);
+                    let bought = login.post("/api/v1/tokens/purchase", day).await.expect(201);
+                    format!("X-Access-Token: {}\r\n", bought.text("token"))
+                } else {
+                    format!("Authorization: Bearer {bearer}\r\n")
+                }
+            }
+            _ => String::new(),
+        };
+        let fields = format!("{address_field}{field}");
+        let (messages, case) = (upstream.messages(), format!("{tier} {auth}"));
+        let mut wire = Wire::open(address(&app), PATH, &fields).await;
+        wire.send(frame(TEXT, true, b"x").repeat(40)).await;
+        assert_eq!(wire.closed().await, (1008, "limit".to_owned()), "{case}");
+        drop(wire);
+        upstream.until_open(0).await;
+        assert_eq!((upstream.messages() - messages, upstream.closes()), (19, vec![1001]), "{case}");
+        // It is the same limit that requests have.
+        let request = format!("GET {PATH} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(Raw::exchange(address(&app), request).await.status, 429, "{case}");
+        let record = recorded(&app, 1).await.into_iter().find(|record| record["status"] == 101);
+        assert_eq!(record.unwrap()["outcome"], "cut", "{case}");
     }
 }
 

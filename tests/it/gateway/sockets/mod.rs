@@ -6,10 +6,12 @@ mod forged;
 mod frames;
 mod metering;
 mod origins;
+mod presets;
 mod query;
 mod refused;
 mod shown;
 mod simple;
+mod tls;
 mod upgrades;
 
 use crate::{

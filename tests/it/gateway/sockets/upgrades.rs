@@ -11,6 +11,7 @@ use crate::{
     streams::{FREE, address, put_in_front},
     support::{
         TestApp,
+        http2::{Http2, over_http2},
         raw::Raw,
         websocket::{Upstream, Wire, ask},
     },
@@ -122,7 +123,7 @@ async fn over_http2_there_is_no_upgrade() {
     let with = |more: &[(&'static str, &'static str)]| [&get[..], more].concat();
     let key = ("sec-websocket-key", crate::support::websocket::KEY);
     let plain = with(&[("sec-websocket-version", "13"), key]);
-    assert_eq!(over_http2(&app, &plain).await, Http2::Ok, "a plain request");
+    assert_eq!(over_http2(address(&app), &plain, &[]).await, Http2::Ok, "a plain request");
     assert_eq!(upstream.heads().len(), 1);
     let connect = |more: &[(&'static str, &'static str)]| {
         let mut fields = with(more);
@@ -138,52 +139,8 @@ async fn over_http2_there_is_no_upgrade() {
         connect(&[(":protocol", "websocket")]),
         vec![(":method", "CONNECT"), (":authority", "a:443")],
     ] {
-        assert_eq!(over_http2(&app, &fields).await, Http2::Refused, "{fields:?}");
+        assert_eq!(over_http2(address(&app), &fields, &[]).await, Http2::Refused, "{fields:?}");
         assert!(upstream.heads().is_empty(), "{fields:?}");
-    }
-}
-
-#[derive(Debug, PartialEq)]
-enum Http2 {
-    Ok,
-    Refused,
-}
-
-/// What becomes of a request with these fields, which no usual client would
-/// send.
-async fn over_http2(app: &TestApp, fields: &[(&str, &str)]) -> Http2 {
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let mut block = vec![];
-    for text in fields.iter().map(|(name, value)| [name, value]) {
-        // A literal that is not indexed (RFC 7541, 6.2.2).
-        block.push(0);
-        for text in text {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
-    }
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(SETTINGS);
-    // The last of its headers and of the request.
-    bytes.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
-    bytes.extend(block);
-    let mut socket = TcpStream::connect(address(app)).await.unwrap();
-    socket.write_all(&bytes).await.unwrap();
-    loop {
-        let mut head = [0; 9];
-        if socket.read_exact(&mut head).await.is_err() {
-            return Http2::Refused;
-        }
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let mut payload = vec![0; length];
-        socket.read_exact(&mut payload).await.unwrap();
-        match head[3] {
-            // `:status: 200` (RFC 7541, appendix A).
-            1 if payload[0] == 0x88 => return Http2::Ok,
-            // Other headers, a reset of the stream, the end of the connection.
-            1 | 3 | 7 => return Http2::Refused,
-            _ => {}
-        }
     }
 }
 

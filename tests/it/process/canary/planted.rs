@@ -89,10 +89,11 @@ fn forms(name: &str, secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     }
     // A JWT's beginning is its header. Of the others no more than 8 characters
     // are shown on purpose (`prefix`).
-    if name != "login token" {
+    if !matches!(name, "login token" | "login cookie" | "assertion") {
         forms.push(("first 12 characters", secret.as_bytes()[..12].to_vec()));
     }
-    if matches!(name, "key" | "login token" | "access token") {
+    let long = ["key", "login token", "access token", "ticket", "login cookie", "assertion"];
+    if long.contains(&name) {
         let middle = secret.len() / 2;
         forms.push(("12 from its middle", secret.as_bytes()[middle..middle + 12].to_vec()));
     }

@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, Request, Version};
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client as Pool, rt::TokioExecutor};
@@ -10,6 +11,7 @@ use serde_json::json;
 use super::{
     ADMIN, Answers, CHANGED, CLIENT_BASIC, COOKIE, PERSON, Planted, WRONG,
     money::{money, money_fails},
+    sockets::{sockets, sockets_fail},
 };
 use crate::{
     browser::{self, SetCookie, hidden},
@@ -73,7 +75,9 @@ pub async fn tour(process: &Process, planted: &mut Planted, answers: &mut Answer
     answers.keep(&client.with_bearer(WRONG).get("/api/v1/users/me").await.expect(401));
     let token = process.token("admin", ADMIN).await;
     planted.add("login token", &token);
-    money(&client, &bearer, &client.with_bearer(&token), planted, answers).await;
+    let admin = client.with_bearer(&token);
+    money(&client, &bearer, &admin, planted, answers).await;
+    sockets(process, (&bearer, &admin), planted, answers).await;
     let basic = general_purpose::STANDARD.encode(format!("somebody:{CLIENT_BASIC}"));
     let basic = client.with("authorization", &format!("Basic {basic}"));
     answers.keep(&basic.get("/api/v1/proxy/x").await);
@@ -140,19 +144,27 @@ async fn browse(client: &Client, planted: &mut Planted, answers: &mut Answers) {
 pub async fn errors(process: &Process, planted: &Planted, answers: &mut Answers) {
     let login = json!({ "username": "person", "password": CHANGED });
     answers.keep(&process.client().post("/api/v1/auth/login", login).await.expect(503));
-    for (name, secret) in &planted.0 {
+    // At once, since each waits for the database.
+    let refused = join_all(planted.0.iter().map(async |(name, secret)| {
         let client = process.client();
-        let answer = match *name {
+        Some(match *name {
             "key" => client.with_key(secret).get("/api/v1/proxy/x").await,
             "login token" => client.with_bearer(secret).get("/api/v1/keys").await,
             "refresh token" => {
                 client.post("/api/v1/auth/refresh", json!({ "refresh_token": secret })).await
             }
-            _ => continue,
-        };
+            "login cookie" => {
+                let cookie = format!("tollgate_sid={secret}");
+                client.with("cookie", &cookie).get("/api/v1/proxy/x").await
+            }
+            _ => return None,
+        })
+    }));
+    for answer in refused.await.into_iter().flatten() {
         assert!(answer.status.as_u16() >= 400, "{answer:?}");
         answers.keep(&answer);
     }
+    sockets_fail(process, planted, answers).await;
     money_fails(process, planted, answers).await;
     let health = process.client().get("/health").await.expect(503);
     answers.keep(&health);
