@@ -22,7 +22,7 @@ mod typed;
 pub use self::{
     flight::LoadFailed,
     hub::CacheHub,
-    limiter::Limiter,
+    limiter::{Limiter, LimiterStats},
     redis::{InvalidRedisUrl, RedisStats, RedisStore},
     typed::{Cache, Cached, Peek},
 };

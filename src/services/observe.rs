@@ -40,6 +40,17 @@ impl Services {
             counter!("tollgate_redis_skipped_total").absolute(stats.skipped);
             gauge!("tollgate_redis_degraded").set(f64::from(u8::from(stats.degraded)));
         }
+        if let Some(stats) = self.limits.stats() {
+            counter!("tollgate_limit_store_calls_total").absolute(stats.asked);
+            for (source, count) in [
+                ("lease", stats.by_lease),
+                ("refusal_cache", stats.by_refusal),
+                ("store", stats.by_store),
+                ("memory", stats.in_memory),
+            ] {
+                counter!("tollgate_limit_decisions_total", "source" => source).absolute(count);
+            }
+        }
     }
 }
 
