@@ -26,6 +26,7 @@ use tollgate::domain::{clock::FakeClock, usage::Outcome};
 use super::all_recorded;
 use crate::{
     process::alone,
+    rewriting::decode,
     streams::{FREE, address, put_in_front},
     support::{
         Options, TestApp, epoch,
@@ -160,6 +161,12 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What was compressed while it arrived has its blocks where the parts of it ended,
+/// so two such bodies are the same in their text, not in their bytes.
+fn text(path: &str, got: &Got) -> Vec<u8> {
+    if path.ends_with("/gzip") { decode("gzip", &got.body) } else { got.body.clone() }
+}
+
 #[tokio::test]
 async fn an_answer_that_is_cut_at_any_byte_never_looks_whole() {
     let all = answers();
@@ -194,7 +201,11 @@ async fn an_answer_that_is_cut_at_any_byte_never_looks_whole() {
                 assert!(!got.whole, "{what}");
                 assert!(matches!(got.status, None | Some(200)), "{what}");
             } else {
-                assert_eq!((got.whole, &got.body), (true, &expected.body), "{what}");
+                assert_eq!(
+                    (got.whole, text(&path, &got)),
+                    (true, text(&path, &expected)),
+                    "{what}"
+                );
                 whole += 1;
             }
         }
@@ -260,7 +271,8 @@ async fn what_comes_byte_by_byte_is_the_same() {
         let slice = Way { slice: Some(1), ..Way::default() };
         bed.fault(Faults { to_server: slice, to_client: slice, ..Faults::default() });
         let got = bed.ask(Http11, "POST", &path, "body").await;
-        assert_eq!((got.status, got.whole, got.body), (Some(200), true, expected.body), "{path}");
+        assert_eq!((got.status, got.whole), (Some(200), true), "{path}");
+        assert_eq!(text(&path, &got), text(&path, &expected), "{path}");
         let seen = bed.recorder.take();
         assert_eq!((seen.len(), &seen[1].body[..]), (2, &b"body"[..]), "{path}");
     }
