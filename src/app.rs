@@ -88,8 +88,7 @@ impl AppBuilder {
             None => Limiter::memory(clock.clone()),
             Some(redis) => {
                 let hub = hub.clone();
-                let on_loss = config.limits.on_store_loss;
-                Limiter::shared(clock.clone(), redis.clone(), move || hub.instances(), on_loss)
+                Limiter::shared(clock.clone(), redis.clone(), move || hub.instances())
             }
         };
         let material = signing_material(&config.auth, &config.data_dir)?;

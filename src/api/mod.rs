@@ -18,6 +18,7 @@ mod health;
 mod idempotency;
 mod jwks;
 mod keys;
+mod limit_problem;
 mod metrics;
 mod middleware;
 mod openapi;

@@ -5,6 +5,7 @@
 //! | [`Cache`] | what is true is in the database; a copy is never older than its lifetime, and a change evicts it everywhere |
 //! | [`CacheHub`] | carries changes between instances; a lost message costs freshness within the lifetime, never longer |
 //! | [`Limiter`] | no window ever admits more than its limit; what holds without Redis is configured |
+//! | [`Slots`] | never more requests at once on this instance than a limit says |
 //! | [`RedisStore`] | no call waits longer than its deadline, and none waits on a server known to be away |
 //!
 //! Nothing here may be the only place where something true is kept: every entry
@@ -17,6 +18,7 @@ mod limiter;
 mod redis;
 mod roster;
 mod shared;
+mod slots;
 mod typed;
 
 pub use self::{
@@ -24,5 +26,6 @@ pub use self::{
     hub::CacheHub,
     limiter::{Limiter, LimiterStats},
     redis::{InvalidRedisUrl, RedisStats, RedisStore},
+    slots::{Cap, Permit, Slots},
     typed::{Cache, Cached, Peek},
 };

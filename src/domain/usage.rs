@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::id::{ApiKeyId, RecordId, UserId};
+use super::id::{ApiKeyId, PassId, RecordId, UserId};
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub struct UsageRecord {
     pub bytes_out: u64,
     pub user_id: Option<UserId>,
     pub key_id: Option<ApiKeyId>,
+    /// Only summed up.
+    pub pass_id: Option<PassId>,
     pub upstream: Cow<'static, str>,
 }
 

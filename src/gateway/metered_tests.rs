@@ -29,6 +29,7 @@ fn meter() -> (Meter<mpsc::Sender<UsageRecord>>, mpsc::Receiver<UsageRecord>) {
         bytes_out: 0,
         user_id: None,
         key_id: None,
+        pass_id: None,
         upstream: "default".into(),
     };
     (Meter::new(sender, record, Instant::now(), None), receiver)

@@ -55,6 +55,7 @@ pub fn record_of(
         bytes_out: 0,
         user_id: principal.map(Principal::user_id),
         key_id: principal.and_then(Principal::key_id),
+        pass_id: principal.and_then(Principal::pass_id),
         upstream: Cow::Borrowed(upstream),
     }
 }

@@ -47,6 +47,7 @@ use crate::{
     domain::{
         id::StreamId,
         kill::KillReason,
+        origin::OriginHost,
         principal::Principal,
         stream::{Passed, StreamKind},
         usage::Outcome,
@@ -54,7 +55,7 @@ use crate::{
     server::ClientInfo,
     services::{
         LimitService,
-        limits::LimitError,
+        limits::{LimitError, Scope},
         streams::{self, StreamHandle},
         upstreams::InFlight,
         usage::Slot,
@@ -80,6 +81,8 @@ pub(super) struct Opening<'a> {
     pub picked: Picked,
     pub plan: Plan,
     pub meter: Meter<Slot>,
+    /// The page that asks, where that is counted.
+    pub page: Option<OriginHost>,
 }
 
 /// What became of it.
@@ -130,8 +133,16 @@ impl Gateway {
         known: Known<'_>,
         tunnel: &mut Option<Tunnel>,
     ) -> Result<Response<Body>, GatewayError> {
-        let Opening { asked, picked, plan, meter } = opening;
-        match self.open_socket(parts, arrival, asked, picked, meter, known).await? {
+        let Opening { asked, picked, plan, meter, page } = opening;
+        let toll = Toll {
+            limits: Arc::clone(&self.services.limits),
+            principal: known.opener.principal.cloned(),
+            address: arrival.client.address,
+            upstream: Arc::clone(&arrival.route.upstream.config),
+            page,
+        };
+        let opening = self.open_socket(parts, arrival, asked, picked, meter, known, toll);
+        match opening.await? {
             Opened::Open(answer, opened) => {
                 *tunnel = Some(opened);
                 Ok(answer::switching(answer, plan, arrival))
@@ -152,6 +163,7 @@ impl Gateway {
         mut picked: Picked,
         mut meter: Meter<Slot>,
         known: Known<'_>,
+        toll: Toll,
     ) -> Result<Opened, GatewayError> {
         let upstream = arrival.route.upstream;
         let Known { opener, ends, .. } = known;
@@ -200,11 +212,6 @@ impl Gateway {
             message: upstream.config.websocket.max_message_bytes,
         };
         let policy = Policy { idle: None, max_life: Some(life), sizes, ..Policy::default() };
-        let toll = Toll {
-            limits: Arc::clone(&self.services.limits),
-            principal: opener.principal.cloned(),
-            address: arrival.client.address,
-        };
         let tunnel = async move {
             let both = async { tokio::try_join!(client, switched) };
             if let Ok(Ok((client, upstream))) = timeout(HAND_OVER, both).await {
@@ -265,14 +272,19 @@ struct Toll {
     limits: Arc<LimitService>,
     principal: Option<Principal>,
     address: std::net::IpAddr,
+    upstream: Arc<UpstreamConfig>,
+    page: Option<OriginHost>,
 }
 
 impl Toll {
     fn charge(&self) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
-        let Self { limits, principal, address } = self;
-        let (limits, principal, address) = (Arc::clone(limits), principal.clone(), *address);
+        let Self { limits, principal, address, upstream, page } = self;
+        let (limits, upstream) = (Arc::clone(limits), Arc::clone(upstream));
+        let (principal, address, origin) = (principal.clone(), *address, *page);
         async move {
-            match limits.admit(principal.as_ref(), address, 1).await {
+            let principal = principal.as_ref();
+            let scope = Scope { principal, address, upstream: &upstream, origin };
+            match limits.admit(scope, 1).await {
                 Ok(_) => Ok(()),
                 Err(LimitError::Exceeded(_)) => Err(Refusal::OverLimit),
                 Err(LimitError::Store(_)) => Err(Refusal::Unavailable),

@@ -15,7 +15,7 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use crate::domain::{
-    id::{ApiKeyId, RecordId, UserId},
+    id::{ApiKeyId, PassId, RecordId, UserId},
     usage::{Outcome, UsageRecord, Used},
 };
 
@@ -24,6 +24,8 @@ const HEAD: usize = 8;
 const VERSION: u8 = 1;
 const HAS_USER: u8 = 1;
 const HAS_KEY: u8 = 2;
+/// Its id comes last, where a reader that does not know of it stops before.
+const HAS_PASS: u8 = 4;
 /// Bytes of a text that are kept; paths are recorded at up to 512 characters.
 const LONGEST_TEXT: usize = 4096;
 
@@ -48,6 +50,7 @@ pub struct Frame<'a> {
     pub bytes_out: u64,
     pub user_id: Option<UserId>,
     pub key_id: Option<ApiKeyId>,
+    pub pass_id: Option<PassId>,
     pub requests: u64,
     pub messages: u64,
     pub method: &'a str,
@@ -63,7 +66,9 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(&MAGIC);
     buffer.extend_from_slice(&[0; HEAD - MAGIC.len()]);
     let given = |bit, is: bool| if is { bit } else { 0 };
-    let flags = given(HAS_USER, record.user_id.is_some()) | given(HAS_KEY, record.key_id.is_some());
+    let flags = given(HAS_USER, record.user_id.is_some())
+        | given(HAS_KEY, record.key_id.is_some())
+        | given(HAS_PASS, record.pass_id.is_some());
     let outcome = Outcome::ALL.iter().position(|known| *known == record.outcome);
     let outcome = outcome.and_then(|at| u8::try_from(at).ok()).expect("one of a few");
     buffer.extend_from_slice(&[VERSION, flags, outcome]);
@@ -84,6 +89,9 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
         let length = u16::try_from(text.len()).expect("cut to less");
         buffer.extend_from_slice(&length.to_le_bytes());
         buffer.extend_from_slice(text.as_bytes());
+    }
+    if let Some(id) = record.pass_id {
+        buffer.extend_from_slice(id.as_uuid().as_bytes());
     }
     let length = u16::try_from(buffer.len() - start - HEAD).expect("four texts of at most 4 KiB");
     buffer[start + 2..start + 4].copy_from_slice(&length.to_le_bytes());
@@ -202,6 +210,7 @@ fn parse(payload: &[u8]) -> Option<Frame<'_>> {
     let key_id = if flags & HAS_KEY > 0 { Some(ApiKeyId::from(rest.uuid()?)) } else { None };
     let [method, upstream, request_id, path] =
         [rest.text()?, rest.text()?, rest.text()?, rest.text()?];
+    let pass_id = if flags & HAS_PASS > 0 { Some(PassId::from(rest.uuid()?)) } else { None };
     DateTime::from_timestamp_micros(at_us)?;
     Some(Frame {
         id,
@@ -213,6 +222,7 @@ fn parse(payload: &[u8]) -> Option<Frame<'_>> {
         bytes_out,
         user_id,
         key_id,
+        pass_id,
         requests,
         messages,
         method,
@@ -268,6 +278,7 @@ impl Frame<'_> {
             bytes_out: self.bytes_out,
             user_id: self.user_id,
             key_id: self.key_id,
+            pass_id: self.pass_id,
             upstream: Cow::Owned(self.upstream.to_owned()),
         }
     }

@@ -7,7 +7,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let entry = (
         (any::<u128>(), 0i64..4_000_000_000_000_000, any::<u16>(), 0..Outcome::ALL.len()),
         (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()),
-        (any::<Option<u128>>(), any::<Option<u128>>()),
+        (any::<Option<u128>>(), any::<Option<u128>>(), any::<Option<u128>>()),
         (".{0,8}", ".{0,20}", ".{0,40}", ".{0,600}"),
     );
     let made = entry.prop_map(|(plain, numbers, ids, texts)| Entry {
@@ -24,6 +24,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
             bytes_out: numbers.2,
             user_id: ids.0.map(|id| UserId::from(Uuid::from_u128(id))),
             key_id: ids.1.map(|id| ApiKeyId::from(Uuid::from_u128(id))),
+            pass_id: ids.2.map(|id| PassId::from(Uuid::from_u128(id))),
             upstream: texts.1.into(),
         },
         requests: numbers.3,

@@ -20,7 +20,7 @@ use crate::{
         api_key::{ApiKey, KeyRefusal},
         clock::SharedClock,
         id::{ApiKeyId, RecordId, UserId},
-        limit::{TierState, Window},
+        limit::TierState,
         page::{Page, PageRequest},
         token::{PlainToken, TokenHash},
         usage::{Outcome, UsageRecord},
@@ -259,10 +259,12 @@ impl ApiKeyService {
         }
         let (outcome, limit) = match self.limits.admit_key(&key, cost).await {
             Ok(state) => (VerifyOutcome::Valid, state),
-            Err(LimitError::Exceeded(state)) if state.window == Window::Month => {
-                (VerifyOutcome::QuotaExceeded, Some(state))
+            Err(LimitError::Exceeded(exceeded)) => {
+                let quota = exceeded.is_quota();
+                let outcome =
+                    if quota { VerifyOutcome::QuotaExceeded } else { VerifyOutcome::RateLimited };
+                (outcome, Some(exceeded.state))
             }
-            Err(LimitError::Exceeded(state)) => (VerifyOutcome::RateLimited, Some(state)),
             Err(LimitError::Store(error)) => return Err(error.into()),
         };
         if cost > 0 {
@@ -296,6 +298,7 @@ impl ApiKeyService {
             bytes_out: 0,
             user_id: Some(key.user_id),
             key_id: Some(key.id),
+            pass_id: None,
             upstream: Cow::Borrowed("verify"),
         };
         self.usage.record_many(record, cost);
@@ -346,6 +349,8 @@ fn blank(user_id: UserId, token: &PlainToken, now: DateTime<Utc>) -> ApiKey {
         rate_limit: None,
         rate_limit_per_minute: None,
         monthly_quota: None,
+        limits: vec![],
+        max_concurrent: None,
         metadata: serde_json::Map::new(),
         is_active: true,
         expires_at: None,

@@ -55,7 +55,7 @@ pub struct CachedSession {
 
 impl Cached for CachedKey {
     type Key = TokenHash;
-    const NAMESPACE: &'static str = "key:2";
+    const NAMESPACE: &'static str = "key:3";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;

@@ -47,6 +47,7 @@ fn record(at: DateTime<Utc>, key: ApiKeyId, duration_us: u64) -> UsageRecord {
         bytes_out: 0,
         user_id: None,
         key_id: Some(key),
+        pass_id: None,
         upstream: "echo".into(),
     }
 }

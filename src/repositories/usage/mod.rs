@@ -5,6 +5,7 @@
 //! countable after they are gone.
 
 mod journals;
+mod passes;
 mod prune;
 mod read;
 mod requests;
@@ -14,7 +15,7 @@ use chrono::{DateTime, Utc};
 
 use super::DbConn;
 use crate::domain::{
-    id::{ApiKeyId, UserId},
+    id::{ApiKeyId, PassId, UserId},
     usage::Totals,
 };
 
@@ -32,6 +33,17 @@ pub struct UsageFilter {
     pub from: DateTime<Utc>,
     /// The end, exclusive.
     pub to: DateTime<Utc>,
+}
+
+/// Whose usage a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageOf<'a> {
+    User(UserId),
+    Key(ApiKeyId),
+    Pass(PassId),
+    Upstream(&'a str),
+    /// A user's at one upstream.
+    UserAt(UserId, &'a str),
 }
 
 /// What the sums of an hour are split by.

@@ -44,9 +44,10 @@ impl Usage<'_> {
     /// most one day of them at once; returns how many rows.
     pub async fn prune_hourly_before(&mut self, before: DateTime<Utc>) -> StoreResult<u64> {
         const OLDEST: &str = "SELECT MIN(hour) FROM usage_hourly";
-        const DELETE: [&str; 2] = [
+        const DELETE: [&str; 3] = [
             "DELETE FROM usage_hourly WHERE hour < $1",
             "DELETE FROM usage_latency WHERE hour < $1",
+            "DELETE FROM usage_passes WHERE hour < $1",
         ];
 
         let oldest: Option<DateTime<Utc>> =

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use sqlx::QueryBuilder;
 
-use super::{GroupValue, Usage, UsageFilter, UsageGroup, UsageRow};
+use super::{GroupValue, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow};
 use crate::{
     domain::{
         id::{ApiKeyId, UserId},
@@ -162,24 +162,33 @@ impl Usage<'_> {
         Ok(total)
     }
 
-    /// How many requests of a key were let through in the hours `from..to`:
-    /// what its quota counts.
-    pub async fn month_requests(
+    /// How many requests were let through in the hours `from..to`: what a limit
+    /// per month counts.
+    pub async fn let_through(
         &mut self,
-        key: ApiKeyId,
+        of: &UsageOf<'_>,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> StoreResult<u64> {
-        const SQL: &str = "
-            SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM usage_hourly
-            WHERE key_id = $1 AND hour >= $2 AND hour < $3";
+        const SUM: &str = "SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM ";
 
-        let requests: i64 = on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
-            .bind(key)
-            .bind(from)
-            .bind(to)
-            .fetch_one(conn)
-            .await)?;
+        let requests: i64 = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(SUM);
+            match *of {
+                UsageOf::User(id) => sql.push("usage_hourly WHERE user_id = ").push_bind(id),
+                UsageOf::Key(id) => sql.push("usage_hourly WHERE key_id = ").push_bind(id),
+                UsageOf::Pass(id) => sql.push("usage_passes WHERE pass_id = ").push_bind(id),
+                UsageOf::Upstream(name) => {
+                    sql.push("usage_hourly WHERE upstream = ").push_bind(name)
+                }
+                UsageOf::UserAt(id, name) => {
+                    sql.push("usage_hourly WHERE user_id = ").push_bind(id);
+                    sql.push(" AND upstream = ").push_bind(name)
+                }
+            };
+            sql.push(" AND hour >= ").push_bind(from).push(" AND hour < ").push_bind(to);
+            sql.build_query_scalar().fetch_one(conn).await
+        })?;
         Ok(count(requests))
     }
 

@@ -51,6 +51,7 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
             bytes_out: row::count(row.bytes_out),
             user_id: row.user_id,
             key_id: row.key_id,
+            pass_id: None,
             upstream: row.upstream.into(),
         })
     }

@@ -1,6 +1,9 @@
 //! From the journal into the database.
 
-use std::{collections::HashMap, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -8,7 +11,7 @@ use uuid::Uuid;
 use super::UsageService;
 use crate::{
     domain::{
-        id::{ApiKeyId, UserId},
+        id::{ApiKeyId, PassId, UserId},
         usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
     },
     failpoint::reach,
@@ -22,6 +25,7 @@ const AT_ONCE: usize = 4 * 1024 * 1024;
 /// 2,000 requests per second the log is therefore a sample; sums are always
 /// of everything. Writing a row costs as much as proxying a request.
 const LOGGED_AT_ONCE: usize = 1_000;
+const HOUR_US: i64 = 3_600_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
@@ -148,6 +152,7 @@ impl UsageService {
     async fn add(&self, journal: Uuid, chunks: &[Chunk]) -> Result<Added, StoreError> {
         let Read { mut frames, marks, damaged } = read(chunks);
         let rollups = roll_up(&frames);
+        let of_passes = of_passes(&frames);
         let last_used: Vec<_> = last_used(&frames).into_iter().collect();
         let logged = newest(&mut frames, LOGGED_AT_ONCE.min(self.request_log_max as usize));
         let mut tx = self.db.begin().await?;
@@ -160,6 +165,7 @@ impl UsageService {
         }
         reach("usage.marked").await;
         tx.usage().add_rollups(&rollups).await?;
+        tx.usage().add_of_passes(&of_passes).await?;
         tx.usage().log_requests(&logged).await?;
         tx.api_keys().touch(&last_used).await?;
         reach("usage.added").await;
@@ -226,9 +232,22 @@ fn roll_up(frames: &[Frame<'_>]) -> Vec<(RollupKey, Rollup)> {
 
 /// What a record is added up by: hour, user, key, upstream, class of status.
 fn key_of<'a>(frame: &Frame<'a>) -> (i64, Option<UserId>, Option<ApiKeyId>, &'a str, i16) {
-    const HOUR_US: i64 = 3_600_000_000;
     let Frame { at_us, user_id, key_id, upstream, status, .. } = *frame;
     (at_us.div_euclid(HOUR_US), user_id, key_id, upstream, class_of(status))
+}
+
+/// What each pass was let through, by the hour.
+fn of_passes(frames: &[Frame<'_>]) -> Vec<(PassId, DateTime<Utc>, u64)> {
+    // In one order on every instance, so that none waits for another in turn.
+    let mut sums: BTreeMap<(PassId, i64), u64> = BTreeMap::new();
+    for frame in frames.iter().filter(|frame| frame.outcome != Outcome::Rejected) {
+        if let Some(pass) = frame.pass_id {
+            let sum = sums.entry((pass, frame.at_us.div_euclid(HOUR_US))).or_default();
+            *sum += frame.requests + frame.messages;
+        }
+    }
+    let at = |hour: i64| DateTime::from_timestamp(hour * 3600, 0).expect("the hour of a record");
+    sums.into_iter().map(|((pass, hour), requests)| (pass, at(hour), requests)).collect()
 }
 
 /// When each key was last let through.

@@ -184,9 +184,9 @@ async fn a_key_has_totals_and_a_month() {
     let other = ApiKeyId::new(epoch());
     assert_eq!(usage.key_totals(other, None, end).await.unwrap().sum, Rollup::default());
 
-    assert_eq!(usage.month_requests(key, epoch(), end).await.unwrap(), 2);
-    assert_eq!(usage.month_requests(key, first, end).await.unwrap(), 1);
-    assert_eq!(usage.month_requests(other, epoch(), end).await.unwrap(), 0);
+    assert_eq!(usage.let_through(&UsageOf::Key(key), epoch(), end).await.unwrap(), 2);
+    assert_eq!(usage.let_through(&UsageOf::Key(key), first, end).await.unwrap(), 1);
+    assert_eq!(usage.let_through(&UsageOf::Key(other), epoch(), end).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
