@@ -25,6 +25,7 @@ fn record(user: UserId, number: i64) -> UsageRecord {
         bytes_out: 2,
         user_id: Some(user),
         key_id: None,
+        pass_id: None,
         upstream: "default".into(),
     }
 }

@@ -37,6 +37,7 @@ mod streams;
 mod support;
 mod throttle;
 mod tickets;
+mod tiers;
 mod tokens;
 mod tour;
 mod upstreams;

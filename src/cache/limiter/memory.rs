@@ -359,3 +359,7 @@ impl Counter {
 #[cfg(test)]
 #[path = "memory_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tiers_tests.rs"]
+mod tiers_tests;

@@ -5,7 +5,7 @@ use tollgate::{
         page::PageRequest,
         usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
     },
-    repositories::{GroupValue, Repositories, RequestFilter, Tx, UsageFilter, UsageGroup},
+    repositories::{GroupValue, Repositories, RequestFilter, Tx, UsageFilter, UsageGroup, UsageOf},
 };
 
 use super::{Store, at};
@@ -27,6 +27,7 @@ fn record(second: i64, status: u16) -> UsageRecord {
         bytes_out: 1 << 40,
         user_id: None,
         key_id: None,
+        pass_id: None,
         upstream: "default".into(),
     }
 }

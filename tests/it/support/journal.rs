@@ -28,6 +28,7 @@ pub async fn fill_the_journal(app: &TestApp) {
             bytes_out: 0,
             user_id: None,
             key_id: None,
+            pass_id: None,
             upstream: "echo".into(),
         });
     }
