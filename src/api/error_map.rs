@@ -9,9 +9,7 @@ use super::{
 };
 use crate::{
     config::Problem,
-    domain::{
-        api_key::KeyRefusal, password::PasswordRefusal, policy::PolicyRefusal,
-    },
+    domain::{api_key::KeyRefusal, password::PasswordRefusal, policy::PolicyRefusal},
     gateway::{
         GatewayError, UpstreamError, browser::CrossSite, cookies::RepeatedCookie,
         credentials::RepeatedField, tunnel::handshake::BadRequest, upload::UploadFault,

@@ -163,10 +163,8 @@ mod tests {
             for thread in 0..8 {
                 let (slots, most, held) = (&slots, &most, &held);
                 scope.spawn(move || {
-                    let caps = [
-                        Cap { subject: user(), most: 3 },
-                        Cap { subject: key(thread), most: 1 },
-                    ];
+                    let caps =
+                        [Cap { subject: user(), most: 3 }, Cap { subject: key(thread), most: 1 }];
                     for _ in 0..2_000 {
                         if let Ok(_permit) = slots.enter(&caps) {
                             most.fetch_max(held.fetch_add(1, SeqCst) + 1, SeqCst);

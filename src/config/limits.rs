@@ -86,13 +86,8 @@ fn total(text: &str) -> Parsed<(u32, u64)> {
 pub(super) fn of_upstream(table: &mut Table<'_>) -> UpstreamLimits {
     const ALL: [&str; Per::ALL.len()] =
         ["per_second", "per_minute", "per_hour", "per_day", "per_month"];
-    const OF_USER: [&str; Per::ALL.len()] = [
-        "user_per_second",
-        "user_per_minute",
-        "user_per_hour",
-        "user_per_day",
-        "user_per_month",
-    ];
+    const OF_USER: [&str; Per::ALL.len()] =
+        ["user_per_second", "user_per_minute", "user_per_hour", "user_per_day", "user_per_month"];
     let on_loss = table.get("on_store_loss", values::on_store_loss);
     let limits = ALL.map(|name| table.get(name, number(0..=MOST)));
     let user = OF_USER.map(|name| table.get(name, number(0..=MOST)).unwrap_or(0));

@@ -56,7 +56,9 @@ mod tests {
     fn only_the_host_matters() {
         let of = |origin: &str| OriginHost::of(origin.as_bytes());
         let known = of("https://app.example.com").unwrap();
-        for same in ["http://app.example.com:8080", "https://APP.example.com", "https://app.example.com."] {
+        for same in
+            ["http://app.example.com:8080", "https://APP.example.com", "https://app.example.com."]
+        {
             assert_eq!(of(same), Some(known), "{same}");
         }
         for other in ["https://example.com", "https://app.example.co", "https://[::1]:3000"] {

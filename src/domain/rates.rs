@@ -145,7 +145,7 @@ mod policy {
 
     use super::OnStoreLoss;
 
-    #[expect(clippy::ref_option, reason = "as serde calls it")]
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
     pub fn serialize<S: Serializer>(
         policy: &Option<OnStoreLoss>,
         to: S,
@@ -188,12 +188,10 @@ mod tests {
         let own = OwnRates { limits: [None, Some(0), Some(9), None, None], on_loss: None };
         let both = all.overridden(&own);
         assert_eq!(both, Rates { limits: [1, 0, 9, 4, 5], on_loss: OnStoreLoss::Deny });
-        assert_eq!(both.iter().map(|(per, _)| per).collect::<Vec<_>>(), [
-            Per::Second,
-            Per::Hour,
-            Per::Day,
-            Per::Month
-        ]);
+        assert_eq!(
+            both.iter().map(|(per, _)| per).collect::<Vec<_>>(),
+            [Per::Second, Per::Hour, Per::Day, Per::Month]
+        );
         assert_eq!(both.per(Per::Hour), 9);
     }
 }

@@ -245,11 +245,10 @@ impl Gateway {
             arrival.route.path,
             &mut parts.headers,
         );
-        let opener = Opener { principal, part, origin: origin.as_ref() };
+        let opener = Opener { principal, part, origin: origin.as_ref(), page: seen.origin };
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
             let known = Known { opener, ends, upload: None };
-            let page = seen.origin;
-            let opening = socket::Opening { asked, picked, plan, meter, page };
+            let opening = socket::Opening { asked, picked, plan, meter };
             let tunnel = &mut seen.tunnel;
             return Box::pin(self.serve_socket(parts, arrival, opening, known, tunnel)).await;
         }

@@ -46,13 +46,8 @@ pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {
     let mut text = Text::new();
     let (digits, start) = digits_of(remaining);
     let remaining_text = text.push(&digits[start..]).take();
-    let state = text
-        .quoted(name)
-        .push(b";r=")
-        .push(&digits[start..])
-        .push(b";t=")
-        .number(reset_in)
-        .take();
+    let state =
+        text.quoted(name).push(b";r=").push(&digits[start..]).push(b";t=").number(reset_in).take();
     headers.insert(X_LIMIT, limit_text);
     headers.insert(X_REMAINING, remaining_text);
     headers.insert(X_RESET, reset_text);

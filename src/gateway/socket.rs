@@ -81,8 +81,6 @@ pub(super) struct Opening<'a> {
     pub picked: Picked,
     pub plan: Plan,
     pub meter: Meter<Slot>,
-    /// The page that asks, where that is counted.
-    pub page: Option<OriginHost>,
 }
 
 /// What became of it.
@@ -133,16 +131,8 @@ impl Gateway {
         known: Known<'_>,
         tunnel: &mut Option<Tunnel>,
     ) -> Result<Response<Body>, GatewayError> {
-        let Opening { asked, picked, plan, meter, page } = opening;
-        let toll = Toll {
-            limits: Arc::clone(&self.services.limits),
-            principal: known.opener.principal.cloned(),
-            address: arrival.client.address,
-            upstream: Arc::clone(&arrival.route.upstream.config),
-            page,
-        };
-        let opening = self.open_socket(parts, arrival, asked, picked, meter, known, toll);
-        match opening.await? {
+        let Opening { asked, picked, plan, meter } = opening;
+        match self.open_socket(parts, arrival, asked, picked, meter, known).await? {
             Opened::Open(answer, opened) => {
                 *tunnel = Some(opened);
                 Ok(answer::switching(answer, plan, arrival))
@@ -163,7 +153,6 @@ impl Gateway {
         mut picked: Picked,
         mut meter: Meter<Slot>,
         known: Known<'_>,
-        toll: Toll,
     ) -> Result<Opened, GatewayError> {
         let upstream = arrival.route.upstream;
         let Known { opener, ends, .. } = known;
@@ -212,6 +201,13 @@ impl Gateway {
             message: upstream.config.websocket.max_message_bytes,
         };
         let policy = Policy { idle: None, max_life: Some(life), sizes, ..Policy::default() };
+        let toll = Toll {
+            limits: Arc::clone(&self.services.limits),
+            principal: opener.principal.cloned(),
+            address: arrival.client.address,
+            upstream: Arc::clone(&upstream.config),
+            page: opener.page,
+        };
         let tunnel = async move {
             let both = async { tokio::try_join!(client, switched) };
             if let Ok(Ok((client, upstream))) = timeout(HAND_OVER, both).await {

@@ -68,8 +68,9 @@ pub struct CreateKeyRequest {
     /// Requests per calendar month, UTC. Default: no quota.
     #[schema(example = 100_000, minimum = 1)]
     monthly_quota: Option<u64>,
-    /// Further limits, each by a name of its own.
-    #[schema(max_items = 8)]
+    /// Further limits, each by a name of its own. Of several over one window the
+    /// smallest counts.
+    #[schema(max_items = 8, example = json!([{"name": "burst", "limit": 5, "window": "second"}]))]
     limits: Option<Vec<KeyLimit>>,
     /// Requests at once, on one instance; 0: any number. Default: as configured
     /// for keys.
@@ -131,7 +132,11 @@ pub struct UpdateKeyRequest {
     #[schema(value_type = Option<u64>, example = 100_000, minimum = 1)]
     monthly_quota: DoubleOption<u64>,
     #[serde(default, deserialize_with = "double_option::some")]
-    #[schema(value_type = Option<Vec<KeyLimit>>, max_items = 8)]
+    #[schema(
+        value_type = Option<Vec<KeyLimit>>,
+        max_items = 8,
+        example = json!([{"name": "burst", "limit": 5, "window": "second"}]),
+    )]
     limits: DoubleOption<Vec<KeyLimit>>,
     #[serde(default, deserialize_with = "double_option::some")]
     #[schema(value_type = Option<u32>, example = 4, minimum = 0)]

@@ -214,9 +214,8 @@ impl Limiter {
     ) -> Decision {
         let instances = u64::try_from((shared.instances)().max(1)).unwrap_or(u64::MAX);
         let share = Share { instances, halve_guesses: true };
-        let policy = |tier: &Tier| match is_guess(&tier.subject) {
-            true => OnStoreLoss::Share,
-            false => tier.on_loss,
+        let policy = |tier: &Tier| {
+            if is_guess(&tier.subject) { OnStoreLoss::Share } else { tier.on_loss }
         };
         if let Some(tier) = tiers.iter().find(|tier| policy(tier) == OnStoreLoss::Deny) {
             return Decision::Refused(state(tier, tier.limit, tier.limit, RETRY_AFTER_LOSS_US));

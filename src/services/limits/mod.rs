@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 
 pub use self::tiers::Scope;
+use self::tiers::{Tiers, caps_of};
 /// Places among what is under way; given back when dropped.
 pub use crate::cache::Permit;
-use self::tiers::{Tiers, caps_of};
 use crate::{
     cache::{Limiter, LimiterStats, Slots},
     config::LimitsConfig,

@@ -182,8 +182,7 @@ async fn a_server_that_hangs_holds_up_no_request_for_long() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
     let limiter = over(&redis);
-    let tiers: Arc<[Tier]> =
-        Arc::new([tier(&subjects().0, 600, 4000).on_loss(OnStoreLoss::Share)]);
+    let tiers: Arc<[Tier]> = Arc::new([tier(&subjects().0, 600, 4000).on_loss(OnStoreLoss::Share)]);
     let span = Duration::from_secs(1);
     let load = join_all(
         (0..20).map(|_| tokio::spawn(drive(limiter.clone(), Arc::clone(&tiers), steady(50, span)))),

@@ -50,8 +50,11 @@ async fn every_subject_is_held_to_every_window() {
     let limiters = instances(2).await;
     let began = SystemClock.now();
     let anchored = |seconds| Window::Anchored { since: Some(began).into(), seconds };
-    let windows: Vec<Window> =
-        Per::ALL.map(Per::window).into_iter().chain([anchored(86_400), anchored(900_000)]).collect();
+    let windows: Vec<Window> = Per::ALL
+        .map(Per::window)
+        .into_iter()
+        .chain([anchored(86_400), anchored(900_000)])
+        .collect();
     for limit in [3, 250] {
         for of in 0..one_of_each().len() {
             for window in &windows {

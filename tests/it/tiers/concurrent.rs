@@ -39,8 +39,8 @@ impl Holding {
                 return Reply::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec());
             }
             let (sender, receiver) = unbounded_channel();
-            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n";
-            sender.send(format!("{head}\r\n5\r\nhello\r\n").into_bytes()).unwrap();
+            let start = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n";
+            sender.send(format!("{start}\r\n5\r\nhello\r\n").into_bytes()).unwrap();
             senders.lock().unwrap().push(sender);
             Reply::Stream(receiver)
         });

@@ -10,7 +10,8 @@ use crate::support::TestApp;
 /// smallest is used up exactly, and the others have lost no more than that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_share_the_named_limits_of_a_key() {
-    let settings = [("RATE_LIMIT_ON_STORE_LOSS", "deny"), ("RATE_LIMIT_UPSTREAM_PER_DAY", "100000")];
+    let settings =
+        [("RATE_LIMIT_ON_STORE_LOSS", "deny"), ("RATE_LIMIT_UPSTREAM_PER_DAY", "100000")];
     let Some(apps) = TestApp::instances(3, &settings).await else { return };
     let admin = apps[0].admin().await;
     for (small, large) in [(40, 45), (260, 300)] {

@@ -23,10 +23,7 @@ async fn refused(client: &Client) -> String {
 /// The first day of a pass begins with its first use, not at midnight.
 #[tokio::test]
 async fn the_days_of_a_pass_begin_when_it_does() {
-    let settings = [
-        ("RATE_LIMIT_TOKEN_PER_OWN_DAY", "2"),
-        ("RATE_LIMIT_TOKEN_TOTAL", "96:5,24:1"),
-    ];
+    let settings = [("RATE_LIMIT_TOKEN_PER_OWN_DAY", "2"), ("RATE_LIMIT_TOKEN_TOTAL", "96:5,24:1")];
     let (app, clock) = TestApp::in_memory(settings).await;
     let (pass, short, other) = (give(&app, 96).await, give(&app, 24).await, give(&app, 48).await);
     clock.advance(TimeDelta::minutes(1001));
@@ -58,10 +55,7 @@ async fn the_days_of_a_pass_begin_when_it_does() {
 /// A count that is lost comes back from the usage.
 #[tokio::test]
 async fn what_was_used_of_a_pass_survives_a_restart() {
-    let settings = [
-        ("RATE_LIMIT_TOKEN_PER_OWN_DAY", "3"),
-        ("RATE_LIMIT_TOKEN_TOTAL", "96:5"),
-    ];
+    let settings = [("RATE_LIMIT_TOKEN_PER_OWN_DAY", "3"), ("RATE_LIMIT_TOKEN_TOTAL", "96:5")];
     let (app, clock) = TestApp::in_memory(settings).await;
     let (pass, fresh) = (give(&app, 96).await, give(&app, 96).await);
     clock.advance(TimeDelta::minutes(1003));

@@ -18,8 +18,7 @@ use crate::support::{Client, Options, TestApp, epoch};
 async fn with(settings: &[(&'static str, &str)]) -> (TestApp, std::sync::Arc<FakeClock>) {
     let clock = FakeClock::starting_at(epoch());
     let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    let options =
-        Options { clock: clock.clone(), in_memory: true, settings, ..Options::default() };
+    let options = Options { clock: clock.clone(), in_memory: true, settings, ..Options::default() };
     (TestApp::with(options).await, clock)
 }
 
@@ -63,7 +62,6 @@ async fn each_subject_has_a_limit_for_each_window() {
                     (pass(&app, &admin, 2000).await, Some(pass(&app, &admin, 1).await))
                 }
             };
-            // What a page may not claim twice, or not clearly, is nobody's.
             for _ in 0..2 {
                 caller.get(HELLO).await.expect(200);
             }
@@ -98,7 +96,8 @@ async fn each_subject_has_a_limit_for_each_window() {
 
 #[tokio::test]
 async fn only_an_origin_that_is_one_is_counted() {
-    let (app, _) = with(&[("UPSTREAM_AUTH", "optional"), ("RATE_LIMIT_ORIGIN_PER_HOUR", "1")]).await;
+    let (app, _) =
+        with(&[("UPSTREAM_AUTH", "optional"), ("RATE_LIMIT_ORIGIN_PER_HOUR", "1")]).await;
     let from = |origin: &str| app.anonymous().with("origin", origin);
     from("https://a.example").get(HELLO).await.expect(200);
     // By host alone.
@@ -127,7 +126,8 @@ async fn an_upstream_has_limits_of_its_own() {
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             answer.json["limit"]["of"].as_str().map(str::to_owned)
         } else {
-            answer.expect(502);
+            // Nothing listens there.
+            assert!(answer.status.is_server_error(), "{answer:?}");
             None
         }
     };
@@ -141,7 +141,9 @@ async fn an_upstream_has_limits_of_its_own() {
         let user = app.user(name).await;
         let first = limit_of(&user, "/a/x").await;
         let second = limit_of(&user, "/a/x").await;
-        assert_eq!((first, second.as_deref()), (None, if name == "ada" { None } else { Some("upstream") }));
+        assert_eq!(first, None);
+        // Of the five that the upstream may have, the last is gone.
+        assert_eq!(second.as_deref(), if name == "ada" { None } else { Some("upstream") });
         if name == "ada" {
             assert_eq!(limit_of(&user, "/a/x").await.unwrap(), "user_at_upstream");
         }
