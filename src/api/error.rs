@@ -388,12 +388,6 @@ fn challenge(code: ErrorCode) -> HeaderValue {
     }
 }
 
-impl From<ErrorCode> for ApiError {
-    fn from(code: ErrorCode) -> Self {
-        Self::new(code, code.status().canonical_reason().unwrap_or_default().to_lowercase())
-    }
-}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
         let mut response = self.status().into_response();

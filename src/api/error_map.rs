@@ -22,6 +22,12 @@ use crate::{
     },
 };
 
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, code.status().canonical_reason().unwrap_or_default().to_lowercase())
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
