@@ -77,6 +77,10 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         }
     }));
 
+    // Beside the flush, which waits for a database that hangs.
+    let usage = app.services.usage.clone();
+    tasks.spawn(every(FLUSH_EVERY, stop(), async move || usage.look_for_room().await));
+
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());

@@ -41,6 +41,7 @@ mod tokens;
 mod tour;
 mod upstreams;
 mod usage;
+mod usage_journal;
 mod usage_kept;
 mod verify;
 mod vouchers;

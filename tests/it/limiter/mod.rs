@@ -4,6 +4,7 @@
 
 mod leases;
 mod load;
+mod months;
 mod overload;
 
 use std::{
