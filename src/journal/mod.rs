@@ -85,6 +85,8 @@ struct Inner {
     home: OnceLock<Home>,
     /// Held while the folder is made.
     making: Mutex<()>,
+    /// Held while it is looked for room.
+    looking: Mutex<()>,
     lanes: Vec<Lane>,
     /// Requests are refused, or go unrecorded, until there is room again.
     full: AtomicBool,
@@ -132,6 +134,7 @@ impl Journal {
             config: config.clone(),
             home: OnceLock::new(),
             making: Mutex::default(),
+            looking: Mutex::default(),
             lanes: (0..lanes).map(Lane::new).collect(),
             full: AtomicBool::new(false),
             held_back: Mutex::default(),

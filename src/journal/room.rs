@@ -25,6 +25,8 @@ impl Journal {
     /// called twice a second or so; touches the disk.
     pub fn look_for_room(&self) {
         let inner = &*self.0;
+        // Two at once would undo each other's reserve.
+        let _one = inner.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let too_much = inner.waiting() >= inner.config.max_bytes;
         if !inner.full.load(Relaxed) {
             if too_much {
