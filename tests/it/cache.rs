@@ -42,7 +42,7 @@ struct Instance {
     _stop: DropGuard,
 }
 
-async fn instance(redis: Arc<RedisStore>) -> Instance {
+fn instance(redis: Arc<RedisStore>) -> Instance {
     let hub = CacheHub::new(Arc::new(SystemClock), Some(redis));
     let shutdown = CancellationToken::new();
     let (running, token) = (hub.clone(), shutdown.clone());
@@ -84,7 +84,7 @@ async fn well(server: &Server) -> Arc<RedisStore> {
 
 /// Both have subscribed and hear each other.
 async fn pair(a: Arc<RedisStore>, b: Arc<RedisStore>) -> (Instance, Instance) {
-    let (a, b) = (instance(a).await, instance(b).await);
+    let (a, b) = (instance(a), instance(b));
     let both = || a.hub.instances() == 2 && b.hub.instances() == 2;
     until(Duration::from_secs(30), "two instances", both).await;
     (a, b)
@@ -107,7 +107,7 @@ async fn an_invalidation_reaches_the_other_instance() {
     until(SOON, "a changed row", || !b.knows("k")).await;
     // A slow writer elsewhere cannot put the old row back into Redis.
     let (slow, fresh) = (well(&server).await, well(&server).await);
-    let (slow, fresh) = (instance(slow).await, instance(fresh).await);
+    let (slow, fresh) = (instance(slow), instance(fresh));
     let all = || slow.hub.instances() == 4 && fresh.hub.instances() == 4;
     until(Duration::from_secs(30), "four instances", all).await;
     slow.get("k", Some(1)).await;

@@ -61,7 +61,7 @@ async fn a_warm_request_asks_redis_once_at_the_most() {
         let limit = ("RATE_LIMIT_USER_PER_MINUTE", user_limit.to_owned());
         let settings = vec![limit, ("REDIS_URL", server.url())];
         let (clock, redis_waits) = (FakeClock::starting_at(epoch()), Some(PATIENT));
-        let options = Options { clock, settings, redis_waits, ..Options::default() };
+        let options = Options { clock, redis_waits, settings, ..Options::default() };
         let app = TestApp::with(options).await;
         let redis = app.app.redis.as_ref().unwrap();
         let (_, key) = app.key(&app.user("ada").await, fields).await;

@@ -40,7 +40,7 @@ impl Inside {
         let settings = settings.to_vec();
         // Nothing here is done to the server: what it was told must be there.
         let (clock, redis_waits) = (clock.clone(), Some(PATIENT));
-        TestApp::with(Options { clock, database, settings, redis_waits, ..Options::default() })
+        TestApp::with(Options { clock, database, redis_waits, settings, ..Options::default() })
             .await
     }
 
