@@ -248,12 +248,13 @@ async fn unknown_wrong_and_disabled_take_the_same_time() {
             times[kind].push(start.elapsed());
         }
     }
-    let medians = times.map(|mut times| {
+    // Of the fastest: what else the machine does only adds to a time.
+    let fast = times.map(|mut times| {
         times.sort_unstable();
-        times[times.len() / 2]
+        times[times.len() / 10]
     });
-    let (least, most) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
-    assert!(*most < least.mul_f64(1.35), "known, unknown, disabled: {medians:?}");
+    let (least, most) = (fast.iter().min().unwrap(), fast.iter().max().unwrap());
+    assert!(*most < least.mul_f64(1.35), "known, unknown, disabled: {fast:?}");
 }
 
 /// RELIABILITY G-94.
