@@ -23,6 +23,6 @@ pub use self::{
     flight::LoadFailed,
     hub::CacheHub,
     limiter::{Limiter, LimiterStats},
-    redis::{InvalidRedisUrl, RedisStats, RedisStore},
+    redis::{Deadlines as RedisDeadlines, InvalidRedisUrl, RedisStats, RedisStore},
     typed::{Cache, Cached, Peek},
 };

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -12,11 +12,14 @@ use std::{
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tollgate::domain::clock::{Clock as _, SystemClock};
+use tollgate::{
+    cache::RedisDeadlines,
+    domain::clock::{Clock as _, SystemClock},
+};
 
 use crate::support::{
-    Client, PASSWORD, TestApp,
-    redis::{Server, regained},
+    Client, LATE, PASSWORD, TestApp, assert_in_time,
+    redis::{PATIENT, Server, regained},
 };
 
 const HELLO: &str = "/api/v1/proxy/hello";
@@ -27,18 +30,27 @@ pub async fn on_private_redis(
     n: usize,
     settings: &[(&'static str, &str)],
 ) -> Option<(Server, Vec<TestApp>)> {
+    on_private_redis_waiting(n, settings, None).await
+}
+
+/// The same, where it is waited for so long.
+async fn on_private_redis_waiting(
+    n: usize,
+    settings: &[(&'static str, &str)],
+    waits: Option<RedisDeadlines>,
+) -> Option<(Server, Vec<TestApp>)> {
     std::env::var_os("TEST_DATABASE_URL")?;
     let server = Server::start()?;
     let url = server.url();
     let settings = [settings, &[("REDIS_URL", &url)]].concat();
-    let apps = TestApp::instances(n, &settings).await?;
+    let apps = TestApp::instances_waiting(n, &settings, waits).await?;
     // A limit's share is right only once all have heard of each other.
     let all_heard = async {
         while apps.iter().any(|app| app.app.hub.instances() != n) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), all_heard).await.expect("all beat");
+    tokio::time::timeout(Duration::from_secs(30), all_heard).await.expect("all beat");
     Some((server, apps))
 }
 
@@ -66,10 +78,26 @@ async fn admitted(apps: &[TestApp], key: &str, each: usize) -> Vec<usize> {
     answers.into_iter().map(|one| one.into_iter().map(|task| task.unwrap()).sum()).collect()
 }
 
+/// How many more pass, one by one: what an instance was lent and did not use it gives
+/// back when it is asked the next time.
+async fn left_over(apps: &[TestApp], key: &str) -> usize {
+    let (mut passed, mut refused) = (0, 0);
+    while refused < 2 * apps.len() {
+        for app in apps {
+            let answer = app.anonymous().with_key(key).get(HELLO).await;
+            let is_refused = answer.status == 429;
+            (passed, refused) = if is_refused { (passed, refused + 1) } else { (passed + 1, 0) };
+        }
+        // Longer than a lease lives.
+        tokio::time::sleep(Duration::from_millis(120)).await;
+    }
+    passed
+}
+
 /// Exactly the limit over all instances (G-78).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_share_a_keys_limit() {
-    // Denying turns an answer of Redis that comes too late into a refusal.
+    // Denying turns what Redis does not answer into a refusal.
     let Some(apps) = TestApp::instances(3, &[("RATE_LIMIT_ON_STORE_LOSS", "deny")]).await else {
         return;
     };
@@ -78,9 +106,9 @@ async fn instances_share_a_keys_limit() {
         let fields = json!({ "name": "k", "rate_limit_per_minute": limit });
         let (_, key) = issue(&apps[0], &admin, fields).await;
         let passed = 1 + admitted(&apps, &key, limit).await.into_iter().sum::<usize>();
-        let late: u64 = apps.iter().map(|app| app.app.limiter.stats().unwrap().in_memory).sum();
         assert!(passed <= limit, "{passed} of {limit}");
-        assert!(passed + usize::try_from(late).unwrap() >= limit, "{passed}, {late} late");
+        let passed = passed + left_over(&apps, &key).await;
+        assert_eq!(passed, limit);
         // Whoever asks last is told by any instance.
         let refused = apps[1].anonymous().with_key(&key).get(HELLO).await.expect(429);
         assert_eq!(refused.header("x-ratelimit-remaining"), "0");
@@ -114,28 +142,35 @@ pub async fn outlived(proofs: &[Proof], change: impl Future<Output = ()>) -> Dur
     for proof in proofs {
         assert!(proof.holds().await, "good before the change");
     }
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, hot) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let tasks: Vec<_> = proofs
         .iter()
         .flat_map(|proof| [proof; 3])
         .map(|proof| {
-            let (proof, stop) = (proof.clone(), stop.clone());
+            let (proof, stop, hot) = (proof.clone(), stop.clone(), hot.clone());
             tokio::spawn(async move {
                 let mut last = Instant::now();
-                let mut uses = 0;
+                let mut used = false;
                 while !stop.load(Ordering::Relaxed) {
                     let sent = Instant::now();
                     if proof.holds().await {
-                        (last, uses) = (sent, uses + 1);
+                        last = sent;
+                        if !std::mem::replace(&mut used, true) {
+                            hot.fetch_add(1, Ordering::Relaxed);
+                        }
                     } else {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 }
-                (last, uses)
+                last
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let begun = Instant::now();
+    while hot.load(Ordering::Relaxed) < tasks.len() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "served hot");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     change.await;
     let changed = Instant::now();
     // Until it was refused for a while, or for longer than any bound.
@@ -151,8 +186,7 @@ pub async fn outlived(proofs: &[Proof], change: impl Future<Output = ()>) -> Dur
     stop.store(true, Ordering::Relaxed);
     let mut outlived = last.saturating_duration_since(changed);
     for task in tasks {
-        let (last, uses) = task.await.unwrap();
-        assert!(uses > 0, "served hot");
+        let last = task.await.unwrap();
         outlived = outlived.max(last.saturating_duration_since(changed));
     }
     outlived
@@ -167,6 +201,7 @@ async fn what_one_instance_revokes_the_other_refuses_within_a_second() {
     };
     let [a, b] = &apps[..] else { unreachable!("two were asked for") };
     let admin = a.admin().await;
+    let mut delays = vec![];
     for (n, what) in [
         "disable",
         "expire",
@@ -240,14 +275,18 @@ async fn what_one_instance_revokes_the_other_refuses_within_a_second() {
         };
         let delay = outlived(&[proof], change).await;
         println!("{what}: the other instance accepted it {} ms longer", delay.as_millis());
-        assert!(delay < Duration::from_secs(1), "{what}: {delay:?}");
+        delays.push(delay);
     }
+    assert_in_time(Duration::from_secs(1), &delays, "each way");
 }
 
 /// What is true is in the database; a window restarts, nothing else (G-13).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_redis_gives_nothing_back() {
-    let Some((redis, apps)) = on_private_redis(2, &[]).await else { return };
+    // It is emptied and never away, so nothing may be decided without it.
+    let Some((redis, apps)) = on_private_redis_waiting(2, &[], Some(PATIENT)).await else {
+        return;
+    };
     let [a, b] = &apps[..] else { unreachable!("two were asked for") };
     let user = a.user("ada").await;
     let (gone, revoked) = issue(a, &user, json!({ "name": "revoked" })).await;
@@ -284,7 +323,13 @@ pub enum Outage {
 
 /// G-10, G-11, G-16, G-19.
 async fn survives(outage: Outage) {
-    let Some((mut redis, apps)) = on_private_redis(2, &[]).await else { return };
+    // Given up as soon as by default, but not because the machine is busy: what
+    // it counts before and after is exact.
+    let waits =
+        RedisDeadlines { connect: Duration::from_secs(1), call: Duration::from_millis(500) };
+    let Some((mut redis, apps)) = on_private_redis_waiting(2, &[], Some(waits)).await else {
+        return;
+    };
     let user = apps[0].user("ada").await;
     let (path, key) = issue(&apps[0], &user, json!({ "name": "free" })).await;
     let warm = apps[1].anonymous().with_key(&key);
@@ -303,13 +348,16 @@ async fn survives(outage: Outage) {
     let passed = admitted(&apps, &limited[0], 30).await;
     assert!(passed.iter().all(|of_one| *of_one <= 10), "{passed:?}");
     assert!(passed.iter().sum::<usize>() >= 19, "{passed:?}");
-    assert!(start.elapsed() < Duration::from_secs(5), "nothing waits long for Redis");
+    assert!(start.elapsed() < Duration::from_secs(5) + LATE, "nothing waits long for Redis");
     assert!(apps.iter().all(|app| app.app.redis.as_ref().unwrap().is_degraded()));
-    let quick = Instant::now();
+    // Nothing waits for it at all any more.
+    let asked =
+        || -> u64 { apps.iter().map(|app| app.app.redis.as_ref().unwrap().stats().calls).sum() };
+    let before = asked();
     for _ in 0..20 {
         warm.get(HELLO).await.expect(200);
     }
-    assert!(quick.elapsed() < Duration::from_secs(1), "{:?}", quick.elapsed());
+    assert_eq!(asked(), before);
 
     let proof = Proof::Credential(warm);
     let delay = outlived(std::slice::from_ref(&proof), async {
@@ -317,7 +365,7 @@ async fn survives(outage: Outage) {
     })
     .await;
     println!("without redis the other instance accepted it {} ms longer", delay.as_millis());
-    assert!(delay <= Duration::from_secs(10), "{delay:?}");
+    assert!(delay <= Duration::from_secs(10) + LATE, "{delay:?}");
 
     match outage {
         Outage::Killed => redis.restart(),

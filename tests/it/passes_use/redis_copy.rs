@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tollgate::domain::clock::FakeClock;
 
 use super::{Given, HELLO, STATUS, give, id_of, pass_of};
-use crate::support::{Options, PASSWORD, TestApp, TestDatabase, epoch, redis::Server};
+use crate::support::{
+    Options, PASSWORD, TestApp, TestDatabase, epoch,
+    redis::{PATIENT, Server},
+};
 
 /// A server and how to look into it.
 struct Inside {
@@ -35,7 +38,9 @@ impl Inside {
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
         ];
         let settings = settings.to_vec();
-        TestApp::with(Options { clock: clock.clone(), database, settings, ..Options::default() })
+        // Nothing here is done to the server: what it was told must be there.
+        let (clock, redis_waits) = (clock.clone(), Some(PATIENT));
+        TestApp::with(Options { clock, database, redis_waits, settings, ..Options::default() })
             .await
     }
 

@@ -17,13 +17,14 @@ use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tollgate::{
     app::{App, AppBuilder},
+    cache::RedisDeadlines,
     config::{Config, RedisConfig, Sources},
     domain::clock::{FakeClock, SharedClock, SystemClock},
     jobs, server,
     services::upstreams::resolver::{SharedResolver, SystemResolver},
 };
 
-use super::{Answer, Client, TestDatabase};
+use super::{Answer, Client, TestDatabase, redis::PATIENT};
 
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -54,6 +55,10 @@ pub struct Options {
     pub in_memory: bool,
     /// What upstreams' names are looked up with.
     pub resolver: SharedResolver,
+    /// How long Redis is waited for; by itself as the program does where the
+    /// settings name a server, and [`PATIENT`] with the one that tests share,
+    /// which is always well.
+    pub redis_waits: Option<RedisDeadlines>,
     /// Names and values as in the environment; `FILE` is the text of
     /// `tollgate.toml`.
     pub settings: Vec<(&'static str, String)>,
@@ -66,6 +71,7 @@ impl Default for Options {
             database: None,
             in_memory: false,
             resolver: Arc::new(SystemResolver),
+            redis_waits: None,
             settings: vec![],
         }
     }
@@ -109,6 +115,15 @@ impl TestApp {
 
     /// `n` instances on one Postgres and one Redis; `None` without them.
     pub async fn instances(n: usize, settings: &[(&'static str, &str)]) -> Option<Vec<Self>> {
+        Self::instances_waiting(n, settings, None).await
+    }
+
+    /// The same, where Redis is waited for so long.
+    pub async fn instances_waiting(
+        n: usize,
+        settings: &[(&'static str, &str)],
+        redis_waits: Option<RedisDeadlines>,
+    ) -> Option<Vec<Self>> {
         std::env::var_os("TEST_DATABASE_URL")?;
         std::env::var_os("TEST_REDIS_URL")?;
         let database = Arc::new(TestDatabase::fresh().await);
@@ -120,6 +135,7 @@ impl TestApp {
             let options = Options {
                 database: Some(database.clone()),
                 settings: settings.clone(),
+                redis_waits,
                 ..Options::default()
             };
             let mut app = Self::with(options).await;
@@ -132,7 +148,9 @@ impl TestApp {
     }
 
     pub async fn with(options: Options) -> Self {
-        let Options { clock, database, in_memory, resolver, settings } = options;
+        let Options { clock, database, in_memory, resolver, redis_waits, settings } = options;
+        let own_redis = settings.iter().any(|(name, _)| *name == "REDIS_URL");
+        let usual = if own_redis { RedisDeadlines::default() } else { PATIENT };
         let database = match database {
             Some(database) => database,
             None => Arc::new(TestDatabase::fresh().await),
@@ -147,6 +165,7 @@ impl TestApp {
         config.database = database.config();
         let reread = sources.clone();
         let builder = AppBuilder::new(config).clock(clock).resolver(resolver);
+        let builder = builder.redis_waits(redis_waits.unwrap_or(usual));
         let builder = builder.reading(move || reread.lock().unwrap().clone());
         let app = Arc::new(builder.build().await.unwrap());
         jobs::prepare(&app, |_| {}).await.unwrap();
@@ -156,7 +175,7 @@ impl TestApp {
         let streams = tokio::spawn(streams);
         let running = server::start(&app.config, &app.server_parts()).unwrap();
         if let Some(redis) = &app.redis {
-            tokio::time::timeout(Duration::from_secs(5), redis.available()).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(30), redis.available()).await.unwrap();
         }
         Self {
             base: format!("http://{}", running.address()),
