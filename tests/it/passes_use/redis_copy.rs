@@ -35,8 +35,10 @@ impl Inside {
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
         ];
         let settings = settings.to_vec();
-        TestApp::with(Options { clock: clock.clone(), database, settings, ..Options::default() })
-            .await
+        let clock = clock.clone();
+        // What is told is told over Redis alone.
+        let options = Options { clock, database, settings, deaf: true, ..Options::default() };
+        TestApp::with(options).await
     }
 
     /// The value and how long it stays.

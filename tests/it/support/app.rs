@@ -37,7 +37,7 @@ pub struct TestApp {
     /// The address that its clients come from.
     pub address: Ipv4Addr,
     pub running: Option<server::Running>,
-    _jobs: [AbortOnDropHandle<()>; 2],
+    _jobs: [AbortOnDropHandle<()>; 3],
     _data: TempDir,
     /// What a reload reads; a test may change it.
     pub sources: Arc<Mutex<Sources>>,
@@ -52,6 +52,8 @@ pub struct Options {
     /// Without Redis even where there is one: only limits in memory follow the
     /// clock.
     pub in_memory: bool,
+    /// Hears of no change but by messages over Redis.
+    pub deaf: bool,
     /// What upstreams' names are looked up with.
     pub resolver: SharedResolver,
     /// Names and values as in the environment; `FILE` is the text of
@@ -65,6 +67,7 @@ impl Default for Options {
             clock: Arc::new(SystemClock),
             database: None,
             in_memory: false,
+            deaf: false,
             resolver: Arc::new(SystemResolver),
             settings: vec![],
         }
@@ -109,8 +112,21 @@ impl TestApp {
 
     /// `n` instances on one Postgres and one Redis; `None` without them.
     pub async fn instances(n: usize, settings: &[(&'static str, &str)]) -> Option<Vec<Self>> {
-        std::env::var_os("TEST_DATABASE_URL")?;
         std::env::var_os("TEST_REDIS_URL")?;
+        Self::several(n, settings, false).await
+    }
+
+    /// `n` instances on one Postgres without Redis; `None` without Postgres.
+    pub async fn without_redis(n: usize, settings: &[(&'static str, &str)]) -> Option<Vec<Self>> {
+        Self::several(n, settings, true).await
+    }
+
+    async fn several(
+        n: usize,
+        settings: &[(&'static str, &str)],
+        in_memory: bool,
+    ) -> Option<Vec<Self>> {
+        std::env::var_os("TEST_DATABASE_URL")?;
         let database = Arc::new(TestDatabase::fresh().await);
         let mut settings: Vec<(&'static str, String)> =
             settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -120,6 +136,7 @@ impl TestApp {
             let options = Options {
                 database: Some(database.clone()),
                 settings: settings.clone(),
+                in_memory,
                 ..Options::default()
             };
             let mut app = Self::with(options).await;
@@ -132,7 +149,7 @@ impl TestApp {
     }
 
     pub async fn with(options: Options) -> Self {
-        let Options { clock, database, in_memory, resolver, settings } = options;
+        let Options { clock, database, in_memory, deaf, resolver, settings } = options;
         let database = match database {
             Some(database) => database,
             None => Arc::new(TestDatabase::fresh().await),
@@ -154,6 +171,12 @@ impl TestApp {
         let hub = tokio::spawn(async move { hub.run(CancellationToken::new()).await });
         let streams = jobs::watch_streams(app.services.streams.clone(), CancellationToken::new());
         let streams = tokio::spawn(streams);
+        let changes = app.services.changes.clone();
+        let changes = tokio::spawn(async move {
+            if !deaf {
+                jobs::follow_changes(changes, CancellationToken::new()).await;
+            }
+        });
         let running = server::start(&app.config, &app.server_parts()).unwrap();
         if let Some(redis) = &app.redis {
             tokio::time::timeout(Duration::from_secs(5), redis.available()).await.unwrap();
@@ -163,7 +186,7 @@ impl TestApp {
             address: Ipv4Addr::from_bits(0x0a00_0000 | rand::random::<u32>() >> 8),
             app,
             running: Some(running),
-            _jobs: [AbortOnDropHandle::new(hub), AbortOnDropHandle::new(streams)],
+            _jobs: [hub, streams, changes].map(AbortOnDropHandle::new),
             _data: data,
             sources,
             database,
