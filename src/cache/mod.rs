@@ -17,6 +17,7 @@ mod limiter;
 mod redis;
 mod roster;
 mod shared;
+mod truth;
 mod typed;
 
 pub use self::{

@@ -19,6 +19,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use super::{
     flight::{Flights, LoadFailed},
@@ -33,6 +34,8 @@ const CAPACITY: usize = 100_000;
 const STRIPES: usize = 64;
 /// A tombstone outlives every copy that it may have to defeat by this much.
 const TOMBSTONE_MARGIN: Duration = Duration::from_secs(30);
+/// How long the truth may take where there is a copy that may stand for it.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// A key that changes during every load is handed out without being kept.
 const LOADS: usize = 4;
 
@@ -178,8 +181,16 @@ impl<T: Cached> Cache<T> {
             Peek::Absent => return Ok(None),
             Peek::Miss => {}
         }
+        if self.hub.truth.is_away()
+            && let Some(value) = self.past_its_time(key)
+        {
+            return Ok(Some(value));
+        }
         let ticket = self.inner.flights.join(key);
-        let _turn = ticket.lead().await?;
+        let _turn = match ticket.lead().await {
+            Ok(turn) => turn,
+            Err(failed) => return self.past_its_time(key).map(Some).ok_or(failed.into()),
+        };
         match self.inner.peek(key) {
             Peek::Hit(value) => return Ok(Some(value)),
             Peek::Absent => return Ok(None),
@@ -190,7 +201,36 @@ impl<T: Cached> Cache<T> {
             Shared::Useless(version) => Some(version),
             Shared::Nothing => None,
         };
-        self.load(key, useless, load).await.inspect_err(|_| ticket.fail())
+        let loading = self.load(key, useless, load);
+        let failed = if self.past_its_time(key).is_none() {
+            match loading.await {
+                Ok(loaded) => return Ok(loaded),
+                Err(error) => Some(error),
+            }
+        } else {
+            match timeout(PATIENCE, loading).await {
+                Ok(Ok(loaded)) => return Ok(loaded),
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            }
+        };
+        ticket.fail();
+        // It may have been evicted meanwhile.
+        match (self.past_its_time(key), failed) {
+            (Some(value), _) => {
+                self.hub.truth.lost();
+                Ok(Some(value))
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(LoadFailed.into()),
+        }
+    }
+
+    /// A copy that would be looked up again, if it may be used without: all changes
+    /// were known here not long ago, and this was none of them.
+    fn past_its_time(&self, key: &T::Key) -> Option<Arc<T>> {
+        let slot = self.inner.memory.get(key)?;
+        slot.value.filter(|_| self.hub.allows_copies())
     }
 
     /// To be called after the commit that changed the row to `version`; for a
@@ -216,6 +256,20 @@ impl<T: Cached> Cache<T> {
     /// this instance goes. Nobody else is told.
     pub fn outdate(&self, key: &T::Key, version: i64) {
         if matches!(self.peek(key), Peek::Hit(value) if value.version() < version) {
+            self.inner.evict(key, version);
+        }
+    }
+
+    /// The row has `version` now, as is heard from the truth itself: older copies of
+    /// this instance go, and loads that began before lose. Nobody else is told.
+    /// Doing it twice does nothing.
+    pub fn heard(&self, key: &T::Key, version: i64) {
+        let known = match self.peek(key) {
+            Peek::Hit(value) => value.version() >= version,
+            Peek::Absent => false,
+            Peek::Miss => self.inner.tombstone(key).is_some_and(|held| held.version >= version),
+        };
+        if !known {
             self.inner.evict(key, version);
         }
     }

@@ -1,6 +1,7 @@
 //! Background work: each job idempotent, bounded and stoppable, and safe to
 //! run on every instance at once.
 
+mod changes;
 mod ledger;
 mod startup;
 mod streams;
@@ -13,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    changes::run as follow_changes,
     ledger::reconcile,
     startup::{prepare, print_password},
     streams::run as watch_streams,
@@ -50,6 +52,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
     tasks.spawn(async move { hub.run(token).await });
 
     tasks.spawn(watch_streams(app.services.streams.clone(), shutdown.served().clone()));
+
+    tasks.spawn(follow_changes(app.services.changes.clone(), shutdown.served().clone()));
 
     let journal = app.services.usage.journal().clone();
     let served = shutdown.served().clone();
@@ -99,6 +103,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.logins.prune().await?;
             services.wallet.prune_keys().await?;
             services.tickets.prune().await?;
+            services.changes.prune().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {

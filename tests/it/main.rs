@@ -8,6 +8,7 @@ mod authorisation;
 mod bootstrap;
 mod browser;
 mod cache;
+mod changes;
 mod config;
 mod cors;
 mod flush;
