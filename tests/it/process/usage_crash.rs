@@ -101,7 +101,7 @@ async fn what_was_answered_is_counted_once_wherever_it_is_killed() {
     adopted(&process, &setup).await;
     let admin = process.admin().await;
     let logged = logged(&admin).await;
-    let answered = answered.lock().unwrap();
+    let answered = std::mem::take(&mut *answered.lock().unwrap());
     println!("{} requests were answered, {} are recorded", answered.len(), logged.len());
     let lost: Vec<_> = answered.iter().filter(|path| !logged.contains_key(*path)).collect();
     assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), answered.len());
