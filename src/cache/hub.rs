@@ -26,10 +26,11 @@ use uuid::Uuid;
 
 use super::{
     breaker,
+    held::CacheInner,
     redis::RedisStore,
     shared,
     truth::Truth,
-    typed::{Cache, CacheInner, Cached},
+    typed::{Cache, Cached},
 };
 use crate::domain::clock::SharedClock;
 
@@ -170,6 +171,11 @@ impl CacheHub {
     /// How long copies may be used while the truth cannot be asked.
     pub fn bound_staleness(&self, bound: Duration) {
         self.0.truth.bound(bound);
+    }
+
+    /// For how long that is.
+    pub fn staleness(&self) -> Duration {
+        self.0.truth.bounded_by()
     }
 
     /// What had changed at `at_us`, monotonic microseconds, is known to all caches.

@@ -12,6 +12,7 @@
 
 mod breaker;
 mod flight;
+mod held;
 mod hub;
 mod limiter;
 mod redis;

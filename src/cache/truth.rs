@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long copies may be used without the truth, unless set otherwise.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 /// It was never asked.
 const NEVER: u64 = u64::MAX;
 
@@ -58,10 +58,13 @@ impl Truth {
         (asked_us != NEVER).then(|| Duration::from_micros(now_us.saturating_sub(asked_us)))
     }
 
+    pub(super) fn bounded_by(&self) -> Duration {
+        Duration::from_micros(self.bound_us.load(Ordering::Relaxed))
+    }
+
     /// Whether a copy may stand for it at `now_us`.
     pub(super) fn allows_copies(&self, now_us: u64) -> bool {
-        let bound = Duration::from_micros(self.bound_us.load(Ordering::Relaxed));
-        self.age(now_us).is_some_and(|age| age < bound)
+        self.age(now_us).is_some_and(|age| age < self.bounded_by())
     }
 }
 

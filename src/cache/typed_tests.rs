@@ -1,10 +1,10 @@
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use chrono::{DateTime, TimeDelta};
 use serde::Deserialize;
 use tokio::sync::Barrier;
 
-use super::*;
+use super::{super::held::CAPACITY, *};
 use crate::{
     cache::CacheHub,
     domain::clock::{Clock as _, FakeClock},

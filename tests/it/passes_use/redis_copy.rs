@@ -42,7 +42,7 @@ impl Inside {
         // nobody hears of anything but over it.
         let (clock, redis_waits, deaf) = (clock.clone(), Some(PATIENT), true);
         let options =
-            Options { clock, database, redis_waits, settings, deaf, ..Options::default() };
+            Options { clock, database, deaf, redis_waits, settings, ..Options::default() };
         TestApp::with(options).await
     }
 

@@ -1,7 +1,10 @@
 //! What the triggers write, and who hears of it.
 
 use tollgate::{
-    domain::change::{CredentialChange, Subject},
+    domain::{
+        change::{CredentialChange, Subject},
+        clock::{Clock as _, SystemClock},
+    },
     repositories::Repositories as _,
 };
 
@@ -15,7 +18,7 @@ impl Store {
         let told = session.credential_changes().since(Some(position)).await.unwrap();
         let mut changes = told.changes.unwrap();
         changes.sort_by_key(|change| change.id);
-        let now = chrono::Utc::now().timestamp_micros();
+        let now = SystemClock.now().timestamp_micros();
         for change in &changes {
             assert!((told.now_us - now).abs() < 60_000_000, "{} is not now", told.now_us);
             assert!((0..60_000_000).contains(&(told.now_us - change.changed_us)), "{change:?}");

@@ -194,7 +194,7 @@ impl TestApp {
         let changes = app.services.changes.clone();
         let changes = tokio::spawn(async move {
             if !deaf {
-                jobs::follow_changes(changes, CancellationToken::new()).await;
+                Box::pin(jobs::follow_changes(changes, CancellationToken::new())).await;
             }
         });
         let running = server::start(&app.config, &app.server_parts()).unwrap();
