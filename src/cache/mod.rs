@@ -13,19 +13,21 @@
 
 mod breaker;
 mod flight;
+mod held;
 mod hub;
 mod limiter;
 mod redis;
 mod roster;
 mod shared;
 mod slots;
+mod truth;
 mod typed;
 
 pub use self::{
     flight::LoadFailed,
     hub::CacheHub,
     limiter::{Limiter, LimiterStats},
-    redis::{InvalidRedisUrl, RedisStats, RedisStore},
+    redis::{Deadlines as RedisDeadlines, InvalidRedisUrl, RedisStats, RedisStore},
     slots::{Cap, Permit, Slots},
     typed::{Cache, Cached, Peek},
 };

@@ -128,6 +128,7 @@ fn auth(reader: &mut Reader) -> AuthConfig {
         argon2_memory_kib,
         argon2_passes,
         argon2_lanes,
+        staleness: reader.required("AUTH_STALENESS_SECONDS", seconds(10.0..=86_400.0)),
     }
 }
 

@@ -162,6 +162,9 @@ pub struct AuthConfig {
     pub argon2_memory_kib: u32,
     pub argon2_passes: u32,
     pub argon2_lanes: u32,
+    /// How long credentials that are known here are good while the database does
+    /// not answer.
+    pub staleness: Duration,
 }
 
 /// The first admin, made at the first start only.

@@ -71,6 +71,11 @@ pub static KEYS: &[Key] = &[
     ),
     key("AUTH_ARGON2_PASSES", "2", "argon2id: passes over the memory."),
     key("AUTH_ARGON2_LANES", "1", "argon2id: lanes."),
+    key(
+        "AUTH_STALENESS_SECONDS",
+        "60",
+        "Without the database: how long known credentials are good, 10 to 86400. Then 503.",
+    ),
     key("AUTH_REQUIRE_AUTH", "", "true: UPSTREAM_AUTH=required; false: UPSTREAM_AUTH=optional."),
     key(
         "AUTH_PUBLIC_PATHS",

@@ -1,6 +1,7 @@
 //! Background work: each job idempotent, bounded and stoppable, and safe to
 //! run on every instance at once.
 
+mod changes;
 mod ledger;
 mod startup;
 mod streams;
@@ -13,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    changes::run as follow_changes,
     ledger::reconcile,
     startup::{prepare, print_password},
     streams::run as watch_streams,
@@ -51,6 +53,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
 
     tasks.spawn(watch_streams(app.services.streams.clone(), shutdown.served().clone()));
 
+    tasks.spawn(follow_changes(app.services.changes.clone(), shutdown.served().clone()));
+
     let journal = app.services.usage.journal().clone();
     let served = shutdown.served().clone();
     tasks.spawn(async move {
@@ -77,6 +81,10 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         }
     }));
 
+    // Beside the flush, which waits for a database that hangs.
+    let usage = app.services.usage.clone();
+    tasks.spawn(every(FLUSH_EVERY, stop(), async move || usage.look_for_room().await));
+
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
@@ -95,6 +103,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.logins.prune().await?;
             services.wallet.prune_keys().await?;
             services.tickets.prune().await?;
+            services.changes.prune().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {

