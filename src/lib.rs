@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`domain`] | types and rules, no I/O |
 //! | [`repositories`] | SQL, once for both engines |
+//! | [`journal`] | usage on disk until the database has it |
 //! | [`cache`] | disposable copies and counters, in memory and in Redis |
 //! | [`services`] | what the product does: accounts, logins, keys, limits, usage |
 //! | [`api`] | our own HTTP routes and their OpenAPI document |
@@ -30,6 +31,7 @@ pub mod domain;
 pub mod failpoint;
 pub mod gateway;
 pub mod jobs;
+pub mod journal;
 pub mod repositories;
 pub mod server;
 pub mod services;

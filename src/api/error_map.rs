@@ -161,6 +161,7 @@ impl From<ApiKeyError> for ApiError {
     fn from(error: ApiKeyError) -> Self {
         let code = match error {
             ApiKeyError::Store(store) => return store.into(),
+            ApiKeyError::Saturated(full) => return full.into(),
             ApiKeyError::Invalid(fields) => return Self::refused_fields(fields),
             ApiKeyError::NotFound | ApiKeyError::NoSuchUser => ErrorCode::NotFound,
             ApiKeyError::Conflict => ErrorCode::Conflict,

@@ -12,17 +12,19 @@
 
 mod breaker;
 mod flight;
+mod held;
 mod hub;
 mod limiter;
 mod redis;
 mod roster;
 mod shared;
+mod truth;
 mod typed;
 
 pub use self::{
     flight::LoadFailed,
     hub::CacheHub,
-    limiter::Limiter,
+    limiter::{Limiter, LimiterStats},
     redis::{Deadlines as RedisDeadlines, InvalidRedisUrl, RedisStats, RedisStore},
     typed::{Cache, Cached, Peek},
 };

@@ -15,6 +15,7 @@ pub mod output;
 pub mod secrets;
 mod serve;
 pub mod tokens;
+pub mod usage;
 mod users;
 pub mod vouchers;
 pub mod wallet;
@@ -33,6 +34,7 @@ use keys::KeysCommand;
 use output::Format;
 use secrets::SecretsCommand;
 use tokens::TokensCommand;
+use usage::UsageCommand;
 use vouchers::VouchersCommand;
 use wallet::WalletCommand;
 
@@ -75,6 +77,9 @@ pub enum Command {
     /// Change the key that access tokens are sealed with for their owners.
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Add the usage that a killed process left.
+    #[command(subcommand)]
+    Usage(UsageCommand),
     /// Put money into wallets, show and verify the ledger.
     #[command(subcommand)]
     Wallet(WalletCommand),
@@ -265,6 +270,7 @@ async fn with_config(
         Some(Command::Users(command)) => users::run(config, command, output).await,
         Some(Command::Keys(command)) => keys::run(config, command, output).await,
         Some(Command::Tokens(command)) => tokens::run(config, command, output).await,
+        Some(Command::Usage(command)) => usage::run(config, command, output).await,
         Some(Command::Secrets(command)) => secrets::run(config, command, output).await,
         Some(Command::Wallet(command)) => wallet::run(config, command, output).await,
         Some(Command::Vouchers(command)) => vouchers::run(config, command, output).await,

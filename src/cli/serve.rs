@@ -37,6 +37,7 @@ pub async fn run(
     let hangups = hangups()?;
     let _lock = InstanceLock::acquire(&config.database).await?;
     let app = Arc::new(AppBuilder::new(config).reading(read).build().await?);
+    app.services.usage.journal().open()?;
     tokio::spawn(reload(app.clone(), hangups));
 
     // Listening before ready, so that /health/live answers while a database is
@@ -98,8 +99,8 @@ async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
     };
     let written = jobs::drain(app, too_late).await;
     if !written {
-        let lost = app.services.usage.recorder().pending();
-        tracing::error!(lost, "usage records were lost: the database did not take them");
+        let records = app.services.usage.pending();
+        tracing::warn!(records, "the database did not take all usage; the next start adds it");
     }
     if shutdown.hard().is_cancelled() {
         shutdown.finish(LAST_STEP).await;

@@ -4,8 +4,8 @@
 use std::{path::Path, thread};
 
 use super::{
-    AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig,
-    MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
+    AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, JournalConfig, LimitsConfig,
+    LogConfig, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
     WalletConfig, addresses,
     reader::Reader,
     strength, upstreams, values,
@@ -16,6 +16,9 @@ use crate::domain::{
     pass::MAX_HOURS,
     policy::Demand,
 };
+
+const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
 use secrecy::SecretString;
 
 pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
@@ -42,6 +45,11 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
         usage: UsageConfig {
             retention_days: reader.required("USAGE_RETENTION_DAYS", number(1..=3650)),
             request_log_max: reader.required("USAGE_REQUEST_LOG_MAX", number(0..=10_000_000)),
+            journal: JournalConfig {
+                folder: data_dir.join("journal"),
+                max_bytes: reader.required("USAGE_JOURNAL_MAX_BYTES", number(MIB..=1024 * GIB)),
+                on_full: reader.required("USAGE_JOURNAL_ON_FULL", values::on_full),
+            },
         },
         log: LogConfig {
             level: reader.required("LOG_LEVEL", values::log_level),
@@ -120,6 +128,7 @@ fn auth(reader: &mut Reader) -> AuthConfig {
         argon2_memory_kib,
         argon2_passes,
         argon2_lanes,
+        staleness: reader.required("AUTH_STALENESS_SECONDS", seconds(10.0..=86_400.0)),
     }
 }
 

@@ -159,6 +159,9 @@ pub struct AuthConfig {
     pub argon2_memory_kib: u32,
     pub argon2_passes: u32,
     pub argon2_lanes: u32,
+    /// How long credentials that are known here are good while the database does
+    /// not answer.
+    pub staleness: Duration,
 }
 
 /// The first admin, made at the first start only.
@@ -248,6 +251,35 @@ pub struct UsageConfig {
     pub retention_days: u32,
     /// Most recent requests kept in the request log.
     pub request_log_max: u32,
+    pub journal: JournalConfig,
+}
+
+/// Where usage lies until the database has it.
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    /// Holds a folder for each process.
+    pub folder: PathBuf,
+    /// What may wait in it for the database, bytes of one process.
+    pub max_bytes: u64,
+    pub on_full: OnFull,
+}
+
+/// What becomes of requests that cannot be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// They are refused before they go upstream.
+    Block,
+    /// They are served, and not recorded.
+    Unmetered,
+}
+
+impl OnFull {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Unmetered => "unmetered",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -71,6 +71,11 @@ pub static KEYS: &[Key] = &[
     ),
     key("AUTH_ARGON2_PASSES", "2", "argon2id: passes over the memory."),
     key("AUTH_ARGON2_LANES", "1", "argon2id: lanes."),
+    key(
+        "AUTH_STALENESS_SECONDS",
+        "60",
+        "Without the database: how long known credentials are good, 10 to 86400. Then 503.",
+    ),
     key("AUTH_REQUIRE_AUTH", "", "true: UPSTREAM_AUTH=required; false: UPSTREAM_AUTH=optional."),
     key(
         "AUTH_PUBLIC_PATHS",
@@ -161,6 +166,16 @@ pub static KEYS: &[Key] = &[
     .of(Kind::Secret),
     key("USAGE_RETENTION_DAYS", "400", "How long hourly usage is kept."),
     key("USAGE_REQUEST_LOG_MAX", "10000", "How many of the latest requests are kept one by one."),
+    key(
+        "USAGE_JOURNAL_MAX_BYTES",
+        "1073741824",
+        "What may wait in DATA_DIR/journal for the database, about 200 bytes a request.",
+    ),
+    key(
+        "USAGE_JOURNAL_ON_FULL",
+        "block",
+        "Without room there: block (503 before the upstream is asked) or unmetered.",
+    ),
     key("LOG_LEVEL", "INFO", "ERROR, WARN, INFO, DEBUG, TRACE, or directives: info,tollgate=debug"),
     key("LOG_JSON_OUTPUT", "", "Default: false on a terminal, else true."),
     key("METRICS_PORT", "", "A listener of its own for /metrics. Default: the main port."),

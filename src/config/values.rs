@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
-use super::{Algorithm, OnStoreLoss, Registration, Rgb, reader::Parsed};
+use super::{Algorithm, OnFull, OnStoreLoss, Registration, Rgb, reader::Parsed};
 use crate::{
     domain::{
         money::{Currency, MAX_AMOUNT, NoCurrency},
@@ -173,6 +173,14 @@ pub(super) fn on_store_loss(text: &str) -> Parsed<OnStoreLoss> {
         "deny" => Ok(OnStoreLoss::Deny),
         "allow" => Ok(OnStoreLoss::Allow),
         _ => Err("expected share, deny or allow".to_owned()),
+    }
+}
+
+pub(super) fn on_full(text: &str) -> Parsed<OnFull> {
+    match text {
+        "block" => Ok(OnFull::Block),
+        "unmetered" => Ok(OnFull::Unmetered),
+        _ => Err("expected block or unmetered".to_owned()),
     }
 }
 

@@ -63,11 +63,25 @@ pub struct UsageRecord {
     pub upstream: Cow<'static, str>,
 }
 
+/// The part of a record that is added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    pub outcome: Outcome,
+    pub duration_us: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
 impl UsageRecord {
-    /// 2 for 200..=299 and so on; 3xx count as succeeded in totals.
-    pub fn status_class(&self) -> i16 {
-        i16::try_from(self.status / 100).unwrap_or(5)
+    pub fn used(&self) -> Used {
+        let Self { outcome, duration_us, bytes_in, bytes_out, .. } = *self;
+        Used { outcome, duration_us, bytes_in, bytes_out }
     }
+}
+
+/// 2 for 200..=299 and so on; 3xx count as succeeded in totals.
+pub fn class_of(status: u16) -> i16 {
+    i16::try_from(status / 100).unwrap_or(5)
 }
 
 /// What requests are added up by: one row of the hourly roll-up.
@@ -97,23 +111,19 @@ pub struct Rollup {
 }
 
 impl Rollup {
-    pub fn add(&mut self, record: &UsageRecord) {
-        self.add_times(record, 1);
-    }
-
     /// Adds something that counts as so many requests, each of the same
     /// duration; its bytes went over the wire once.
-    pub fn add_times(&mut self, record: &UsageRecord, requests: u64) {
-        if record.outcome == Outcome::Rejected {
+    pub fn add(&mut self, used: &Used, requests: u64) {
+        if used.outcome == Outcome::Rejected {
             self.rejected += requests;
             return;
         }
         self.requests += requests;
-        self.aborted += if record.outcome == Outcome::Aborted { requests } else { 0 };
-        self.bytes_in += record.bytes_in;
-        self.bytes_out += record.bytes_out;
-        self.duration_us += record.duration_us.saturating_mul(requests);
-        self.latency.add(Histogram::bucket(record.duration_us), requests);
+        self.aborted += if used.outcome == Outcome::Aborted { requests } else { 0 };
+        self.bytes_in += used.bytes_in;
+        self.bytes_out += used.bytes_out;
+        self.duration_us += used.duration_us.saturating_mul(requests);
+        self.latency.add(Histogram::bucket(used.duration_us), requests);
     }
 
     pub fn merge(&mut self, other: &Self) {

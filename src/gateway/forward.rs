@@ -207,7 +207,7 @@ impl Asking<'_> {
             Some(visitor) => check_visitor(services, visitor, config, &shown)?,
             None => None,
         };
-        let slot = services.usage.recorder().reserve()?;
+        let slot = services.usage.journal().reserve()?;
         let at = services.clock.now();
         let mut record =
             record_of(principal, client, at, &original.method, original.path(), config.name);

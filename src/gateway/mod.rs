@@ -188,7 +188,7 @@ impl Gateway {
         let (mut body, upload) = upload::limited(&parts.headers, body, limits, arrival.started)?;
         // The record's place first: a full recorder refuses work instead of
         // serving it unmetered, and what it refuses must not be charged.
-        let slot = self.services.usage.recorder().reserve()?;
+        let slot = self.services.usage.journal().reserve()?;
         pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
         let mut picked = match upstream.pick() {
             Ok(picked) => picked,

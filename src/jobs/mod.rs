@@ -1,6 +1,7 @@
 //! Background work: each job idempotent, bounded and stoppable, and safe to
 //! run on every instance at once.
 
+mod changes;
 mod ledger;
 mod startup;
 mod streams;
@@ -9,18 +10,28 @@ mod upstreams;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    changes::run as follow_changes,
     ledger::reconcile,
     startup::{prepare, print_password},
     streams::run as watch_streams,
     upstreams::watch_upstreams,
 };
-use crate::{app::App, services::health::Phase, shutdown::Shutdown};
+use crate::{
+    app::App,
+    services::{Services, health::Phase, usage::DrainError},
+    shutdown::Shutdown,
+};
 
 /// How often finished requests are written.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked for usage that a killed process left.
+const ADOPT_EVERY: Duration = Duration::from_secs(5);
+/// How soon it is looked whether the process has started.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often counters that count nothing are freed, and samples of durations
 /// are folded together.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -42,20 +53,37 @@ pub fn start(app: &App, shutdown: &Shutdown) {
 
     tasks.spawn(watch_streams(app.services.streams.clone(), shutdown.served().clone()));
 
+    tasks.spawn(follow_changes(app.services.changes.clone(), shutdown.served().clone()));
+
+    let journal = app.services.usage.journal().clone();
+    let served = shutdown.served().clone();
+    tasks.spawn(async move {
+        served.run_until_cancelled(journal.keep_synced()).await;
+    });
+
+    tasks.spawn(adopt(app.services.clone(), stop()));
+
     let (usage, health) = (app.services.usage.clone(), app.services.health.clone());
     tasks.spawn(every(FLUSH_EVERY, stop(), async move || {
         if health.phase() == Phase::Starting {
             return;
         }
-        let written = async { usage.flush().await.and(usage.trim().await) };
+        let written = async {
+            usage.flush().await?;
+            usage.trim().await.map_err(DrainError::from)
+        };
         if let Err(error) = written.await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                pending = usage.recorder().pending(),
+                pending = usage.pending(),
                 "usage could not be written; it is kept and tried again"
             );
         }
     }));
+
+    // Beside the flush, which waits for a database that hangs.
+    let usage = app.services.usage.clone();
+    tasks.spawn(every(FLUSH_EVERY, stop(), async move || usage.look_for_room().await));
 
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
@@ -75,6 +103,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.logins.prune().await?;
             services.wallet.prune_keys().await?;
             services.tickets.prune().await?;
+            services.changes.prune().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {
@@ -99,22 +128,37 @@ pub fn start(app: &App, shutdown: &Shutdown) {
 }
 
 /// Writes what usage is left once the server has stopped, before the process
-/// ends; whether all was written before `over`.
+/// ends; whether all was written before `over`. What was not is in the journal.
 pub async fn drain(app: &App, over: impl Future<Output = ()>) -> bool {
     const PAUSE: Duration = Duration::from_millis(100);
     let usage = &app.services.usage;
     let written = async {
-        // Counts what the job is writing just now, too.
-        while usage.recorder().pending() > 0 {
-            if !matches!(usage.flush().await, Ok(1..)) {
-                tokio::time::sleep(PAUSE).await;
-            }
+        while usage.flush().await.is_err() || !usage.journal().is_drained() {
+            sleep(PAUSE).await;
         }
     };
     tokio::select! {
         biased;
-        () = written => true,
+        () = written => {
+            usage.journal().close();
+            true
+        }
         () = over => false,
+    }
+}
+
+/// Takes over the usage that killed processes left: soon after the start, and
+/// again and again, since others may share the disk.
+async fn adopt(services: Services, stop: CancellationToken) {
+    while services.health.phase() == Phase::Starting && !stop.is_cancelled() {
+        sleep(LOOK_AGAIN).await;
+    }
+    while !stop.is_cancelled() {
+        if let Err(error) = services.usage.adopt().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the usage of a killed process could not be added yet");
+        }
+        stop.run_until_cancelled(sleep(ADOPT_EVERY)).await;
     }
 }
 
@@ -126,7 +170,7 @@ async fn every(pause: Duration, stop: CancellationToken, work: impl AsyncFn()) {
         let jitter = rand::rng().random_range(0.0..0.1);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause.mul_f64(1.0 + jitter)) => {}
+            () = sleep(pause.mul_f64(1.0 + jitter)) => {}
         }
     }
 }

@@ -16,6 +16,7 @@
 
 mod api_keys;
 mod connection;
+mod credential_changes;
 mod database;
 mod error;
 mod idempotency;
@@ -35,7 +36,8 @@ mod vouchers;
 pub use self::{
     api_keys::{ApiKeys, KeyFilter},
     connection::{DbConn, Repositories, Session, Tx},
-    database::Database,
+    credential_changes::CredentialChanges,
+    database::{ChangeListener, Database},
     error::{StoreError, StoreResult},
     idempotency::{ClaimOutcome, Idempotency},
     ledger::{Balance, EntrySum, Ledger, LedgerEntry, PassAccount, Reference, WalletRow},

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use arc_swap::ArcSwap;
 
 use crate::{
-    cache::Limiter,
+    cache::{Limiter, LimiterStats},
     config::LimitsConfig,
     domain::{
         address::network_of,
@@ -44,6 +44,11 @@ impl LimitService {
     /// shared counters, which those were made with.
     pub fn replace(&self, config: LimitsConfig) {
         self.config.store(Arc::new(config));
+    }
+
+    /// How decisions came about; `None` where limits are not shared.
+    pub fn stats(&self) -> Option<LimiterStats> {
+        self.limiter.stats()
     }
 
     /// Charges `cost` to every limit the request is under, or to none.

@@ -12,9 +12,19 @@ impl Services {
     /// Brings the gauges up to date, before they are shown.
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
     pub fn observe(&self) {
-        gauge!("tollgate_usage_pending").set(self.usage.recorder().pending() as f64);
-        counter!("tollgate_usage_dropped_total").absolute(self.usage.recorder().dropped());
+        let journal = self.usage.journal();
+        gauge!("tollgate_usage_pending").set(self.usage.pending() as f64);
+        gauge!("tollgate_journal_bytes").set(journal.waiting() as f64);
+        gauge!("tollgate_journal_full").set(f64::from(u8::from(journal.is_full())));
+        let lag = self.usage.lag().num_milliseconds() as f64 / 1000.0;
+        gauge!("tollgate_journal_lag_seconds").set(lag);
+        counter!("tollgate_journal_damaged_bytes_total").absolute(journal.damaged());
+        counter!("tollgate_journal_sync_failures_total").absolute(journal.sync_failures());
+        counter!("tollgate_usage_dropped_total").absolute(journal.dropped());
         counter!("tollgate_database_sessions_total").absolute(self.health.database_sessions());
+        if let Some(age) = self.changes.age() {
+            gauge!("tollgate_credential_sync_age_seconds").set(age.as_secs_f64());
+        }
         for kind in StreamKind::ALL {
             let open = self.streams.count(kind) as f64;
             gauge!("tollgate_streams", "kind" => kind.as_str()).set(open);
@@ -32,6 +42,17 @@ impl Services {
             counter!("tollgate_redis_failures_total").absolute(stats.failures);
             counter!("tollgate_redis_skipped_total").absolute(stats.skipped);
             gauge!("tollgate_redis_degraded").set(f64::from(u8::from(stats.degraded)));
+        }
+        if let Some(stats) = self.limits.stats() {
+            counter!("tollgate_limit_store_calls_total").absolute(stats.asked);
+            for (source, count) in [
+                ("lease", stats.by_lease),
+                ("refusal_cache", stats.by_refusal),
+                ("store", stats.by_store),
+                ("memory", stats.in_memory),
+            ] {
+                counter!("tollgate_limit_decisions_total", "source" => source).absolute(count);
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ async fn a_burst_is_summed_whole_and_logged_in_part() {
         usage.record_unreserved(record(user, number));
     }
     assert_eq!(usage.flush().await.unwrap(), 5_000);
-    assert_eq!(usage.recorder().pending(), 0);
+    assert_eq!(usage.pending(), 0);
 
     let admin = app.admin().await;
     let all = admin.get("/api/v1/usage/all?from=2025-12-31T00:00:00Z&to=2026-01-02T00:00:00Z");

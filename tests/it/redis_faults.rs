@@ -1,7 +1,10 @@
 //! A Redis that is reached by a bad network costs a request little, and nothing
 //! once it is given up (RELIABILITY G-11, G-12, G-19).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -95,10 +98,14 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// An instance, and a warm key whose every request is decided in Redis.
+/// So many that none of them is ever asked about often enough to be leased to.
+const KEYS: usize = 20;
+
+/// An instance, and warm keys whose every request is decided in Redis.
 struct Instance {
     app: TestApp,
-    key: Client,
+    keys: Vec<Client>,
+    next: AtomicUsize,
 }
 
 impl Instance {
@@ -106,10 +113,15 @@ impl Instance {
         let mut settings = UNLIMITED.map(|(name, value)| (name, value.to_owned())).to_vec();
         settings.push(("REDIS_URL", redis));
         let app = TestApp::with(Options { settings, ..Options::default() }).await;
-        let fields = json!({ "name": "limited", "rate_limit_per_minute": 1_000_000 });
-        let (_, key) = app.key(&app.user("ada").await, fields).await;
-        key.get(HELLO).await.expect(200);
-        Self { app, key }
+        let user = app.user("ada").await;
+        let mut keys = vec![];
+        for n in 0..KEYS {
+            let fields = json!({ "name": format!("k{n}"), "rate_limit_per_minute": 1_000_000 });
+            let (_, key) = app.key(&user, fields).await;
+            key.get(HELLO).await.expect(200);
+            keys.push(key);
+        }
+        Self { app, keys, next: AtomicUsize::new(0) }
     }
 
     fn stats(&self) -> RedisStats {
@@ -117,8 +129,9 @@ impl Instance {
     }
 
     async fn request(&self) -> Duration {
+        let key = &self.keys[self.next.fetch_add(1, Ordering::Relaxed) % KEYS];
         let start = Instant::now();
-        self.key.get(HELLO).await.expect(200);
+        key.get(HELLO).await.expect(200);
         start.elapsed()
     }
 

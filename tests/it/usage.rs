@@ -28,8 +28,8 @@ fn column(answer: &Answer, name: &str) -> Vec<Value> {
 }
 
 /// Until so many records wait to be written.
-async fn recorded(app: &TestApp, records: usize) {
-    let waiting = || app.app.services.usage.recorder().waiting();
+async fn recorded(app: &TestApp, records: u64) {
+    let waiting = || app.app.services.usage.pending();
     let enough = async {
         while waiting() < records {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -146,7 +146,7 @@ async fn a_client_that_leaves_is_recorded_as_aborted() {
     }
     let log = key.get(REQUESTS).await.expect(200);
     assert_eq!(column(&log, "outcome"), [json!("aborted")]);
-    assert_eq!(app.app.services.usage.recorder().pending(), 0);
+    assert_eq!(app.app.services.usage.pending(), 0);
 }
 
 #[tokio::test]

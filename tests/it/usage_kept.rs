@@ -16,6 +16,7 @@ use tollgate::{
 
 use crate::support::{
     Answer, Client, Options, PASSWORD, TestApp,
+    journal::{SMALLEST_JOURNAL, fill_the_journal},
     recorder::{Recorder, ok},
 };
 
@@ -194,7 +195,7 @@ async fn a_graceful_stop_writes_what_waits() {
     }
     drop(app.running.take());
     assert!(jobs::drain(&app.app, tokio::time::sleep(Duration::from_secs(5))).await);
-    assert_eq!(app.app.services.usage.recorder().pending(), 0);
+    assert_eq!(app.app.services.usage.pending(), 0);
     let database = Some(app.database.clone());
     let again = TestApp::with(Options { database, ..Options::default() }).await;
     assert_eq!(requests(&key.at(&again.base)).await, 5);
@@ -202,32 +203,63 @@ async fn a_graceful_stop_writes_what_waits() {
 
 /// Usage that cannot be recorded must not happen.
 #[tokio::test]
-async fn a_full_recorder_refuses_before_the_upstream_is_called() {
+async fn a_full_journal_refuses_before_the_upstream_is_called() {
     let upstream = Recorder::start(ok).await;
-    let app = TestApp::configured([("UPSTREAM_URL", upstream.url().as_str())]).await;
+    let url = upstream.url();
+    let app = TestApp::configured([("UPSTREAM_URL", url.as_str()), SMALLEST_JOURNAL]).await;
     let fields = json!({ "name": "k", "monthly_quota": 2 });
     let (_, key) = app.key(&app.admin().await, fields).await;
-    let recorder = app.app.services.usage.recorder();
-    let mut slots = vec![];
-    while let Ok(slot) = recorder.reserve() {
-        slots.push(slot);
-    }
+    fill_the_journal(&app).await;
     for _ in 0..5 {
         let refused = key.get(HELLO).await.expect_problem(503, "overloaded");
         assert_eq!(refused.header("retry-after"), "1");
     }
     assert!(upstream.deliveries().is_empty());
-    // One place is enough for one request, and what was refused cost nothing.
-    slots.pop();
-    key.get(HELLO).await.expect(200);
-    key.get(HELLO).await.expect_problem(503, "overloaded");
+    // As soon as the database took it there is room, and what was refused cost
+    // nothing.
     app.flush().await;
-    key.get(HELLO).await.expect(200);
-    drop(slots);
+    for _ in 0..2 {
+        key.get(HELLO).await.expect(200);
+    }
     key.get(HELLO).await.expect_problem(429, "quota_exceeded");
     assert_eq!(upstream.deliveries().len(), 2);
     app.flush().await;
-    assert_eq!((requests(&key).await, recorder.pending()), (json!(2), 0));
+    assert_eq!((requests(&key).await, app.app.services.usage.pending()), (json!(2), 0));
+}
+
+#[tokio::test]
+async fn an_operator_may_want_requests_served_that_are_not_recorded() {
+    let unmetered = [SMALLEST_JOURNAL, ("USAGE_JOURNAL_ON_FULL", "unmetered")];
+    let app = TestApp::configured(unmetered).await;
+    let (_, key) = app.key(&app.admin().await, json!({ "name": "k" })).await;
+    fill_the_journal(&app).await;
+    let journal = app.app.services.usage.journal();
+    let before = journal.waiting();
+    key.get(HELLO).await.expect(200);
+    assert_eq!((journal.waiting(), journal.dropped()), (before, 1));
+}
+
+/// Refusals, which anybody can have as many of as they like, do not fill the
+/// disk while the database is away; nor is a key verified that could not be
+/// charged.
+#[tokio::test]
+async fn a_full_journal_grows_no_more() {
+    let app = TestApp::configured([SMALLEST_JOURNAL]).await;
+    let issued = app.admin().await.post("/api/v1/keys", json!({ "name": "k" })).await.expect(201);
+    fill_the_journal(&app).await;
+    let usage = &app.app.services.usage;
+    let key = issued.text("id").parse().unwrap();
+    for _ in 0..5000 {
+        usage.record_unreserved(record(app.app.services.clock.now(), key, 1));
+    }
+    assert!(usage.journal().waiting() < (1 << 20) * 5 / 4, "{}", usage.journal().waiting());
+    assert!(usage.journal().dropped() > 0);
+    let body = json!({ "key": issued.text("key"), "cost": 1 });
+    let refused = app.anonymous().post("/api/v1/keys/verify", body.clone()).await;
+    refused.expect_problem(503, "overloaded");
+    app.flush().await;
+    let verified = app.anonymous().post("/api/v1/keys/verify", body).await.expect(200);
+    assert_eq!(verified.json["code"], "valid");
 }
 
 /// A flush fails half-way, after the sums were added: all is tried again, and
@@ -251,7 +283,7 @@ async fn a_flush_that_fails_loses_nothing_and_adds_nothing_twice() {
     lock.api_keys().touch(&[(id, now + TimeDelta::days(1))]).await.unwrap();
     let usage = &app.app.services.usage;
     usage.flush().await.unwrap_err();
-    assert_eq!((usage.recorder().waiting(), usage.recorder().pending()), (4, 4));
+    assert_eq!(usage.pending(), 4);
     key.get(HELLO).await.expect(200);
     assert_eq!(requests(&key).await, 3);
     drop(lock);
@@ -260,5 +292,5 @@ async fn a_flush_that_fails_loses_nothing_and_adds_nothing_twice() {
     assert_eq!(requests(&key).await, 8);
     let log = app.log_in("admin", PASSWORD).await.get(&format!("{REQUESTS}?all=true")).await;
     assert_eq!(ids(&log.expect(200)).len(), 8);
-    assert_eq!(usage.recorder().pending(), 0);
+    assert_eq!(usage.pending(), 0);
 }

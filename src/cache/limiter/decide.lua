@@ -4,20 +4,33 @@
 -- KEYS[2i-1]  counter of tier i: a list of instants (exact log), a hash of
 --             sub-buckets, or for a calendar month one integer
 -- KEYS[2i]    set of the counters of the tier's subject, to forget them by
--- ARGV        cost, seed of the month or '', then per tier:
---             's' or 'm', limit, window in us (for a month: us left of it)
+-- ARGV        cost, seed of the month or '',
+--             permits wanted at once, permits expected to be wanted soon, and
+--             in how many parts what is left is divided for the latter, when
+--             permits that are taken back were charged; then per tier: 's' or
+--             'm', limit, window in us (for a month: us left of it), permits
+--             to take back
 -- Returns     {1 admitted | 0 refused | 2 seed wanted, tier (from 1, 0: none),
---             used, us until quota comes back}
+--             used, us until quota comes back,
+--             permits charged beside the cost, us for which they may be used,
+--             now, tier that is full after this (0: none), us until it is not}
 
 local EXACT, BUCKETS, SLACK_MS = 200, 60, 1000
 -- A month's counter is seeded anew after this long, which heals what it missed
 -- while this server was away.
 local MONTH_MS = 86400000
 
+-- A lease: its longest life, the time that the expected demand is for, the
+-- shortest life worth while, the most permits, and what is not divided further.
+local LIFE_US, SPAN_US, SHORTEST_US, MOST, SMALL = 100000, 50000, 1000, 256, 8
+local HEAD, EACH = 6, 4
+
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local cost, seed = tonumber(ARGV[1]), tonumber(ARGV[2])
 local need = math.max(cost, 1)
+local waiting, expected, parts = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local taken_at = tonumber(ARGV[6])
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -107,17 +120,36 @@ local function frees_in(tier, count)
   return tier.window
 end
 
-local function charge(tier)
+-- Permits that nobody used leave where they were charged; if that is gone, so
+-- are they.
+local function take_back(tier)
+  if tier.unused == 0 then return end
+  local count = 0
   if tier.month then
-    redis.call('INCRBY', tier.key, cost)
+    count = math.min(tier.unused, tier.used)
+    if count > 0 then redis.call('DECRBY', tier.key, count) end
+  elseif tier.buckets then
+    local bucket = text(math.floor(taken_at / tier.width))
+    count = math.min(tier.unused, tonumber(redis.call('HGET', tier.key, bucket)) or 0)
+    if count > 0 then
+      redis.call('HINCRBY', tier.key, bucket, -count)
+      redis.call('HINCRBY', tier.key, 'sum', -count)
+    end
+  end
+  tier.used = tier.used - count
+end
+
+local function charge(tier, count)
+  if tier.month then
+    redis.call('INCRBY', tier.key, count)
     return
   end
   if tier.buckets then
-    redis.call('HINCRBY', tier.key, text(tier.current), cost)
-    redis.call('HINCRBY', tier.key, 'sum', cost)
+    redis.call('HINCRBY', tier.key, text(tier.current), count)
+    redis.call('HINCRBY', tier.key, 'sum', count)
     redis.call('HSET', tier.key, 'newest', text(tier.current))
   else
-    for _ = 1, cost do redis.call('RPUSH', tier.key, text(tier.at)) end
+    for _ = 1, count do redis.call('RPUSH', tier.key, text(tier.at)) end
   end
   redis.call('PEXPIRE', tier.key, text(tier.life))
   if tier.fresh then
@@ -128,25 +160,54 @@ local function charge(tier)
   end
 end
 
+-- How many permits to hand out, and for how long. They end with the current
+-- sub-bucket of every tier, in which they are charged: it is counted until a
+-- window after its end, hence after the last instant they may be used.
+local function lease(tiers)
+  if waiting + expected == 0 then return 0, 0 end
+  local left, life = math.huge, LIFE_US
+  for _, tier in ipairs(tiers) do
+    left = math.min(left, tier.limit - tier.used - cost)
+    if tier.month then
+      life = math.min(life, tier.window)
+    elseif tier.buckets and tier.current == math.floor(now / tier.width) then
+      life = math.min(life, (tier.current + 1) * tier.width - now)
+    else
+      return 0, 0
+    end
+  end
+  if left <= 0 or life < SHORTEST_US then return 0, 0 end
+  local sure = math.min(waiting, left)
+  local rest = left - sure
+  local share = math.max(math.floor(rest / parts), math.min(rest, SMALL))
+  local more = math.ceil(expected * math.min(1, life / SPAN_US))
+  return math.min(sure + math.min(more, share), MOST), math.floor(life)
+end
+
 local tiers = {}
 local refused, refused_for, nearest
 for i = 1, #KEYS / 2 do
+  local first = HEAD + EACH * (i - 1)
   local tier = {
-    key = KEYS[2 * i - 1], index = KEYS[2 * i], month = ARGV[3 * i] == 'm',
-    limit = tonumber(ARGV[3 * i + 1]), window = tonumber(ARGV[3 * i + 2]),
+    key = KEYS[2 * i - 1], index = KEYS[2 * i], month = ARGV[first + 1] == 'm',
+    limit = tonumber(ARGV[first + 2]), window = tonumber(ARGV[first + 3]),
+    unused = tonumber(ARGV[first + 4]),
   }
   tiers[i] = tier
   if tier.month then
     tier.used = tonumber(redis.call('GET', tier.key))
     if not tier.used then
-      if not seed then return {2, i, 0, 0} end
+      if not seed then return {2, i, 0, 0, 0, 0, now, 0, 0} end
       redis.call('SET', tier.key, text(seed), 'PX', MONTH_MS)
       tier.used = seed
+    else
+      take_back(tier)
     end
   else
     tier.width = math.ceil(tier.window / BUCKETS)
     tier.life = math.ceil(tier.width * (BUCKETS + 1) / 1000) + SLACK_MS
     read_sliding(tier)
+    take_back(tier)
   end
   if tier.used + need > tier.limit then
     -- Of several full tiers the one that stays full longest is named.
@@ -155,11 +216,12 @@ for i = 1, #KEYS / 2 do
   end
 end
 
-if refused then return {0, refused, tiers[refused].used, refused_for} end
+if refused then return {0, refused, tiers[refused].used, refused_for, 0, 0, now, 0, 0} end
 
+local permits, life = lease(tiers)
 for i, tier in ipairs(tiers) do
   if cost > 0 then
-    charge(tier)
+    charge(tier, cost + permits)
     tier.used = tier.used + cost
   end
   -- Smallest share of the limit left.
@@ -168,5 +230,16 @@ for i, tier in ipairs(tiers) do
     nearest = i
   end
 end
-if not nearest then return {1, 0, 0, 0} end
-return {1, nearest, tiers[nearest].used, frees_in(tiers[nearest], math.min(1, tiers[nearest].used))}
+if not nearest then return {1, 0, 0, 0, 0, 0, now, 0, 0} end
+local used = tiers[nearest].used
+local frees = frees_in(tiers[nearest], math.min(1, used))
+-- So that the next request need not ask to learn it.
+local full, full_for = 0, 0
+for i, tier in ipairs(tiers) do
+  tier.used = tier.used + permits
+  if tier.used >= tier.limit then
+    local wait = frees_in(tier, tier.used - tier.limit + 1)
+    if full == 0 or wait > full_for then full, full_for = i, wait end
+  end
+end
+return {1, nearest, used, frees, permits, life, now, full, full_for}

@@ -21,7 +21,7 @@ use crate::domain::{
     limit::{Decision, Subject, Tier, TierState, Window, month_end},
 };
 
-const SHARDS: usize = 16;
+pub(super) const SHARDS: usize = 16;
 /// Subjects that anybody can make up (addresses, login names), per shard:
 /// 200,000 in all. Those beyond share one counter per shard: strict, not open.
 const TRANSIENT: usize = 200_000 / SHARDS;
@@ -360,7 +360,7 @@ fn overflow_of(subject: &Subject) -> Subject {
 
 /// From bits that differ between subjects; choosing them well only makes an
 /// attacker wait for himself.
-fn shard_of(subject: &Subject) -> usize {
+pub(super) fn shard_of(subject: &Subject) -> usize {
     let of_uuid = |id: uuid::Uuid| id.as_bytes()[15];
     let of_address = |address: &IpAddr| match address {
         IpAddr::V4(v4) => v4.octets().into_iter().fold(0, |all, byte| all ^ byte),

@@ -5,14 +5,26 @@
 //! holds more than its limit. With Redis it holds over all instances; without
 //! it, the configured policy says what each instance may do alone. Who is
 //! limited by what is the service's business.
+//!
+//! Redis is not asked about every request of a busy subject: it hands out
+//! [leases](lease), and a refusal is remembered for a moment.
 
 mod counter;
+mod lease;
+mod leases;
 mod memory;
 mod redis;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use self::{
+    leases::{Leases, Queue, Turn},
     memory::{Memory, Share},
     redis::SharedCounters,
 };
@@ -27,9 +39,30 @@ use crate::{
 
 /// What a client is told when Redis is away and the policy is to deny.
 const RETRY_AFTER_LOSS_US: u64 = 1_000_000;
+/// Nobody else may be known yet, or any more: some is left for them.
+const FEWEST_PARTS: usize = 2;
+
+/// How decisions over shared counters came about, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimiterStats {
+    /// Redis was asked, and may have answered.
+    pub asked: u64,
+    /// By an answer of Redis.
+    pub by_store: u64,
+    /// By a permit that was leased.
+    pub by_lease: u64,
+    /// By a refusal that was remembered.
+    pub by_refusal: u64,
+    /// Alone, because Redis did not answer.
+    pub in_memory: u64,
+}
 
 struct Shared {
     counters: SharedCounters,
+    leases: Leases,
+    asked: AtomicU64,
+    answered: AtomicU64,
+    alone: AtomicU64,
     instances: Box<dyn Fn() -> usize + Send + Sync>,
     on_loss: OnStoreLoss,
 }
@@ -68,7 +101,15 @@ impl Limiter {
         on_loss: OnStoreLoss,
     ) -> Self {
         let counters = SharedCounters::new(Arc::clone(&clock), redis);
-        let shared = Shared { counters, instances: Box::new(instances), on_loss };
+        let shared = Shared {
+            counters,
+            leases: Leases::new(),
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            alone: AtomicU64::new(0),
+            instances: Box::new(instances),
+            on_loss,
+        };
         Self(Arc::new(Inner { memory: Memory::new(clock), shared: Some(shared) }))
     }
 
@@ -87,22 +128,25 @@ impl Limiter {
         let Some(shared) = &self.0.shared else {
             return self.0.memory.decide(tiers, cost, seed, Share::WHOLE);
         };
-        match shared.counters.decide(tiers, cost, seed).await {
-            Some(decision) => decision,
-            None => self.decide_alone(shared, tiers, cost, seed),
+        if let Some(decision) = shared.decide(tiers, cost, seed).await {
+            return decision;
         }
+        shared.alone.fetch_add(1, Ordering::Relaxed);
+        self.decide_alone(shared, tiers, cost, seed)
     }
 
     /// [`Self::decide`] without waiting, where that is possible: `None` when
-    /// the counters are shared.
+    /// Redis has to be asked.
     pub fn decide_in_memory(
         &self,
         tiers: &[Tier],
         cost: u64,
         seed: Option<u64>,
     ) -> Option<Decision> {
-        let in_memory = self.0.shared.is_none();
-        in_memory.then(|| self.0.memory.decide(tiers, cost, seed, Share::WHOLE))
+        match &self.0.shared {
+            None => Some(self.0.memory.decide(tiers, cost, seed, Share::WHOLE)),
+            Some(shared) => shared.leases.take(tiers, cost),
+        }
     }
 
     /// Whether a request would pass, and how near its end each tier is.
@@ -114,7 +158,11 @@ impl Limiter {
     /// count. Twice gives back twice; never below nothing.
     pub async fn refund(&self, tiers: &[Tier], cost: u64) {
         let taken = match &self.0.shared {
-            Some(shared) => shared.counters.refund(tiers, cost).await,
+            Some(shared) => {
+                let taken = shared.counters.refund(tiers, cost).await;
+                shared.leases.end(|subject| tiers.iter().any(|tier| tier.subject == *subject));
+                taken
+            }
             None => false,
         };
         if !taken {
@@ -127,6 +175,8 @@ impl Limiter {
         self.0.memory.forget(subject);
         if let Some(shared) = &self.0.shared {
             shared.counters.forget(subject).await;
+            // After that: a lease from before is not counted any more.
+            shared.leases.end(|other| other == subject);
         }
     }
 
@@ -134,11 +184,28 @@ impl Limiter {
     /// every minute or so; each pass holds one shard at a time.
     pub fn sweep(&self) {
         self.0.memory.sweep();
+        if let Some(shared) = &self.0.shared {
+            shared.leases.sweep();
+        }
     }
 
     /// Subjects counted in this process.
     pub fn subjects(&self) -> usize {
-        self.0.memory.subjects()
+        let watched = self.0.shared.as_ref().map_or(0, |shared| shared.leases.len());
+        self.0.memory.subjects() + watched
+    }
+
+    /// `None` without shared counters.
+    pub fn stats(&self) -> Option<LimiterStats> {
+        let shared = self.0.shared.as_ref()?;
+        let (by_lease, by_refusal) = shared.leases.decided();
+        Some(LimiterStats {
+            asked: shared.asked.load(Ordering::Relaxed),
+            by_store: shared.answered.load(Ordering::Relaxed),
+            by_lease,
+            by_refusal,
+            in_memory: shared.alone.load(Ordering::Relaxed),
+        })
     }
 
     fn decide_alone(
@@ -160,6 +227,34 @@ impl Limiter {
                 let guesses: Vec<Tier> =
                     tiers.iter().filter(|tier| is_guess(&tier.subject)).cloned().collect();
                 self.0.memory.decide(&guesses, cost, seed, share)
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// `None` when Redis does not answer.
+    async fn decide(&self, tiers: &[Tier], cost: u64, seed: Option<u64>) -> Option<Decision> {
+        let mut queue = Queue::default();
+        loop {
+            match self.leases.turn(tiers, cost, &mut queue) {
+                Turn::Decided(decision) => return Some(decision),
+                Turn::Wait(flight) => {
+                    if flight.failed().await {
+                        return None;
+                    }
+                }
+                Turn::Ask(ask) => {
+                    if !self.counters.are_away() {
+                        self.asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let parts = (self.instances)().max(FEWEST_PARTS) as u64;
+                    let answer = self.counters.decide(tiers, cost, seed, &ask.wish, parts).await;
+                    ask.settle(answer.as_ref());
+                    let decision = answer?.decision;
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                    return Some(decision);
+                }
             }
         }
     }

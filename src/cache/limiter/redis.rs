@@ -11,11 +11,12 @@ use std::sync::{Arc, LazyLock};
 use chrono::{DateTime, Utc};
 use redis::{Script, ScriptInvocation};
 
+use super::lease::{Answer, Taken, Unused, Wish};
 use crate::{
     cache::redis::RedisStore,
     domain::{
         clock::SharedClock,
-        limit::{Decision, Subject, Tier, Window, month_end},
+        limit::{Decision, Subject, Tier, Window, month_end, month_start},
     },
 };
 
@@ -28,6 +29,9 @@ static FORGET: LazyLock<Script> = LazyLock::new(|| {
         return redis.call('DEL', KEYS[1])",
     )
 });
+
+/// What [`decide.lua`](../decide.lua) returns.
+type Reply = (u8, usize, u64, u64, u64, u64, u64, usize, u64);
 
 /// Lua counts in doubles: above this, integers would have gaps.
 const LARGEST: u64 = 1 << 53;
@@ -43,13 +47,16 @@ impl SharedCounters {
     }
 
     /// See [`super::Limiter::decide`]; `None` when Redis did not answer, in
-    /// which case it may have charged all the same.
+    /// which case it may have charged all the same. What is expected may have
+    /// one part in `parts` of what is left.
     pub(super) async fn decide(
         &self,
         tiers: &[Tier],
         cost: u64,
         seed: Option<u64>,
-    ) -> Option<Decision> {
+        wish: &Wish,
+        parts: u64,
+    ) -> Option<Answer> {
         let wall = self.clock.now();
         let mut script = DECIDE.prepare_invoke();
         script.arg(cost.min(LARGEST));
@@ -57,6 +64,11 @@ impl SharedCounters {
             Some(seed) => script.arg(seed.min(LARGEST)),
             None => script.arg(""),
         };
+        script.arg(wish.waiting).arg(wish.expected).arg(parts.max(1));
+        // A month that has ended takes nothing back, nor does the new one.
+        let same_month = |unused: &&Unused| month_start(unused.taken.wall) == month_start(wall);
+        let unused = wish.unused.as_ref().filter(same_month);
+        script.arg(unused.map_or(0, |unused| unused.taken.at_us));
         for tier in tiers {
             let (kind, span_us) = match tier.window {
                 Window::Sliding { seconds } => ("s", u64::from(seconds.max(1)) * 1_000_000),
@@ -64,18 +76,28 @@ impl SharedCounters {
             };
             script.key(counter_of(tier, wall)).key(index_of(&tier.subject));
             script.arg(kind).arg(tier.limit.min(LARGEST)).arg(span_us);
+            script.arg(unused.map_or(0, |unused| unused.of(tier)));
         }
-        let (code, index, used, frees_us): (u8, usize, u64, u64) =
+        let (code, index, used, frees_us, permits, life_us, at_us, full, full_us): Reply =
             self.run("limit", script).await?;
-        let state = index
-            .checked_sub(1)
-            .and_then(|index| tiers.get(index))
-            .map(|tier| super::state(tier, tier.limit.min(LARGEST), used, frees_us));
-        Some(match (code, state) {
-            (2, _) => Decision::NeedsSeed,
-            (0, Some(state)) => Decision::Refused(state),
-            (_, state) => Decision::Admitted(state),
-        })
+        let state = |index: usize, used: Option<u64>, frees_us| {
+            let tier = tiers.get(index.checked_sub(1)?)?;
+            let limit = tier.limit.min(LARGEST);
+            Some(super::state(tier, limit, used.unwrap_or(limit), frees_us))
+        };
+        let full = state(full, None, full_us).map(|state| (state, full_us));
+        let state = state(index, Some(used), frees_us);
+        let (decision, full) = match (code, state) {
+            (2, _) => (Decision::NeedsSeed, None),
+            (0, Some(state)) => (Decision::Refused(state), Some((state, frees_us))),
+            (_, state) => (Decision::Admitted(state), full),
+        };
+        Some(Answer { decision, permits, life_us, taken: Taken { at_us, wall }, full })
+    }
+
+    /// Redis is known not to answer, and is not asked.
+    pub(super) fn are_away(&self) -> bool {
+        self.redis.is_degraded()
     }
 
     /// Whether Redis did it.

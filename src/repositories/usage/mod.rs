@@ -4,6 +4,7 @@
 //! Nothing here refers to users or keys by foreign key: what was used stays
 //! countable after they are gone.
 
+mod journals;
 mod prune;
 mod read;
 mod requests;

@@ -1,50 +1,57 @@
 //! What was used: recorded when a request ends, added up, shown.
 //!
-//! The hot path only pushes a record into a bounded buffer ([`Recorder`]); a
-//! job writes what has gathered about twice a second ([`UsageService::flush`]).
-//! A slot is reserved before a request goes upstream, so a full buffer refuses
-//! work instead of serving it unmetered.
+//! The hot path writes a record to the [`Journal`]; a job takes what waits there
+//! into the database about twice a second ([`UsageService::flush`]). Leave is
+//! taken before a request goes upstream, so where nothing can be recorded any
+//! more, work is refused instead of being served unmetered.
 
-mod recorder;
+mod drain;
 mod report;
 
 use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    path::PathBuf,
+    sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use self::recorder::Entry;
 pub use self::{
-    recorder::{Recorder, Saturated, Slot},
+    drain::DrainError,
     report::{Interval, KeyUsage, Report, ReportItem, ReportQuery},
 };
-pub use crate::domain::usage::Totals;
-/// What usage can be asked by.
-pub use crate::repositories::{RequestFilter, UsageFilter, UsageGroup};
 use crate::{
     config::UsageConfig,
     domain::{
         clock::SharedClock,
-        id::{ApiKeyId, UserId},
         page::{Page, PageRequest},
-        usage::{Rollup, RollupKey, UsageRecord},
+        usage::UsageRecord,
     },
     repositories::{Database, Repositories as _, StoreError},
 };
+/// What records usage, and what usage can be asked by.
+pub use crate::{
+    domain::usage::Totals,
+    journal::{Journal, Orphan, Saturated, Slot},
+    repositories::{RequestFilter, UsageFilter, UsageGroup},
+};
 
-/// Records that may wait to be written; about 100 MiB at the worst.
-const CAPACITY: usize = 200_000;
-/// Requests of one flush that reach the request log, the newest ones. Above
-/// 2,000 requests per second the log is therefore a sample; sums are always
-/// of everything. Writing a row costs as much as proxying a request.
-const LOGGED_AT_ONCE: usize = 1_000;
+/// Rows of the request log are removed this many at a time at least.
+const TRIMMED_AT_ONCE: usize = 1_000;
+/// Marks of journals are kept for as long as anybody might bring one back.
+const MARKS_KEPT: TimeDelta = TimeDelta::days(400);
 
 pub struct UsageService {
     db: Database,
     clock: SharedClock,
-    recorder: Recorder,
+    journal: Journal,
+    /// Where processes of this machine have their journals.
+    folder: PathBuf,
+    /// Held while the journal is drained: whether its marks must be asked for.
+    draining: tokio::sync::Mutex<bool>,
+    /// Records of the journal that are in the database.
+    flushed: AtomicU64,
+    /// When nothing waited last, microseconds since 1970.
+    caught_up_at: AtomicI64,
     retention_days: u32,
     request_log_max: u32,
     /// Rows added to the request log since it was last cut.
@@ -52,68 +59,62 @@ pub struct UsageService {
 }
 
 impl UsageService {
-    pub fn new(db: Database, clock: SharedClock, config: &UsageConfig) -> Self {
-        let UsageConfig { retention_days, request_log_max } = *config;
-        let recorder = Recorder::new(CAPACITY);
-        Self { db, clock, recorder, retention_days, request_log_max, logged: AtomicUsize::new(0) }
+    /// `threads` write records.
+    pub fn new(db: Database, clock: SharedClock, config: &UsageConfig, threads: usize) -> Self {
+        let UsageConfig { retention_days, request_log_max, journal } = config;
+        let now = clock.now().timestamp_micros();
+        Self {
+            db,
+            clock,
+            journal: Journal::new(journal, threads),
+            folder: journal.folder.clone(),
+            draining: tokio::sync::Mutex::default(),
+            flushed: AtomicU64::new(0),
+            caught_up_at: AtomicI64::new(now),
+            retention_days: *retention_days,
+            request_log_max: *request_log_max,
+            logged: AtomicUsize::new(0),
+        }
     }
 
-    pub fn recorder(&self) -> &Recorder {
-        &self.recorder
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
-    /// Records something that was not reserved: where the buffer is full, it
-    /// is counted as dropped.
+    /// Records that wait for the database, about.
+    pub fn pending(&self) -> u64 {
+        self.journal.records().saturating_sub(self.flushed.load(Relaxed))
+    }
+
+    /// For how long something has waited for the database.
+    pub fn lag(&self) -> TimeDelta {
+        if self.journal.is_drained() {
+            return TimeDelta::zero();
+        }
+        let since = self.caught_up_at.load(Relaxed);
+        TimeDelta::microseconds((self.clock.now().timestamp_micros() - since).max(0))
+    }
+
+    fn caught_up(&self) {
+        self.caught_up_at.store(self.clock.now().timestamp_micros(), Relaxed);
+    }
+
+    /// Records what was refused, which no leave was taken for.
     pub fn record_unreserved(&self, record: UsageRecord) {
-        self.recorder.push_unreserved(record, 1);
+        self.journal.record(record);
     }
 
-    /// The same for what counts as `requests`, as it was charged. The log shows
-    /// it once.
-    pub fn record_many(&self, record: UsageRecord, requests: u64) {
-        self.recorder.push_unreserved(record, requests);
-    }
-
-    /// Writes everything that has gathered, in one transaction. On failure the
-    /// records go back into the buffer and the next call tries again.
-    pub async fn flush(&self) -> Result<usize, StoreError> {
-        let batch = self.recorder.take();
-        if batch.is_empty() {
-            return Ok(0);
-        }
-        match self.write(&batch).await {
-            Ok(()) => {
-                self.recorder.release(batch.len());
-                Ok(batch.len())
-            }
-            Err(error) => {
-                self.recorder.put_back(batch);
-                Err(error)
-            }
-        }
-    }
-
-    async fn write(&self, batch: &[Entry]) -> Result<(), StoreError> {
-        let rollups = roll_up(batch);
-        let last_used: Vec<(ApiKeyId, DateTime<Utc>)> = last_used(batch).into_iter().collect();
-        let logged = batch.len().min(LOGGED_AT_ONCE).min(self.request_log_max as usize);
-        let newest = &batch[batch.len() - logged..];
-        let mut tx = self.db.begin().await?;
-        tx.usage().add_rollups(&rollups).await?;
-        tx.usage().log_requests(newest).await?;
-        tx.api_keys().touch(&last_used).await?;
-        tx.commit().await?;
-        self.logged.fetch_add(logged, Ordering::Relaxed);
-        Ok(())
+    fn count_logged(&self, rows: usize) {
+        self.logged.fetch_add(rows, Relaxed);
     }
 
     /// Cuts the request log if enough was added to it since the last time.
     pub async fn trim(&self) -> Result<(), StoreError> {
-        let bound = (self.request_log_max as usize).max(LOGGED_AT_ONCE);
-        if self.logged.load(Ordering::Relaxed) < bound {
+        let bound = (self.request_log_max as usize).max(TRIMMED_AT_ONCE);
+        if self.logged.load(Relaxed) < bound {
             return Ok(());
         }
-        self.logged.store(0, Ordering::Relaxed);
+        self.logged.store(0, Relaxed);
         loop {
             let mut tx = self.db.begin().await?;
             let dropped = tx.usage().prune_requests(self.request_log_max).await?;
@@ -126,7 +127,11 @@ impl UsageService {
 
     /// Drops what is past its retention. Safe to run on every instance.
     pub async fn prune(&self) -> Result<(), StoreError> {
-        let before = self.clock.now() - TimeDelta::days(i64::from(self.retention_days));
+        let now = self.clock.now();
+        let before = now - TimeDelta::days(i64::from(self.retention_days));
+        let mut tx = self.db.begin().await?;
+        tx.usage().prune_journals(now - MARKS_KEPT).await?;
+        tx.commit().await?;
         // Each call drops one batch, so that no other writer waits for long.
         loop {
             let mut tx = self.db.begin().await?;
@@ -161,52 +166,4 @@ pub(super) fn truncate(at: DateTime<Utc>, width: TimeDelta) -> DateTime<Utc> {
     let seconds = at.timestamp();
     let start = seconds - seconds.rem_euclid(width.num_seconds());
     DateTime::from_timestamp(start, 0).expect("not before any instant of chrono's")
-}
-
-/// Adds a batch up. The keys are borrowed while it runs: a batch has many
-/// records and few keys.
-fn roll_up(batch: &[Entry]) -> Vec<(RollupKey, Rollup)> {
-    let mut sums: HashMap<_, Rollup> = HashMap::new();
-    // Who is busy sends many in a row, and a row of them is looked up once.
-    for run in batch.chunk_by(|a, b| key_of(&a.record) == key_of(&b.record)) {
-        let sum = sums.entry(key_of(&run[0].record)).or_default();
-        for Entry { record, requests, messages } in run {
-            sum.add_times(record, *requests);
-            sum.requests += messages;
-        }
-    }
-    let mut rollups: Vec<_> = sums
-        .into_iter()
-        .map(|((hour, user_id, key_id, upstream, status_class), rollup)| {
-            let hour = DateTime::from_timestamp(hour * 3600, 0).expect("the hour of a record");
-            let upstream = upstream.to_owned();
-            (RollupKey { hour, user_id, key_id, upstream, status_class }, rollup)
-        })
-        .collect();
-    // In one order on every instance, so that none waits for another in turn.
-    rollups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    rollups
-}
-
-/// What a record is added up by: hour, user, key, upstream, class of status.
-fn key_of(record: &UsageRecord) -> (i64, Option<UserId>, Option<ApiKeyId>, &str, i16) {
-    let UsageRecord { at, user_id, key_id, upstream, .. } = record;
-    (at.timestamp() / 3600, *user_id, *key_id, upstream, record.status_class())
-}
-
-/// When each key was last let through.
-fn last_used(batch: &[Entry]) -> HashMap<ApiKeyId, DateTime<Utc>> {
-    use crate::domain::usage::Outcome;
-
-    let mut last = HashMap::new();
-    for run in batch.chunk_by(|a, b| a.record.key_id == b.record.key_id) {
-        let records = run.iter().map(|entry| &entry.record);
-        let let_through = records.filter(|record| record.outcome != Outcome::Rejected);
-        let newest = let_through.map(|record| record.at).max();
-        if let (Some(key), Some(newest)) = (run[0].record.key_id, newest) {
-            let at = last.entry(key).or_insert(newest);
-            *at = newest.max(*at);
-        }
-    }
-    last
 }

@@ -49,6 +49,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("AUTH_REGISTRATION", "no", "open or closed"),
     ("AUTH_PASSWORD_MIN_LENGTH", "7", "8 to 64"),
     ("AUTH_ARGON2_MEMORY_KIB", "12288", "19456"),
+    ("AUTH_STALENESS_SECONDS", "9", "seconds"),
     ("AUTH_ARGON2_PASSES", "0", "1 to 100"),
     ("AUTH_REQUIRE_AUTH", "maybe", "true or false"),
     ("ADMIN_USERNAME", "the admin", "without spaces"),

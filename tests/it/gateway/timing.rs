@@ -190,5 +190,5 @@ async fn at_the_deadline_the_rest_is_cut() {
     assert_about_a_second(begin, "the deadline");
     assert!(client.answer().await.is_none());
     app.flush().await;
-    assert_eq!(app.app.services.usage.recorder().pending(), 0);
+    assert_eq!(app.app.services.usage.pending(), 0);
 }

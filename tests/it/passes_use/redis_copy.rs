@@ -38,10 +38,12 @@ impl Inside {
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
         ];
         let settings = settings.to_vec();
-        // Nothing here is done to the server: what it was told must be there.
-        let (clock, redis_waits) = (clock.clone(), Some(PATIENT));
-        TestApp::with(Options { clock, database, redis_waits, settings, ..Options::default() })
-            .await
+        // Nothing here is done to the server: what it was told must be there. And
+        // nobody hears of anything but over it.
+        let (clock, redis_waits, deaf) = (clock.clone(), Some(PATIENT), true);
+        let options =
+            Options { clock, database, deaf, redis_waits, settings, ..Options::default() };
+        TestApp::with(options).await
     }
 
     /// The value and how long it stays.

@@ -23,6 +23,8 @@ mod stop;
 mod streams;
 mod tokens;
 mod upstream;
+mod usage_crash;
+mod usage_room;
 mod wallet;
 
 use std::{

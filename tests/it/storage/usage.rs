@@ -3,7 +3,7 @@ use tollgate::{
     domain::{
         id::{ApiKeyId, RecordId, UserId},
         page::PageRequest,
-        usage::{Outcome, Rollup, RollupKey, UsageRecord},
+        usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
     },
     repositories::{GroupValue, Repositories, RequestFilter, Tx, UsageFilter, UsageGroup},
 };
@@ -38,17 +38,17 @@ fn rollup(record: &UsageRecord) -> (RollupKey, Rollup) {
         user_id: record.user_id,
         key_id: record.key_id,
         upstream: record.upstream.to_string(),
-        status_class: record.status_class(),
+        status_class: class_of(record.status),
     };
     let mut sum = Rollup::default();
-    sum.add(record);
+    sum.add(&record.used(), 1);
     (key, sum)
 }
 
 fn total(records: &[UsageRecord]) -> Rollup {
     let mut total = Rollup::default();
     for record in records {
-        total.add(record);
+        total.add(&record.used(), 1);
     }
     total
 }

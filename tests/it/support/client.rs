@@ -86,6 +86,22 @@ impl Client {
         media: Option<&str>,
         body: Bytes,
     ) -> Answer {
+        let answer = self.try_send(method, path, media, body).await;
+        answer.expect("a whole answer")
+    }
+
+    /// `None` where no whole answer comes: the server was killed.
+    pub async fn try_get(&self, path: &str) -> Option<Answer> {
+        self.try_send(Method::GET, path, None, Bytes::new()).await
+    }
+
+    async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        media: Option<&str>,
+        body: Bytes,
+    ) -> Option<Answer> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in &self.fields {
             request = request.header(name, value);
@@ -93,11 +109,11 @@ impl Client {
         if let Some(media) = media {
             request = request.header(header::CONTENT_TYPE, media);
         }
-        let response = self.pool.request(request.body(Full::from(body)).unwrap()).await.unwrap();
+        let response = self.pool.request(request.body(Full::from(body)).unwrap()).await.ok()?;
         let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        let body = body.collect().await.ok()?.to_bytes();
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, body, json }
+        Some(Answer { status: parts.status, headers: parts.headers, body, json })
     }
 }
 

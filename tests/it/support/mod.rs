@@ -6,6 +6,7 @@ pub mod client;
 pub mod database;
 pub mod fault;
 pub mod http2;
+pub mod journal;
 pub mod postgres;
 pub mod raw;
 pub mod recorder;

@@ -2,6 +2,11 @@
 //!
 //! What needs no Redis of its own also runs on the counters in memory.
 
+mod leases;
+mod load;
+mod months;
+mod overload;
+
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::Arc,

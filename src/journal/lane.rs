@@ -1,0 +1,175 @@
+//! Where one thread writes: a lock of its own that nobody else waits for, and a
+//! file that grows.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+};
+
+use super::{
+    home,
+    record::{self, Entry},
+    segments::Segment,
+};
+
+/// A record of the usual length fits without growing.
+const USUAL: usize = 512;
+
+pub(super) struct Lane {
+    number: u16,
+    tail: Mutex<Tail>,
+    /// Up to here everything is written.
+    written: AtomicU64,
+    /// Records written since the start.
+    records: AtomicU64,
+    /// Up to here everything is in the database.
+    drained: AtomicU64,
+    /// Something was written since it was last synced.
+    dirty: AtomicBool,
+}
+
+struct Tail {
+    /// The file that grows, and where it begins.
+    current: Option<(Arc<File>, u64)>,
+    /// Full ones that are not synced yet.
+    unsynced: Vec<Arc<File>>,
+    /// Where each file that is there begins, the growing one last.
+    bases: VecDeque<u64>,
+    buffer: Vec<u8>,
+}
+
+impl Lane {
+    pub fn new(number: u16) -> Self {
+        let tail = Tail {
+            current: None,
+            unsynced: vec![],
+            bases: VecDeque::new(),
+            buffer: Vec::with_capacity(USUAL),
+        };
+        Self {
+            number,
+            tail: Mutex::new(tail),
+            written: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+        }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    pub fn written(&self) -> u64 {
+        self.written.load(Acquire)
+    }
+
+    pub fn records(&self) -> u64 {
+        self.records.load(Relaxed)
+    }
+
+    pub fn drained(&self) -> u64 {
+        self.drained.load(Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tail> {
+        // Positions move only after what they stand for has been done.
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes one record; whether it is the first since the last sync. What
+    /// failed has left nothing behind that counts: the next record is written
+    /// over it.
+    pub fn append(&self, folder: &Path, segment_bytes: u64, entry: &Entry) -> io::Result<bool> {
+        let mut tail = self.lock();
+        let tail = &mut *tail;
+        tail.buffer.clear();
+        record::encode(entry, &mut tail.buffer);
+        let position = self.written.load(Relaxed);
+        let length = tail.buffer.len() as u64;
+        if let Some((file, base)) = &tail.current
+            && position - base + length > segment_bytes
+        {
+            tail.unsynced.push(Arc::clone(file));
+            tail.current = None;
+        }
+        if tail.current.is_none() {
+            let segment = Segment { lane: self.number, base: position };
+            let file = home::private().open(segment.path(folder))?;
+            // One that failed before anything was in it is begun anew.
+            if tail.bases.back() != Some(&position) {
+                tail.bases.push_back(position);
+            }
+            tail.current = Some((Arc::new(file), position));
+        }
+        let (file, base) = tail.current.as_ref().expect("opened just now");
+        file.write_all_at(&tail.buffer, position - base)?;
+        self.records.fetch_add(1, Relaxed);
+        self.written.store(position + length, Release);
+        Ok(!self.dirty.swap(true, Relaxed))
+    }
+
+    /// Makes what was written so far survive a loss of power.
+    pub fn sync(&self) -> io::Result<()> {
+        if !self.dirty.swap(false, Relaxed) {
+            return Ok(());
+        }
+        let files = {
+            let mut tail = self.lock();
+            let current = tail.current.as_ref().map(|(file, _)| Arc::clone(file));
+            let mut files = std::mem::take(&mut tail.unsynced);
+            files.extend(current);
+            files
+        };
+        let mut synced = Ok(());
+        for file in files {
+            synced = synced.and(file.sync_data());
+        }
+        if synced.is_err() {
+            // What the kernel gave up on is not in the file's pages any more; it
+            // is drained from there before long, or it is lost with the machine.
+            self.dirty.store(true, Relaxed);
+            let mut tail = self.lock();
+            if let Some((file, _)) = tail.current.take() {
+                drop(file);
+            }
+        }
+        synced
+    }
+
+    /// The file that holds what waits first, and where that begins and ends: at
+    /// the next file, or at what is written. A part of which there is no file is
+    /// passed over.
+    pub fn waiting(&self) -> Option<(Segment, u64, u64)> {
+        let tail = self.lock();
+        let (from, written) = (self.drained(), self.written.load(Relaxed));
+        let index = tail.bases.partition_point(|base| *base <= from).saturating_sub(1);
+        let base = *tail.bases.get(index)?;
+        let end = tail.bases.get(index + 1).copied().unwrap_or(written);
+        let from = from.max(base);
+        (from < end).then_some((Segment { lane: self.number, base }, from, end))
+    }
+
+    /// All before `position` is in the database, and nothing behind it. Names the
+    /// files that nobody needs any more; the growing one stays.
+    pub fn release(&self, position: u64) -> Vec<Segment> {
+        self.drained.store(position.min(self.written()), Relaxed);
+        let mut tail = self.lock();
+        let mut over = vec![];
+        while tail.bases.len() > 1 && tail.bases[1] <= position {
+            let base = tail.bases.pop_front().expect("there are two");
+            over.push(Segment { lane: self.number, base });
+        }
+        over
+    }
+}
