@@ -53,7 +53,11 @@ pub fn start(app: &App, shutdown: &Shutdown) {
 
     tasks.spawn(watch_streams(app.services.streams.clone(), shutdown.served().clone()));
 
-    tasks.spawn(follow_changes(app.services.changes.clone(), shutdown.served().clone()));
+    let (services, served) = (app.services.clone(), shutdown.served().clone());
+    tasks.spawn(async move {
+        started(&services, &served).await;
+        Box::pin(follow_changes(services.changes.clone(), served)).await;
+    });
 
     let journal = app.services.usage.journal().clone();
     let served = shutdown.served().clone();
@@ -147,12 +151,17 @@ pub async fn drain(app: &App, over: impl Future<Output = ()>) -> bool {
     }
 }
 
-/// Takes over the usage that killed processes left: soon after the start, and
-/// again and again, since others may share the disk.
-async fn adopt(services: Services, stop: CancellationToken) {
+/// Waits until the tables are there.
+async fn started(services: &Services, stop: &CancellationToken) {
     while services.health.phase() == Phase::Starting && !stop.is_cancelled() {
         sleep(LOOK_AGAIN).await;
     }
+}
+
+/// Takes over the usage that killed processes left: soon after the start, and
+/// again and again, since others may share the disk.
+async fn adopt(services: Services, stop: CancellationToken) {
+    started(&services, &stop).await;
     while !stop.is_cancelled() {
         if let Err(error) = services.usage.adopt().await {
             let error = &error as &dyn std::error::Error;

@@ -180,6 +180,7 @@ impl TestApp {
             config.redis = None;
         }
         config.data_dir = data.path().to_owned();
+        config.usage.journal.folder = data.path().join("journal");
         config.database = database.config();
         let reread = sources.clone();
         let builder = AppBuilder::new(config).clock(clock).resolver(resolver);
