@@ -93,10 +93,7 @@ impl Database {
     /// A connection for reads, outside any transaction. On SQLite it refuses
     /// to write.
     pub async fn session(&self) -> StoreResult<Session> {
-        let session = match &self.pools {
-            Pools::Postgres(pool) => Session::Postgres(pool.acquire().await?),
-            Pools::Sqlite { reader, .. } => Session::Sqlite(reader.acquire().await?),
-        };
+        let session = self.background().await?;
         self.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(session)
     }

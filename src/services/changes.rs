@@ -68,7 +68,7 @@ impl ChangeService {
                 return Err(error);
             }
         };
-        if std::mem::replace(&mut followed.is_lost, false) {
+        if followed.is_lost {
             tracing::info!("changes of credentials are followed again");
         }
         self.take(&mut followed, told);

@@ -54,7 +54,7 @@ async fn issue(app: &TestApp, user: &Client, fields: Value) -> (String, String) 
 }
 
 /// How many of so many requests to each of the instances at once pass.
-async fn admitted(apps: &[TestApp], key: &str, each: usize) -> Vec<usize> {
+pub async fn admitted(apps: &[TestApp], key: &str, each: usize) -> Vec<usize> {
     let of_one = |app: &TestApp| {
         let client = app.anonymous().with_key(key);
         join_all((0..each).map(move |_| {
@@ -73,7 +73,7 @@ async fn admitted(apps: &[TestApp], key: &str, each: usize) -> Vec<usize> {
 
 /// How many more pass, one by one: what an instance was lent and did not use it gives
 /// back when it is asked the next time.
-async fn left_over(apps: &[TestApp], key: &str) -> usize {
+pub async fn left_over(apps: &[TestApp], key: &str) -> usize {
     let (mut passed, mut refused) = (0, 0);
     while refused < 2 * apps.len() {
         for app in apps {
