@@ -27,9 +27,8 @@ check: ## format, lints and documentation, without the tests
 races: ## money at length: races, a model, kills, on both engines; half an hour
 	tests/races.sh
 
-torture: ## a 10 GiB download and a 1 GiB upload through the program, then limits attacked for an hour
-	TOLLGATE_TORTURE=1 cargo test --locked --test it -- process::backpressure --nocapture
-	TOLLGATE_LIMIT_SECONDS=$${TOLLGATE_LIMIT_SECONDS:-3600} cargo test --locked --test it -- limiter::overload::no_window --nocapture
+torture: ## large bodies, kills, revocations, and limits attacked for an hour
+	tests/torture.sh
 
 fmt: ## format the sources
 	cargo fmt
