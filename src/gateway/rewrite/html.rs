@@ -12,7 +12,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use encoding_rs::WINDOWS_1252;
@@ -22,12 +22,12 @@ use lol_html::{
     text,
 };
 
-use super::{csp::Strictness, names::Names, page::Page};
+use super::{cpu::used_by_thread, csp::Strictness, names::Names, page::Page};
 use crate::config::rewrite::RewriteConfig;
 
 /// What the parser may need at least for a byte that ends an attribute.
 const OUTLINE: usize = 64;
-/// The time of a page, and what each byte of it adds; its worker serves nobody
+/// The processor time of a page, and what each byte of it adds; its worker serves nobody
 /// else meanwhile. Many times what is needed.
 const TIME: Duration = Duration::from_secs(1);
 const TIME_OF_BYTE: Duration = Duration::from_micros(1);
@@ -128,13 +128,13 @@ impl Html {
 
     pub fn push(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let Some(rewriter) = &mut self.rewriter else { return out.extend_from_slice(text) };
-        let begun = Instant::now();
+        let before = used_by_thread();
         // It gives up when it needs too much memory; what it held is out.
         if rewriter.write(text).is_err() {
             tracing::warn!("a page is not rewritten to its end: it needs too much memory");
             self.rewriter = None;
         }
-        self.spent += begun.elapsed();
+        self.spent += used_by_thread().saturating_sub(before);
         self.allowed += TIME_OF_BYTE.saturating_mul(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.keep_count(text);
         if self.spent > self.allowed && self.rewriter.is_some() {

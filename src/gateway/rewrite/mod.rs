@@ -33,6 +33,7 @@ mod asked;
 mod body;
 mod budget;
 mod coding;
+mod cpu;
 mod csp;
 mod css;
 mod editor;

@@ -5,17 +5,14 @@
 //! time). So a body has a time, [`TIME`], and what is left when that is over
 //! stays as it is.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, time::Duration};
 
 use regex::bytes::{Captures, Regex};
 
-use super::{json, names::Names};
+use super::{cpu::CpuTime, json, names::Names};
 use crate::config::rewrite::{Find, JsonChange, Part, RewriteRule, Template};
 
-/// For all rules on one body. Its worker serves nobody else meanwhile.
+/// For all rules on one body, of the processor. Its worker serves nobody else meanwhile.
 const TIME: Duration = Duration::from_millis(100);
 
 /// Whether a rule is for answers to this path.
@@ -25,22 +22,22 @@ pub fn is_for_path(rule: &RewriteRule, path: &str) -> bool {
 
 /// Applies those of the site's rules whose numbers are given.
 pub fn apply(names: &Names, numbers: &[u8], body: Vec<u8>) -> Vec<u8> {
-    let end = Instant::now() + TIME;
+    let mut time = CpuTime::of(TIME);
     let mut body = body;
     for number in numbers {
         let Some(rule) = names.site.config.rules.get(usize::from(*number)) else { continue };
         let changed = match &rule.find {
             Find::Text { pattern, replace } => {
-                replace_all(pattern, replace, names.prefix(), &body, end)
+                replace_all(pattern, replace, names.prefix(), &body, &mut time)
             }
             Find::Json { place, change } => {
-                json::replace(&body, place, |text| json_value(names, change, text, end))
+                json::replace(&body, place, |text| json_value(names, change, text, &mut time))
             }
         };
         if let Some(changed) = changed {
             body = changed;
         }
-        if Instant::now() >= end {
+        if time.is_over() {
             tracing::warn!(rule = number, "a body is not rewritten to its end: it takes too long");
             break;
         }
@@ -48,7 +45,12 @@ pub fn apply(names: &Names, numbers: &[u8], body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-fn json_value(names: &Names, change: &JsonChange, text: &str, end: Instant) -> Option<String> {
+fn json_value(
+    names: &Names,
+    change: &JsonChange,
+    text: &str,
+    time: &mut CpuTime,
+) -> Option<String> {
     match change {
         JsonChange::Url => names.map(text, true),
         JsonChange::Value(template) => {
@@ -57,7 +59,7 @@ fn json_value(names: &Names, change: &JsonChange, text: &str, end: Instant) -> O
             String::from_utf8(out).ok()
         }
         JsonChange::Matches(pattern, template) => {
-            let changed = replace_all(pattern, template, names.prefix(), text.as_bytes(), end)?;
+            let changed = replace_all(pattern, template, names.prefix(), text.as_bytes(), time)?;
             // A pattern of bytes may cut a character in two.
             String::from_utf8(changed).ok()
         }
@@ -70,7 +72,7 @@ fn replace_all(
     template: &Template,
     prefix: &str,
     text: &[u8],
-    end: Instant,
+    time: &mut CpuTime,
 ) -> Option<Vec<u8>> {
     let mut out = vec![];
     let mut kept = 0;
@@ -79,7 +81,7 @@ fn replace_all(
         out.extend_from_slice(&text[kept..whole.start()]);
         expand(template, prefix, Some(&found), &mut out);
         kept = whole.end();
-        if Instant::now() >= end {
+        if time.is_over() {
             break;
         }
     }
@@ -106,7 +108,10 @@ fn expand(template: &Template, prefix: &str, found: Option<&Captures<'_>>, out: 
 
 #[cfg(test)]
 mod tests {
-    use super::{super::test_support::names_at, *};
+    use super::{
+        super::{cpu::used_by_thread, test_support::names_at},
+        *,
+    };
     use crate::config::rewrite::RewriteConfig;
 
     fn config(rules: &str) -> RewriteConfig {
@@ -154,9 +159,10 @@ mod tests {
             "/app",
             Some(config("[[rules]]\ntypes = ['text']\nfind = '.*[^x]|x'\nreplace = 'y'")),
         );
-        let begun = Instant::now();
+        let before = used_by_thread();
         let body = apply(&names, &[0], vec![b'x'; 2 << 20]);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let used = used_by_thread().saturating_sub(before);
+        assert!(used < Duration::from_secs(2), "{used:?}");
         assert_eq!(body.len(), 2 << 20);
     }
 }
