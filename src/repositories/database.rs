@@ -20,11 +20,13 @@ use sqlx::{
 };
 use tokio::{
     fs::{DirBuilder, OpenOptions},
+    sync::Notify,
     time::timeout,
 };
 
 use super::{
     Session, StoreError, StoreResult, Tx,
+    connecting::Connecting,
     connection::{ANSWER_DEADLINE, LONG_DEADLINE, in_time},
 };
 use crate::config::DatabaseConfig;
@@ -51,7 +53,10 @@ pub struct Database {
 
 #[derive(Clone, Debug)]
 pub(super) enum Pools {
-    Postgres(PgPool),
+    Postgres {
+        pool: PgPool,
+        connecting: Arc<Connecting>,
+    },
     /// SQLite has one writer at a time whatever we do: a queue in front of one
     /// connection is fair, while many connections would poll for the lock.
     Sqlite {
@@ -76,7 +81,12 @@ impl Database {
     pub async fn ping(&self) -> StoreResult<()> {
         let answer = async {
             match &self.pools {
-                Pools::Postgres(pool) => pool.acquire().await?.ping().await,
+                Pools::Postgres { pool, connecting } => {
+                    let leave = connecting.leave(pool).await;
+                    let mut session = pool.acquire().await?;
+                    drop(leave);
+                    session.ping().await
+                }
                 // A ping of SQLite would not touch the file.
                 Pools::Sqlite { reader, .. } => sqlx::query("SELECT 1 FROM sqlite_schema LIMIT 1")
                     .fetch_optional(reader)
@@ -102,7 +112,15 @@ impl Database {
     /// [`Self::acquired`].
     pub async fn background(&self) -> StoreResult<Session> {
         Ok(match &self.pools {
-            Pools::Postgres(pool) => Session::Postgres(pool.acquire().await?),
+            Pools::Postgres { pool, connecting } => {
+                let session = async {
+                    let _leave = connecting.leave(pool).await;
+                    pool.acquire().await
+                };
+                // The pool's own limit begins only when it is asked.
+                let session = timeout(ACQUIRE_TIMEOUT, session).await;
+                Session::Postgres(session.map_err(|_| StoreError::timed_out())??)
+            }
             Pools::Sqlite { reader, .. } => Session::Sqlite(reader.acquire().await?),
         })
     }
@@ -110,7 +128,7 @@ impl Database {
     /// Hears of changed credentials, on a connection of its own. `None`: this
     /// engine tells nobody.
     pub async fn listen(&self) -> StoreResult<Option<ChangeListener>> {
-        let Pools::Postgres(pool) = &self.pools else { return Ok(None) };
+        let Pools::Postgres { pool, .. } = &self.pools else { return Ok(None) };
         let own = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -128,12 +146,15 @@ impl Database {
     /// connection held that way the pool waits for itself.
     pub async fn begin(&self) -> StoreResult<Tx> {
         let deadline = match &self.pools {
-            Pools::Postgres(_) => ANSWER_DEADLINE,
+            Pools::Postgres { .. } => ANSWER_DEADLINE,
             Pools::Sqlite { .. } => LONG_DEADLINE,
         };
         let tx = in_time(deadline, async {
             Ok(match &self.pools {
-                Pools::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+                Pools::Postgres { pool, connecting } => {
+                    let _leave = connecting.leave(pool).await;
+                    Tx::Postgres(pool.begin().await?)
+                }
                 // A deferred transaction that reads first and writes later
                 // fails with SQLITE_BUSY at once instead of waiting, so take
                 // the write lock up front.
@@ -153,9 +174,11 @@ impl Database {
     pub async fn snapshot(&self) -> StoreResult<Tx> {
         let snapshot = in_time(LONG_DEADLINE, async {
             Ok(match &self.pools {
-                Pools::Postgres(pool) => Tx::Postgres(
-                    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
-                ),
+                Pools::Postgres { pool, connecting } => {
+                    let _leave = connecting.leave(pool).await;
+                    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                    Tx::Postgres(pool.begin_with(begin).await?)
+                }
                 // In WAL mode a reader keeps its snapshot until it ends.
                 Pools::Sqlite { reader, .. } => Tx::Sqlite(reader.begin_with("BEGIN").await?),
             })
@@ -175,7 +198,7 @@ impl Database {
     /// answer [`StoreError::Unavailable`].
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Postgres(pool) => pool.close().await,
+            Pools::Postgres { pool, .. } => pool.close().await,
             // The last connection folds the write-ahead log into the file,
             // which a reader could not.
             Pools::Sqlite { writer, reader } => {
@@ -272,6 +295,8 @@ fn open_postgres(options: PgConnectOptions, max_connections: u32) -> Pools {
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
     ]);
+    let returned = Arc::new(Notify::new());
+    let connecting = Arc::new(Connecting::new(Arc::clone(&returned)));
     let pool = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -289,6 +314,10 @@ fn open_postgres(options: PgConnectOptions, max_connections: u32) -> Pools {
                 Ok(true)
             })
         })
+        .after_release(move |_, _| {
+            returned.notify_waiters();
+            Box::pin(std::future::ready(Ok(true)))
+        })
         .connect_lazy_with(options);
-    Pools::Postgres(pool)
+    Pools::Postgres { pool, connecting }
 }

@@ -70,7 +70,7 @@ impl Database {
     /// leaves a database that the next start continues from.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         match &self.pools {
-            Pools::Postgres(pool) => migrate_postgres(pool).await,
+            Pools::Postgres { pool, .. } => migrate_postgres(pool).await,
             Pools::Sqlite { writer, .. } => migrate_sqlite(writer).await,
         }
     }
@@ -80,7 +80,7 @@ impl Database {
     pub async fn migration_status(&self) -> StoreResult<Vec<MigrationStatus>> {
         let applied = self.applied_migrations().await?;
         let known = match &self.pools {
-            Pools::Postgres(_) => &*POSTGRES,
+            Pools::Postgres { .. } => &*POSTGRES,
             Pools::Sqlite { .. } => &*SQLITE,
         };
         let mut all: BTreeMap<i64, MigrationStatus> = known
@@ -108,7 +108,7 @@ impl Database {
 
         let mut session = self.session().await?;
         let exists = match &self.pools {
-            Pools::Postgres(_) => ON_POSTGRES,
+            Pools::Postgres { .. } => ON_POSTGRES,
             Pools::Sqlite { .. } => ON_SQLITE,
         };
         let exists: bool =

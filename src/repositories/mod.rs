@@ -15,6 +15,7 @@
 //! runs on both engines.
 
 mod api_keys;
+mod connecting;
 mod connection;
 mod credential_changes;
 mod database;

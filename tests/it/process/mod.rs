@@ -10,6 +10,7 @@ mod bombs;
 mod canary;
 mod commands;
 mod crash;
+mod crowded;
 mod logs;
 mod metrics;
 mod money_crash;

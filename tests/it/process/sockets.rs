@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::{
@@ -157,9 +158,12 @@ fn open_files(process: &Process) -> usize {
 async fn clients_that_vanish_around_the_101_leave_nothing_open() {
     let _alone = alone().await;
     let upstream = Upstream::start().await;
-    let setup = setup(&upstream).await;
+    // All connections to a database are made before anything is counted.
+    let setup = setup(&upstream).await.set("DATABASE_MAX_CONNECTIONS", "3");
     let process = setup.serve().await;
-    let (_, key) = process.key(&process.admin().await).await;
+    let admin = process.admin().await;
+    let (_, key) = process.key(&admin).await;
+    join_all((0..12).map(|_| admin.get("/api/v1/keys"))).await;
     let request = ask(PATH, &format!("X-API-Key: {key}\r\n"));
     for _ in 0..20 {
         open(&process, &key).await.echoes("hello").await;

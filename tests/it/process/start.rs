@@ -54,6 +54,7 @@ async fn with_nothing_configured_it_serves_and_shows_the_admins_password_once() 
     again.client().with_bearer(&token).get("/api/v1/users/me").await.expect(200);
 }
 
+/// RELIABILITY G-31.
 #[tokio::test]
 async fn a_second_server_on_the_same_file_gives_way_at_once() {
     let setup = Setup::sqlite();

@@ -83,8 +83,7 @@ impl Server {
             text.lines().next() == Some(&*pid) && text.lines().any(|line| line.trim() == "ready")
         };
         while !accepts() {
-            let log = || fs::read_to_string(self.folder.path().join("log")).unwrap();
-            assert!(start.elapsed() < START, "Postgres does not start:\n{}", log());
+            assert!(start.elapsed() < START, "Postgres does not start:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -116,6 +115,11 @@ impl Server {
     pub fn thaw(&self) {
         signal("-CONT", &children_of(self.pid()));
         signal("-CONT", &[self.pid()]);
+    }
+
+    /// What it has said so far, since its last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     fn pid(&self) -> u32 {
