@@ -1,6 +1,7 @@
 //! One integration-test binary: one link step, shared helpers, parallel tests.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod abandoned;
 mod accounts;
 mod admin;
 mod architecture;
