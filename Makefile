@@ -27,8 +27,9 @@ check: ## format, lints and documentation, without the tests
 races: ## money at length: races, a model, kills, on both engines; half an hour
 	tests/races.sh
 
-torture: ## a 10 GiB download and a 1 GiB upload through the program, then limits attacked for an hour
+torture: ## a 10 GiB download and a 1 GiB upload, overload for minutes, then limits attacked for an hour
 	TOLLGATE_TORTURE=1 cargo test --locked --test it -- process::backpressure --nocapture
+	TOLLGATE_TORTURE=1 cargo test --release --locked --test it -- process::overload --nocapture
 	TOLLGATE_LIMIT_SECONDS=$${TOLLGATE_LIMIT_SECONDS:-3600} cargo test --locked --test it -- limiter::overload::no_window --nocapture
 
 fmt: ## format the sources

@@ -100,7 +100,7 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Most proxied requests under way at once, streams not among them.
     pub max_in_flight: usize,
-    /// Most WebSockets, event streams and other long exchanges at once.
+    /// Most sockets, event streams and other long exchanges at once.
     pub max_streams: usize,
     /// How late the tasks of a worker may be for long; zero: any time.
     pub max_lag: Duration,

@@ -131,6 +131,7 @@ impl Dispatcher {
             refuse(Fault::CredentialInUrl, version)
         } else if let Err(excess) = self.let_in(class, &mut flight) {
             self.metrics.refused(class, excess);
+            flight.pause(self.pressure.pause());
             refuse(Fault::Overloaded, version)
         } else if let Some(route) = route {
             let arrival =
@@ -155,7 +156,6 @@ impl Dispatcher {
             }
         }
         if self.pressure.refuses(class, flight.started()) {
-            flight.pause(self.pressure.pause());
             return Err(Excess::Lag);
         }
         flight.hold(Some(self.room.enter(class).ok_or(Excess::InFlight)?));

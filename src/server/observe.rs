@@ -180,7 +180,7 @@ impl Flight {
     /// Its connection is not read from for so long after it. Streams of HTTP/2
     /// would pause each other.
     pub fn pause(&self, span: Duration) {
-        if !self.is_multiplexed() {
+        if !self.is_multiplexed() && !span.is_zero() {
             self.connection.pause(span);
         }
     }

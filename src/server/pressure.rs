@@ -4,15 +4,17 @@
 //! others. A task of its own, the beat, is to run every [`BEAT`]; how late it
 //! comes is how long the turn takes. Late by more than a limit for [`PERSISTENT`]
 //! is overload; a burst or one long pause of the machine is not (the rule of
-//! CoDel, RFC 8289).
+//! `CoDel`, RFC 8289).
 //!
 //! A worker that is overloaded begins proxied requests during the first part
 //! of each turn only and refuses the rest of that turn, so that turns stay short
-//! and what was begun is finished soon. Refusing costs about a quarter of
-//! serving, hence a flood of a multiple of the capacity could not even be
-//! refused: the connection of a refused request is not read from again for a
-//! while, which grows with the number of connections such that refusing takes
-//! about a tenth of the worker's time. What waits meanwhile waits at the client.
+//! and what was begun is finished soon.
+//!
+//! Refusing, for whichever reason, costs about a quarter of serving, hence a
+//! flood of a multiple of the capacity could not even be refused: while turns are
+//! long, the connection of a refused request is not read from again for a while,
+//! which grows with the number of connections such that refusing takes about a
+//! tenth of the worker's time. What waits meanwhile waits at the client.
 //!
 //! All of one worker happens on one thread: the atomics are for the compiler.
 
@@ -30,8 +32,8 @@ const BEAT: Duration = Duration::from_millis(5);
 const PERSISTENT: Duration = Duration::from_millis(100);
 /// Nothing had to be refused for so long: the overload is over.
 const CALM: Duration = Duration::from_secs(1);
-/// The part of the limit during which an overloaded worker begins requests in
-/// each turn.
+/// A turn is long if it takes more than this part of the limit; so long an
+/// overloaded worker begins requests in each.
 const SHARE: u32 = 4;
 /// For each connection of the worker a refused one pauses so long: ten times of
 /// what refusing costs.
@@ -50,6 +52,8 @@ pub struct Pressure {
     epoch: Instant,
     /// All instants in microseconds after `epoch`, plus one.
     last_beat: AtomicU64,
+    /// Whether the last turn was a long one.
+    long: AtomicBool,
     /// Since when every beat is too late; 0: the last one was not.
     late_since: AtomicU64,
     last_refusal: AtomicU64,
@@ -66,6 +70,7 @@ impl Pressure {
             limit: Some(limit).filter(|limit| !limit.is_zero()),
             epoch: Instant::now(),
             last_beat: never(),
+            long: AtomicBool::new(false),
             late_since: never(),
             last_refusal: never(),
             overloaded: AtomicBool::new(false),
@@ -94,6 +99,7 @@ impl Pressure {
         let limit = self.limit?;
         let at = self.micros(now);
         self.last_beat.store(at, Relaxed);
+        self.long.store(late > limit / SHARE, Relaxed);
         self.begun.iter().for_each(|begun| begun.store(0, Relaxed));
         let since = match (late > limit, self.late_since.load(Relaxed)) {
             (false, _) => 0,
@@ -140,8 +146,12 @@ impl Pressure {
         refuses
     }
 
-    /// How long the connection of a refused request is not read from.
+    /// How long the connection of a refused request is not read from; not at all
+    /// where there is time enough for refusing.
     pub fn pause(&self) -> Duration {
+        if !self.long.load(Relaxed) {
+            return Duration::ZERO;
+        }
         (PAUSE_PER_CONNECTION * self.connections.load(Relaxed)).min(LONGEST_PAUSE)
     }
 
@@ -252,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_pause_grows_with_the_number_of_connections() {
-        let pressure = Pressure::new(LIMIT);
+        let mut worker = Worker::new(LIMIT);
+        worker.turn(20 * MS);
+        let pressure = &worker.pressure;
         assert_eq!(pressure.pause(), Duration::ZERO);
         (0..400).for_each(|_| pressure.opened());
         assert_eq!(pressure.pause(), 100 * MS);
@@ -260,5 +272,7 @@ mod tests {
         assert_eq!(pressure.pause(), LONGEST_PAUSE);
         (0..10_000).for_each(|_| pressure.closed());
         assert_eq!(pressure.pause(), 100 * MS);
+        worker.turn(15 * MS);
+        assert_eq!(worker.pressure.pause(), Duration::ZERO, "there is time to refuse all");
     }
 }

@@ -120,7 +120,9 @@ async fn attack(process: &Process, load: Load, most: f64, calm: &Report) -> Repo
     let report = load.run(bounds.span).await;
     let after = memory(process);
     println!("{report}; {before} KiB before, {after} KiB after");
-    probes.into_iter().for_each(|probe| probe.assert_within(bounds.probes));
+    for probing in probes {
+        probing.assert_within(bounds.probes);
+    }
     assert!(after <= 2 * before + 32 * 1024, "{before} KiB before, {after} KiB after");
     let goodput = report.served_per_second();
     assert!(goodput * 100.0 >= most * f64::from(bounds.goodput), "{goodput} of {most}");
