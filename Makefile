@@ -27,7 +27,7 @@ check: ## format, lints and documentation, without the tests
 races: ## money at length: races, a model, kills, on both engines; half an hour
 	tests/races.sh
 
-torture: ## large bodies, kills, revocations, and limits attacked for an hour
+torture: ## large bodies, kills, revocations, overload, and limits attacked for an hour
 	tests/torture.sh
 
 fmt: ## format the sources

@@ -306,7 +306,7 @@ impl From<GatewayError> for ApiError {
                 Self::new(ErrorCode::Unavailable, error.to_string()).retry_after(1)
             }
             GatewayError::Saturated => Saturated.into(),
-            GatewayError::Rewriting(_) => {
+            GatewayError::Rewriting(_) | GatewayError::TooManyStreams(_) => {
                 Self::new(ErrorCode::Overloaded, error.to_string()).retry_after(1)
             }
             GatewayError::Upload(fault) => fault.into(),
@@ -326,6 +326,9 @@ impl From<Fault> for ApiError {
             Fault::Method => ErrorCode::MethodNotAllowed,
             Fault::UriTooLong => ErrorCode::UriTooLong,
             Fault::Panicked => ErrorCode::Internal,
+            Fault::Overloaded => {
+                return Self::new(ErrorCode::Overloaded, fault.to_string()).retry_after(1);
+            }
         };
         Self::new(code, fault.to_string())
     }

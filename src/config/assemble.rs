@@ -66,6 +66,10 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
 
 fn server(reader: &mut Reader) -> ServerConfig {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get().min(1024));
+    let max_connections = reader.required("SERVER_MAX_CONNECTIONS", number(1..=1_000_000));
+    // The rest of the connections is for routes of ours.
+    let most = (max_connections - max_connections / 5, number(1..=1_000_000));
+    let max_in_flight = reader.or("SERVER_MAX_IN_FLIGHT", (most.0, most.0.to_string()), most.1);
     ServerConfig {
         host: reader.required("SERVER_HOST", addresses::listen_address),
         port: reader.required("SERVER_PORT", number(0..=u16::MAX)),
@@ -79,7 +83,14 @@ fn server(reader: &mut Reader) -> ServerConfig {
         public_url: reader.optional("SERVER_PUBLIC_URL", addresses::origin),
         site_name: reader.required("SERVER_SITE_NAME", values::line(64)),
         site_color: reader.required("SERVER_SITE_COLOR", values::color),
-        max_connections: reader.required("SERVER_MAX_CONNECTIONS", number(1..=1_000_000)),
+        max_connections,
+        max_in_flight,
+        max_streams: reader.or(
+            "SERVER_MAX_STREAMS",
+            (max_in_flight, max_in_flight.to_string()),
+            number(1..=1_000_000),
+        ),
+        max_lag: reader.required("SERVER_MAX_LAG_SECONDS", seconds(0.0..=10.0)),
         header_timeout: reader.required("SERVER_HEADER_TIMEOUT_SECONDS", seconds(0.1..=300.0)),
         io_timeout: reader.required("SERVER_IO_TIMEOUT_SECONDS", seconds(0.1..=3600.0)),
         shutdown_delay: reader.required("SERVER_SHUTDOWN_DELAY_SECONDS", seconds(0.0..=300.0)),

@@ -98,6 +98,12 @@ pub struct ServerConfig {
     pub site_color: Rgb,
     /// Most connections at once.
     pub max_connections: usize,
+    /// Most proxied requests under way at once, streams not among them.
+    pub max_in_flight: usize,
+    /// Most sockets, event streams and other long exchanges at once.
+    pub max_streams: usize,
+    /// How late the tasks of a worker may be for long; zero: any time.
+    pub max_lag: Duration,
     /// A request's whole head must arrive within this time.
     pub header_timeout: Duration,
     /// A peer that neither sends nor takes a byte for this long is cut off.

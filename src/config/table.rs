@@ -21,6 +21,17 @@ pub static KEYS: &[Key] = &[
     key("SERVER_SITE_NAME", "Tollgate", "What the login page is headed with."),
     key("SERVER_SITE_COLOR", "1f5fa8", "Its colour, rrggbb; with a # in front, in quotes."),
     key("SERVER_MAX_CONNECTIONS", "10000", "Most client connections at once."),
+    key(
+        "SERVER_MAX_IN_FLIGHT",
+        "",
+        "Most proxied requests at once; 503 beyond. Default: 80 % of SERVER_MAX_CONNECTIONS.",
+    ),
+    key("SERVER_MAX_STREAMS", "", "Most streams at once. Default: as SERVER_MAX_IN_FLIGHT."),
+    key(
+        "SERVER_MAX_LAG_SECONDS",
+        "0.05",
+        "A worker that is late by this, and stays so, refuses some requests. 0: never.",
+    ),
     key("SERVER_HEADER_TIMEOUT_SECONDS", "10", "A request's head must arrive within this time."),
     key("SERVER_IO_TIMEOUT_SECONDS", "30", "A client that moves no byte for this long is cut off."),
     key(

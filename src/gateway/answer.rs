@@ -11,16 +11,16 @@ use http_body_util::Full;
 use tokio::time::Instant;
 
 use super::{
-    AnswerBody, Arrival, Body, headers,
+    AnswerBody, Arrival, Body, GatewayError, headers,
     metered::{Meter, Metered},
-    rewrite::{Overloaded, Plan},
+    rewrite::Plan,
     stream::{End, Opener, Stream},
     timer::StallTimer,
     upload::Progress,
 };
 use crate::{
     domain::{kill::KillReason, stream::StreamKind, usage::Outcome},
-    services::{StreamService, usage::Slot},
+    services::{StreamService, room::Place, usage::Slot},
 };
 
 /// An answer of known length above this counts as a stream: it has no total
@@ -38,8 +38,9 @@ pub struct Known<'a> {
     pub upload: Option<&'a Arc<Progress>>,
 }
 
-/// Makes it the client's: fields rewritten, the body counted and watched. An
-/// error: more is being rewritten than there is memory for.
+/// Makes it the client's: fields rewritten, the body counted and watched. The
+/// place goes with a stream. An error: more is being rewritten than there is
+/// memory for, or too many event streams are open.
 pub fn pass_on(
     answer: Response<AnswerBody>,
     plan: Plan,
@@ -47,7 +48,8 @@ pub fn pass_on(
     arrival: &Arrival<'_>,
     known: Known<'_>,
     streams: &Arc<StreamService>,
-) -> Result<Response<Body>, Overloaded> {
+    place: &mut Option<Place>,
+) -> Result<Response<Body>, GatewayError> {
     let config = &arrival.route.upstream.config;
     let (mut parts, body) = answer.into_parts();
     meter.set_status(parts.status);
@@ -86,11 +88,12 @@ pub fn pass_on(
     let credential = known.ends.map(|at| (at, End::Killed(KillReason::Expired)));
     let until = credential.filter(|(at, _)| *at <= life.0).unwrap_or(life);
     let timer = StallTimer::new(config.idle_timeout, Some(until.0));
-    let metered = Metered::new(body, meter, timer).until(until);
+    let mut metered = Metered::new(body, meter, timer).until(until);
     let Some(record) = metered.record() else {
         return Ok(Response::from_parts(parts, metered));
     };
-    let stream = Stream::new(streams, kind, known, arrival, record, open_ended);
+    let stream = Stream::new(streams, kind, known, arrival, record, open_ended, place)
+        .inspect_err(|_| metered.refuse(StatusCode::SERVICE_UNAVAILABLE))?;
     Ok(Response::from_parts(parts, metered.stream(stream)))
 }
 

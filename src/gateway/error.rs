@@ -18,6 +18,7 @@ use crate::{
         StoreError,
         access::AccessError,
         limits::{Crowded, Exceeded, LimitError},
+        streams::Full,
         upstreams::FailureKind,
         usage::Saturated,
     },
@@ -76,6 +77,8 @@ pub enum GatewayError {
     Saturated,
     #[error(transparent)]
     Rewriting(#[from] Overloaded),
+    #[error(transparent)]
+    TooManyStreams(#[from] Full),
     #[error(transparent)]
     Upload(#[from] UploadFault),
     #[error(transparent)]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     domain::{id::StreamId, stream::StreamKind},
     server::client::new_uuid,
-    services::usage::Slot,
+    services::{room::Place, usage::Slot},
 };
 
 /// How often to look whether it is to end; a body that waits for its client is
@@ -40,6 +40,7 @@ impl Gateway {
         &self,
         mut sending: Pin<&mut F>,
         of: Escorted<'_>,
+        place: &mut Option<Place>,
     ) -> Result<Response<AnswerBody>, SendError>
     where
         F: Future<Output = Result<Response<AnswerBody>, SendError>>,
@@ -54,13 +55,13 @@ impl Gateway {
             // The body may be on its way for longer than the answer's head.
             Some(Ok(answer)) => {
                 if !of.upload.is_finished() {
-                    self.enter_upload(&of);
+                    self.enter_upload(&of, place);
                 }
                 return Ok(answer);
             }
             Some(Err(error)) => return Err(error),
             None if of.upload.is_finished() => return sending.await,
-            None => self.enter_upload(&of),
+            None => self.enter_upload(&of, place),
         }
         loop {
             tokio::select! {
@@ -75,12 +76,16 @@ impl Gateway {
         }
     }
 
-    fn enter_upload(&self, of: &Escorted<'_>) {
+    fn enter_upload(&self, of: &Escorted<'_>, place: &mut Option<Place>) {
         let Escorted { upload, opener, arrival, meter } = of;
         let Some(record) = meter.record() else { return };
         // Its answer may be in the registry under the id of the request.
         let id = StreamId::from(new_uuid(record.at));
         let opening = opening(StreamKind::Upload, id, opener, arrival, record);
-        upload.enter(self.services.streams.register(opening));
+        let streams = &self.services.streams;
+        upload.enter(streams.register(opening));
+        if !streams.is_crowded() {
+            *place = None;
+        }
     }
 }

@@ -195,6 +195,12 @@ impl<B: Body, S: Sink> Metered<B, S> {
         }
     }
 
+    /// It is not handed on at all; the client is told this status.
+    pub fn refuse(&mut self, status: StatusCode) {
+        self.meter.set_status(status);
+        self.meter.finish(Outcome::Failed);
+    }
+
     /// It is about to be dropped from outside, for this reason.
     pub fn cut_off(&mut self, why: &'static str) {
         self.finish(Outcome::Cut, why);

@@ -94,6 +94,7 @@ use crate::{
         Services,
         health::Phase,
         limits::{LimitError, Permit, Scope},
+        room::Place,
         usage::Slot,
     },
 };
@@ -137,6 +138,8 @@ pub struct Seen {
     pub origin: Option<OriginHost>,
     /// To be run in place of the connection, once the answer was sent.
     pub tunnel: Option<Tunnel>,
+    /// Among the requests under way; none once it is a stream.
+    pub place: Option<Place>,
 }
 
 impl Gateway {
@@ -249,15 +252,15 @@ impl Gateway {
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
             let known = Known { opener, ends, upload: None };
             let opening = socket::Opening { asked, picked, plan, meter };
-            let tunnel = &mut seen.tunnel;
-            return Box::pin(self.serve_socket(parts, arrival, opening, known, tunnel)).await;
+            let taken = (&mut seen.tunnel, &mut seen.place);
+            return Box::pin(self.serve_socket(parts, arrival, opening, known, taken)).await;
         }
         let mut sending = pin!(upstream.send(picked, parts, body, upload.as_ref()));
         let sent = match &upload {
             None => sending.await,
             Some(upload) => {
                 let of = Escorted { upload, opener, arrival, meter: &meter };
-                Box::pin(self.escort(sending.as_mut(), of)).await
+                Box::pin(self.escort(sending.as_mut(), of, &mut seen.place)).await
             }
         };
         let answered = match sent {
@@ -270,7 +273,8 @@ impl Gateway {
         };
         let known = Known { opener, ends, upload: upload.as_ref() };
         let streams = &self.services.streams;
-        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams)?;
+        let place = &mut seen.place;
+        let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams, place)?;
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);
         }

@@ -56,6 +56,7 @@ use crate::{
     services::{
         LimitService,
         limits::{LimitError, Scope},
+        room::Place,
         streams::{self, StreamHandle},
         upstreams::InFlight,
         usage::Slot,
@@ -129,17 +130,19 @@ impl Gateway {
         arrival: &Arrival<'_>,
         opening: Opening<'_>,
         known: Known<'_>,
-        tunnel: &mut Option<Tunnel>,
+        (tunnel, place): (&mut Option<Tunnel>, &mut Option<Place>),
     ) -> Result<Response<Body>, GatewayError> {
         let Opening { asked, picked, plan, meter } = opening;
         match self.open_socket(parts, arrival, asked, picked, meter, known).await? {
             Opened::Open(answer, opened) => {
                 *tunnel = Some(opened);
+                // It is among the streams.
+                *place = None;
                 Ok(answer::switching(answer, plan, arrival))
             }
             Opened::Answered(answered, meter) => {
                 let streams = &self.services.streams;
-                Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams)?)
+                Ok(answer::pass_on(answered, plan, *meter, arrival, known, streams, place)?)
             }
         }
     }
@@ -159,7 +162,10 @@ impl Gateway {
         let handle = match self.enter(arrival, &opener, &meter) {
             Ok(handle) => handle,
             Err(error) => {
-                meter.set_status(StatusCode::TOO_MANY_REQUESTS);
+                meter.set_status(match error {
+                    GatewayError::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    _ => StatusCode::TOO_MANY_REQUESTS,
+                });
                 meter.finish(Outcome::Rejected);
                 return Err(error);
             }
@@ -217,7 +223,8 @@ impl Gateway {
         Ok(Opened::Open(answer.map(drop), Box::pin(tunnel)))
     }
 
-    /// Enters the socket into the list, unless its opener has too many there.
+    /// Enters the socket into the list, unless its opener has too many there, or
+    /// there are too many in all.
     fn enter(
         &self,
         arrival: &Arrival<'_>,
@@ -227,7 +234,7 @@ impl Gateway {
         let config = &arrival.route.upstream.config;
         let registry = &self.services.streams;
         let record = meter.record().expect("it is not over yet");
-        let handle = registry.register(streams::Opening {
+        let handle = registry.enter(streams::Opening {
             id: StreamId::from(record.id.as_uuid()),
             kind: StreamKind::Websocket,
             principal: opener.principal.cloned(),
@@ -237,7 +244,7 @@ impl Gateway {
             address: arrival.client.address,
             origin: opener.origin.and_then(|origin| origin.to_str().ok()).map(Box::from),
             opened_at: record.at,
-        });
+        })?;
         // Itself among them.
         if registry.sockets_like(&handle) > config.websocket.per_credential {
             return Err(GatewayError::TooManySockets);

@@ -30,7 +30,8 @@ use crate::{
     },
     services::{
         StreamService,
-        streams::{Opening, StreamHandle},
+        room::Place,
+        streams::{Full, Opening, StreamHandle},
     },
 };
 
@@ -92,6 +93,8 @@ pub struct Entry {
     /// Until it is registered.
     candidate: Mutex<Option<Box<Candidate>>>,
     handle: OnceLock<StreamHandle>,
+    /// Its place among the plain requests, where there was none among the streams.
+    kept: OnceLock<Place>,
     /// To be registered then at the latest.
     due: Instant,
     upload: Option<Arc<Progress>>,
@@ -102,11 +105,13 @@ pub struct Entry {
 struct Candidate {
     service: Arc<StreamService>,
     opening: Opening,
+    /// Among the plain requests, until it is registered.
+    place: Option<Place>,
 }
 
 impl Stream {
     /// What is known of its request is in its record. `open_ended`: something
-    /// may be added to the body.
+    /// may be added to the body. The place is taken, unless it is refused.
     pub fn new(
         service: &Arc<StreamService>,
         kind: StreamKind,
@@ -114,13 +119,23 @@ impl Stream {
         arrival: &Arrival<'_>,
         record: &UsageRecord,
         open_ended: bool,
-    ) -> Self {
+        place: &mut Option<Place>,
+    ) -> Result<Self, Full> {
         let id = StreamId::from(record.id.as_uuid());
         let opening = opening(kind, id, &known.opener, arrival, record);
-        let candidate = Candidate { service: Arc::clone(service), opening };
+        let (mut candidate, handle) = (None, OnceLock::new());
+        // It would hold its place for as long as it likes.
+        if kind == StreamKind::Sse {
+            let _ = handle.set(service.enter(opening)?);
+            *place = None;
+        } else {
+            let (service, place) = (Arc::clone(service), place.take());
+            candidate = Some(Box::new(Candidate { service, opening, place }));
+        }
         let entry = Entry {
-            candidate: Mutex::new(Some(Box::new(candidate))),
-            handle: OnceLock::new(),
+            candidate: Mutex::new(candidate),
+            handle,
+            kept: OnceLock::new(),
             due: Instant::now() + MOMENT,
             upload: known.upload.cloned(),
             bytes_out: AtomicU64::new(0),
@@ -129,10 +144,8 @@ impl Stream {
             entry: Arc::new(entry),
             events: (kind == StreamKind::Sse && open_ended).then(Events::default),
         };
-        if kind == StreamKind::Sse {
-            this.register();
-        }
-        this
+        this.tell();
+        Ok(this)
     }
 
     /// For whoever looks at it from outside.
@@ -201,8 +214,11 @@ impl Entry {
     fn register(&self) {
         let candidate = self.candidate.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(candidate) = candidate {
-            let Candidate { service, opening } = *candidate;
+            let Candidate { service, opening, place } = *candidate;
             let _ = self.handle.set(service.register(opening));
+            if let Some(place) = place.filter(|_| service.is_crowded()) {
+                let _ = self.kept.set(place);
+            }
         }
     }
 

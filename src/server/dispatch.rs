@@ -28,7 +28,8 @@ use super::{
     fault::Fault,
     forwarded,
     io::Connection,
-    observe::{Caller, Flight, Line, Metrics, Surface},
+    observe::{Caller, Excess, Flight, Line, Metrics, Surface},
+    pressure::Pressure,
     screen,
 };
 use crate::{
@@ -43,6 +44,7 @@ use crate::{
         tunnel::handshake::{self, BadRequest},
         upload::{self, UploadLimits},
     },
+    services::room::{Class, Room},
 };
 
 /// Tells whether a canonical path is one of our own routes; asked only where the
@@ -72,6 +74,8 @@ pub struct Dispatcher {
     pub config: Arc<ServerConfig>,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
+    pub room: Arc<Room>,
+    pub pressure: Arc<Pressure>,
 }
 
 /// An answer before what all answers have in common.
@@ -122,8 +126,13 @@ impl Dispatcher {
         let route = table.route(client.host.as_ref(), &path, |path| (self.ours)(path));
         let takes = |route: &Route<'_>| route.upstream.config.takes_sockets();
         let in_url = asks && !route.as_ref().is_some_and(takes);
+        let class = class_of(route.is_some(), &path);
         let mut answer = if in_url && uri.query().is_some_and(holds_credential) {
             refuse(Fault::CredentialInUrl, version)
+        } else if let Err(excess) = self.let_in(class, &mut flight) {
+            self.metrics.refused(class, excess);
+            flight.pause(self.pressure.pause());
+            refuse(Fault::Overloaded, version)
         } else if let Some(route) = route {
             let arrival =
                 Arrival { client: &client, path: &path, route, at, started: flight.started() };
@@ -133,8 +142,24 @@ impl Dispatcher {
             // Boxed, so that the gateway's path does not carry its size.
             Box::pin(self.api(parts, body, client.clone(), &mut flight)).await
         };
-        answer.end_if(asks);
+        answer.end_if(asks || (flight.is_reserved() && version < Version::HTTP_2));
         finish(answer, &client, at, &path, head, flight)
+    }
+
+    /// Takes a place for the request, or says of what there is too much. Nothing
+    /// but where it goes was looked at: refusing must cost little.
+    fn let_in(&self, class: Class, flight: &mut Flight) -> Result<(), Excess> {
+        if class == Class::Proxied {
+            flight.surface = Surface::Gateway;
+            if flight.is_reserved() {
+                return Err(Excess::Connections);
+            }
+        }
+        if self.pressure.refuses(class, flight.started()) {
+            return Err(Excess::Lag);
+        }
+        flight.hold(Some(self.room.enter(class).ok_or(Excess::InFlight)?));
+        Ok(())
     }
 
     /// Who asks, and what is wrong with how the host is named.
@@ -183,14 +208,15 @@ impl Dispatcher {
         arrival: &Arrival<'_>,
         flight: &mut Flight,
     ) -> Answer {
-        flight.surface = Surface::Gateway;
         let version = parts.version;
-        let mut seen = Seen::default();
+        let mut seen = Seen { place: flight.release(), ..Seen::default() };
         let served = {
             // Pinned before it is wrapped: what is wrapped is moved.
             let serving = pin!(self.gateway.serve(parts, body, arrival, &mut seen));
             AssertUnwindSafe(serving).catch_unwind().await
         };
+        // Of a stream nothing is left of it.
+        flight.hold(seen.place.take());
         let Ok(result) = served else {
             return refuse(Fault::Panicked, version);
         };
@@ -261,6 +287,15 @@ impl Answer {
             Self::Api(response) => response.headers_mut(),
             Self::Proxied(response) => response.headers_mut(),
         }
+    }
+}
+
+/// What a request is by where it goes.
+fn class_of(proxied: bool, path: &str) -> Class {
+    match path {
+        _ if proxied => Class::Proxied,
+        "/health" | "/health/live" | "/health/ready" | "/metrics" => Class::Probe,
+        _ => Class::Ours,
     }
 }
 

@@ -28,6 +28,9 @@ pub enum Fault {
     /// A bug of ours; the cause is in the log.
     #[error("the request could not be processed")]
     Panicked,
+    /// More is under way than can be served.
+    #[error("too many requests at once; try again later")]
+    Overloaded,
 }
 
 impl Fault {
@@ -42,6 +45,7 @@ impl Fault {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

@@ -10,6 +10,7 @@
 //! | no request yet | `header_timeout` from accept |
 //! | a head has begun | `header_timeout` from its first byte |
 //! | between requests | [`KEEP_ALIVE`] |
+//! | refused by a worker that is overloaded | not read from for a while |
 //! | a write is pending | `io_timeout` without one byte taken |
 //!
 //! A request under way has no limit here: its body's and its answer's own timers
@@ -42,6 +43,10 @@ pub const KEEP_ALIVE: Duration = Duration::from_mins(1);
 pub struct Connection {
     peer: IpAddr,
     opened: Instant,
+    /// One of the last: for routes of ours only.
+    reserved: bool,
+    /// Nothing is read until then, in milliseconds after `opened`; 0: at once.
+    paused_until: AtomicU64,
     /// Requests begun so far.
     requests: AtomicU64,
     in_flight: AtomicU32,
@@ -61,10 +66,12 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub fn new(peer: SocketAddr) -> Arc<Self> {
+    pub fn new(peer: SocketAddr, reserved: bool) -> Arc<Self> {
         Arc::new(Self {
             peer: peer.ip().to_canonical(),
             opened: Instant::now(),
+            reserved,
+            paused_until: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
@@ -77,6 +84,17 @@ impl Connection {
 
     pub fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// Whether only routes of ours are served on it.
+    pub fn is_reserved(&self) -> bool {
+        self.reserved
+    }
+
+    /// Nothing more is read from it for so long.
+    pub fn pause(&self, span: Duration) {
+        let until = (self.opened.elapsed() + span).as_millis();
+        self.paused_until.store(u64::try_from(until).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// A request's head has arrived.
@@ -133,6 +151,7 @@ pub struct Guarded {
     read_timer_armed: bool,
     write_timer: Option<Pin<Box<Sleep>>>,
     write_pending: bool,
+    pause_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guarded {
@@ -147,6 +166,7 @@ impl Guarded {
             read_timer_armed: false,
             write_timer: None,
             write_pending: false,
+            pause_timer: None,
         }
     }
 
@@ -170,6 +190,19 @@ impl Guarded {
             }
             _ => idle_end(),
         })
+    }
+
+    /// Until a pause is over.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = Duration::from_millis(self.connection.paused_until.load(Relaxed));
+        let until = self.connection.opened + until;
+        let timer = self.pause_timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.connection.paused_until.store(0, Relaxed);
+        Poll::Ready(())
     }
 
     /// Called when there is nothing to read.
@@ -244,6 +277,9 @@ impl AsyncRead for Guarded {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.connection.paused_until.load(Relaxed) > 0 {
+            ready!(this.poll_pause(cx));
+        }
         let read = Pin::new(&mut this.socket).poll_read(cx, buf);
         if read.is_ready() {
             this.note_read();

@@ -29,6 +29,7 @@ use super::{
     dispatch::{Dispatcher, Ours},
     io::{Connection, Guarded, Patience},
     observe::Metrics,
+    pressure::Pressure,
     sockets,
     watch::{self, Leash, Leashed},
     woken::Woken,
@@ -48,6 +49,10 @@ const H2_PONG_WITHIN: Duration = Duration::from_secs(10);
 /// Pause after a failed accept. Out of descriptors, the listener stays readable
 /// and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Of so many connections one is for routes of ours: health, metrics, logins and
+/// administration are reached while proxied requests hold all others.
+const RESERVED: usize = 5;
 
 /// What the server needs beside its configuration.
 pub struct Parts {
@@ -106,6 +111,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
     let mut done = Vec::with_capacity(workers);
     for (number, listener) in listeners.into_iter().enumerate() {
         let gateway = Gateway::new(parts.services.clone(), &server);
+        let pressure = Arc::new(Pressure::new(server.max_lag));
         let dispatcher = Dispatcher {
             gateway,
             router: parts.router.clone(),
@@ -114,12 +120,15 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             config: Arc::clone(&server),
             clock: Arc::clone(&parts.clock),
             metrics: Arc::clone(&metrics),
+            room: Arc::clone(&parts.services.room),
+            pressure,
         };
         let worker = Worker {
             dispatcher,
             builder: connection_builder(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
+            reserve: server.max_connections / RESERVED,
             // Tokens of its own, so that workers do not share a lock.
             stop: stop.child_token(),
             cut: cut.child_token(),
@@ -172,6 +181,8 @@ struct Worker {
     builder: auto::Builder<Leashed>,
     patience: Patience,
     slots: Arc<Semaphore>,
+    /// Of the slots, those for routes of ours.
+    reserve: usize,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -202,11 +213,14 @@ impl Worker {
         let connections = TaskTracker::new();
         let watching = watch::watch(self.patience.stuck_write);
         let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
+        let this = Arc::clone(&self);
+        let feeling = async move { this.dispatcher.pressure.watch(|on| this.overloaded(on)).await };
+        let _feeling = AbortOnDropHandle::new(tokio::spawn(feeling));
         self.accept(&listener, &connections).await;
         // Closing resets what the kernel holds ready; a request may be in it.
         while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { break };
-            connections.spawn(Arc::clone(&self).serve(socket, peer, slot));
+            connections.spawn(Arc::clone(&self).serve(socket, peer, slot, self.is_scarce()));
         }
         drop(listener);
         connections.close();
@@ -230,7 +244,8 @@ impl Worker {
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    connections.spawn(Arc::clone(self).serve(socket, peer, slot));
+                    let reserved = self.is_scarce();
+                    connections.spawn(Arc::clone(self).serve(socket, peer, slot, reserved));
                 }
                 Err(error) if is_about_the_peer(&error) => {}
                 Err(error) => {
@@ -247,16 +262,32 @@ impl Worker {
         }
     }
 
+    /// Whether so many are open that the rest is for routes of ours.
+    fn is_scarce(&self) -> bool {
+        self.slots.available_permits() < self.reserve
+    }
+
+    fn overloaded(&self, is: bool) {
+        if is {
+            self.dispatcher.metrics.overloaded.increment(1.0);
+            tracing::warn!("a worker has more to do than it can; it refuses some requests");
+        } else {
+            self.dispatcher.metrics.overloaded.decrement(1.0);
+            tracing::info!("a worker keeps up again");
+        }
+    }
+
     async fn serve(
         self: Arc<Self>,
         socket: TcpStream,
         peer: SocketAddr,
         _slot: OwnedSemaphorePermit,
+        reserved: bool,
     ) {
         // Without it the last part of an answer may wait for an acknowledgement.
         let _ = socket.set_nodelay(true);
-        let _open = Open::new(&self.dispatcher.metrics);
-        let connection = Connection::new(peer);
+        let _open = Open::new(&self.dispatcher);
+        let connection = Connection::new(peer, reserved);
         let io = TokioIo::new(Guarded::new(socket, Arc::clone(&connection), self.patience));
         let service = service_fn(|request: Request<Incoming>| {
             let (worker, connection) = (Arc::clone(&self), Arc::clone(&connection));
@@ -307,18 +338,20 @@ impl Worker {
 }
 
 /// Counts a connection while it lives.
-struct Open<'m>(&'m Metrics);
+struct Open<'d>(&'d Dispatcher);
 
-impl<'m> Open<'m> {
-    fn new(metrics: &'m Metrics) -> Self {
-        metrics.connections.increment(1.0);
-        Self(metrics)
+impl<'d> Open<'d> {
+    fn new(dispatcher: &'d Dispatcher) -> Self {
+        dispatcher.metrics.connections.increment(1.0);
+        dispatcher.pressure.opened();
+        Self(dispatcher)
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.connections.decrement(1.0);
+        self.0.metrics.connections.decrement(1.0);
+        self.0.pressure.closed();
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`sockets`], [`listen`] | how connections come in and how serving ends |
 //! | [`io`] | when a silent or stuck connection is cut |
 //! | [`watch`] | when an answer that its client does not take is cut |
+//! | [`pressure`] | when a worker has more to do than it can |
 //! | [`screen`] | which requests have no single meaning |
 //! | [`forwarded`] | who the client is behind proxies |
 //! | [`dispatch`] | where a request goes, and what every answer carries |
@@ -27,6 +28,7 @@ mod forwarded;
 mod io;
 mod listen;
 mod observe;
+mod pressure;
 mod screen;
 mod side;
 mod sockets;

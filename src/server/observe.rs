@@ -4,7 +4,7 @@
 //! Handles of metrics are made once. Of the line nothing is kept while its level
 //! is off, and nothing in it can be a secret: no query, no header field.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode, Version};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -14,6 +14,7 @@ use super::{client::RequestId, io::Connection, watch::Watch};
 use crate::{
     domain::id::{ApiKeyId, UserId},
     gateway::{CLIENT_CLOSED_REQUEST, Tether, Tunnel},
+    services::room::{Class, Place},
 };
 
 /// Who called the API: put into a response's extensions, it appears in the
@@ -38,6 +39,32 @@ pub struct Metrics {
     gateway: SurfaceMetrics,
     in_flight: Gauge,
     pub connections: Gauge,
+    /// Workers that are overloaded.
+    pub overloaded: Gauge,
+    /// By class and reason.
+    refused: [[Counter; Excess::ALL.len()]; Class::ALL.len()],
+}
+
+/// Of what there is too much for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Its connection is one of the last ones, kept for routes of ours.
+    Connections,
+    InFlight,
+    /// Its worker is behind.
+    Lag,
+}
+
+impl Excess {
+    const ALL: [Self; 3] = [Self::Connections, Self::InFlight, Self::Lag];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::InFlight => "in_flight",
+            Self::Lag => "lag",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -55,7 +82,20 @@ impl Metrics {
             gateway: SurfaceMetrics::new("gateway"),
             in_flight: gauge!("tollgate_in_flight"),
             connections: gauge!("tollgate_connections"),
+            overloaded: gauge!("tollgate_overloaded_workers"),
+            refused: Class::ALL.map(|class| {
+                let class = class.as_str();
+                Excess::ALL.map(|of| {
+                    let of = of.as_str();
+                    counter!("tollgate_refused_total", "class" => class, "reason" => of)
+                })
+            }),
         })
+    }
+
+    /// A request was refused before anything looked at what it wants.
+    pub fn refused(&self, class: Class, of: Excess) {
+        self.refused[class as usize][of as usize].increment(1);
     }
 }
 
@@ -87,6 +127,8 @@ pub struct Flight {
     status: u16,
     bytes_out: u64,
     line: Option<Box<Line>>,
+    /// Among the requests under way.
+    place: Option<Place>,
 }
 
 /// The parts of an access-log line that are known before the end.
@@ -113,11 +155,34 @@ impl Flight {
             status: CLIENT_CLOSED_REQUEST,
             bytes_out: 0,
             line: None,
+            place: None,
         }
     }
 
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Until its end.
+    pub fn hold(&mut self, place: Option<Place>) {
+        self.place = place;
+    }
+
+    pub fn release(&mut self) -> Option<Place> {
+        self.place.take()
+    }
+
+    /// Whether only routes of ours are served on its connection.
+    pub fn is_reserved(&self) -> bool {
+        self.connection.is_reserved()
+    }
+
+    /// Its connection is not read from for so long after it. Streams of HTTP/2
+    /// would pause each other.
+    pub fn pause(&self, span: Duration) {
+        if !self.is_multiplexed() && !span.is_zero() {
+            self.connection.pause(span);
+        }
     }
 
     pub fn peer(&self) -> IpAddr {

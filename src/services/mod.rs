@@ -29,6 +29,7 @@ pub mod passes;
 pub mod passwords;
 pub mod refresh;
 pub mod reload;
+pub mod room;
 pub mod sealer;
 pub mod sheet;
 pub mod streams;
@@ -48,7 +49,9 @@ pub use self::{
     streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
     usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
-use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
+use self::{
+    gifts::Gifts, login_throttle::LoginThrottle, room::Room, upstreams::resolver::SharedResolver,
+};
 /// Every service error wraps this one, so callers may name it without reaching
 /// past the services.
 pub use crate::repositories::StoreError;
@@ -78,6 +81,8 @@ pub struct Services {
     pub upstreams: Arc<UpstreamService>,
     pub usage: Arc<UsageService>,
     pub reload: Arc<ReloadService>,
+    /// What may be under way at once.
+    pub room: Arc<Room>,
     pub keyring: Arc<Keyring>,
     pub clock: SharedClock,
 }
@@ -173,7 +178,13 @@ impl Services {
             wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
             vouchers: Arc::new(vouchers),
             passes,
-            streams: StreamService::new(access.clone(), hub, clock.clone()),
+            streams: StreamService::new(
+                access.clone(),
+                hub,
+                clock.clone(),
+                config.server.max_streams,
+            ),
+            room: Room::new(config.server.max_in_flight),
             access,
             browser,
             changes: Arc::new(changes),

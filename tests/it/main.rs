@@ -27,6 +27,7 @@ mod money_faults;
 mod money_model;
 mod money_races;
 mod openapi;
+mod overload;
 mod panics;
 mod passes_use;
 mod problems;

@@ -27,11 +27,18 @@ pub use self::{
     open::{OpenStream, Opening, StreamHandle},
     shown::{InstancesAway, StreamFilter},
 };
+use metrics::counter;
+
 use super::AccessService;
 use crate::{
     cache::CacheHub,
     domain::{clock::SharedClock, id::StreamId, kill::KillReason, stream::StreamKind},
 };
+
+/// As many streams as may be are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many streams are open; try again later")]
+pub struct Full;
 
 /// The open streams of this instance, and the way to those of the others.
 pub struct StreamService {
@@ -39,18 +46,26 @@ pub struct StreamService {
     clock: SharedClock,
     hub: CacheHub,
     open: Mutex<HashMap<StreamId, Arc<OpenStream>>>,
+    /// As many may be open.
+    most: usize,
     leaving: AtomicBool,
     /// Whether the others are shown something of this instance.
     sharing: AtomicBool,
 }
 
 impl StreamService {
-    pub fn new(access: Arc<AccessService>, hub: &CacheHub, clock: SharedClock) -> Arc<Self> {
+    pub fn new(
+        access: Arc<AccessService>,
+        hub: &CacheHub,
+        clock: SharedClock,
+        most: usize,
+    ) -> Arc<Self> {
         let service = Arc::new(Self {
             access,
             clock,
             hub: hub.clone(),
             open: Mutex::default(),
+            most,
             leaving: AtomicBool::new(false),
             sharing: AtomicBool::new(false),
         });
@@ -59,15 +74,40 @@ impl StreamService {
         service
     }
 
-    /// Enters a stream into the list, until the handle is dropped.
+    /// Enters a stream that is about to begin into the list, until the handle is
+    /// dropped; not if as many as may be are open.
+    pub fn enter(self: &Arc<Self>, opening: Opening) -> Result<StreamHandle, Full> {
+        self.insert(opening, self.most)
+    }
+
+    /// The same for what turned out to be a stream while it was under way, and is
+    /// entered in any case.
     pub fn register(self: &Arc<Self>, opening: Opening) -> StreamHandle {
+        self.insert(opening, usize::MAX).expect("there are never so many")
+    }
+
+    /// Whether more are open than may be. What came last is then to keep its place
+    /// among the plain requests.
+    pub fn is_crowded(&self) -> bool {
+        self.open().len() > self.most
+    }
+
+    fn insert(self: &Arc<Self>, opening: Opening, most: usize) -> Result<StreamHandle, Full> {
         let stream = Arc::new(OpenStream::new(opening, self.clock.monotonic_us()));
-        self.open().insert(stream.id, Arc::clone(&stream));
+        {
+            let mut open = self.open();
+            if open.len() >= most {
+                counter!("tollgate_refused_total", "class" => "proxied", "reason" => "streams")
+                    .increment(1);
+                return Err(Full);
+            }
+            open.insert(stream.id, Arc::clone(&stream));
+        }
         // Looked at after it is in the list: one of the two sees the other.
         if self.leaving.load(Ordering::SeqCst) {
             say_goodbye(&stream);
         }
-        StreamHandle::new(Arc::clone(self), stream)
+        Ok(StreamHandle::new(Arc::clone(self), stream))
     }
 
     /// The process stops: event streams and sockets end now, since they would

@@ -16,6 +16,7 @@ mod metrics;
 mod money_crash;
 mod order;
 mod outage;
+mod overload;
 mod reload;
 mod reload_under_load;
 mod sockets;
@@ -23,7 +24,7 @@ mod start;
 mod stop;
 mod streams;
 mod tokens;
-mod upstream;
+pub mod upstream;
 mod usage_crash;
 mod usage_room;
 mod wallet;
@@ -76,7 +77,8 @@ impl Setup {
     fn bare() -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let setup = Self { folder, environment: BTreeMap::new(), database: None };
-        setup.set("SERVER_PORT", "0")
+        // Unoptimised, beside other tests, it would often be late.
+        setup.set("SERVER_PORT", "0").set("SERVER_MAX_LAG_SECONDS", "0")
     }
 
     /// With a known admin, without limits by address, on SQLite.
@@ -113,8 +115,11 @@ impl Setup {
     }
 
     fn spawn(&self, arguments: &[&str]) -> Process {
-        let mut child = Command::new(PROGRAM)
-            .args(arguments)
+        self.spawn_by(Command::new(PROGRAM).args(arguments))
+    }
+
+    fn spawn_by(&self, command: &mut Command) -> Process {
+        let mut child = command
             .current_dir(self.path())
             .env_clear()
             .envs(&self.environment)
@@ -151,7 +156,11 @@ impl Setup {
 
     /// Starts to serve and waits until it listens.
     async fn listen(&self) -> Process {
-        let mut process = self.spawn(&["serve"]);
+        self.listen_by(Command::new(PROGRAM).arg("serve")).await
+    }
+
+    async fn listen_by(&self, command: &mut Command) -> Process {
+        let mut process = self.spawn_by(command);
         drop(process.child.stdin.take());
         let address = loop {
             if let Some(record) = process.logged("listening") {
