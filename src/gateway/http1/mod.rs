@@ -174,10 +174,9 @@ impl Sending {
             self.seen = input.bytes.len();
             let fault = match input.poll_head(cx, &mut *stream) {
                 Poll::Ready(Ok(1..)) => continue,
-                Poll::Ready(Ok(0)) => Fault::Closed,
                 Poll::Ready(Err(fault)) => fault,
                 Poll::Pending if self.broke.is_none() => return Poll::Pending,
-                Poll::Pending => Fault::Closed,
+                Poll::Ready(Ok(0)) | Poll::Pending => Fault::Closed,
             };
             return Poll::Ready(Err(self.broke.take().map_or(fault, Fault::Io)));
         }
