@@ -9,20 +9,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{Request, Response, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
     error::UpstreamError,
+    http1::{self, Connection, Receiving},
     http2::{Multiplex, Multiplexed, Unanswered},
-    pool::{Exclusive, Inner},
-    upload::{Progress, RequestBody},
+    pool::Inner,
+    upload::RequestBody,
 };
 use crate::services::upstreams::{FailureKind, InFlight};
 
 pub(super) enum Sender {
-    Http1(Exclusive),
+    Http1(Box<Connection>),
     Http2(Multiplex),
 }
 
@@ -30,8 +31,6 @@ pub(super) enum Sender {
 /// stream of HTTP/2.
 pub struct Lease {
     sender: Sender,
-    /// Where it is not finished, the connection is still busy with it.
-    upload: Option<Arc<Progress>>,
     pool: Arc<Inner>,
     /// Whether it was made for this exchange.
     pub fresh: bool,
@@ -39,19 +38,21 @@ pub struct Lease {
 
 /// What became of a request.
 pub enum Sent {
-    Answer(Response<Incoming>),
+    Answer(Response<Received>),
     /// Not a byte of it was written: the connection had died.
     Unsent(RequestBody),
 }
 
+/// An answer's body as it comes.
+#[derive(Debug)]
+pub enum Received {
+    Http1(Receiving),
+    Http2(Incoming),
+}
+
 impl Lease {
-    pub(super) fn new(
-        sender: Sender,
-        upload: Option<Arc<Progress>>,
-        pool: Arc<Inner>,
-        fresh: bool,
-    ) -> Self {
-        Self { sender, upload, pool, fresh }
+    pub(super) fn new(sender: Sender, pool: Arc<Inner>, fresh: bool) -> Self {
+        Self { sender, pool, fresh }
     }
 
     /// Sends a request whose URI is only path and query, and takes its parts for
@@ -61,16 +62,18 @@ impl Lease {
         parts: &mut Parts,
         body: RequestBody,
     ) -> Result<Sent, UpstreamError> {
-        let mut request = request(parts, body);
-        let sent = match &mut self.sender {
+        let sender = match &mut self.sender {
             Sender::Http1(connection) => {
-                say_that_a_body_comes(&mut request);
-                connection.sender.try_send_request(request).await.map_err(Unanswered::from)
+                let body = matches!(body, RequestBody::Streamed(_)).then_some(body);
+                return match connection.send(parts, body).await {
+                    Ok(answer) => Ok(Sent::Answer(answer.map(Received::Http1))),
+                    Err(fault) => Err(UpstreamError::Broken(fault.into())),
+                };
             }
-            Sender::Http2(sender) => Box::pin(sender.send(request)).await,
+            Sender::Http2(sender) => sender,
         };
-        match sent {
-            Ok(answer) => Ok(Sent::Answer(answer)),
+        match Box::pin(sender.send(request(parts, body))).await {
+            Ok(answer) => Ok(Sent::Answer(answer.map(Received::Http2))),
             Err(Unanswered { unsent: Some(unsent), .. }) => {
                 Ok(Sent::Unsent(take_back(parts, unsent)))
             }
@@ -85,20 +88,17 @@ impl Lease {
         }
     }
 
-    fn is_multiplexed(&self) -> bool {
-        matches!(self.sender, Sender::Http2(_))
-    }
-
-    fn release(self) {
-        let Self { sender, upload, pool, .. } = self;
-        match sender {
-            Sender::Http1(connection) if upload.is_none_or(|upload| upload.is_finished()) => {
-                pool.put_back(connection);
+    /// After the end of an answer.
+    fn release(self, received: Received) {
+        let Self { sender, pool, .. } = self;
+        match (sender, received) {
+            (Sender::Http1(connection), Received::Http1(receiving)) => {
+                if let Some(connection) = receiving.into_idle(connection) {
+                    pool.put_back(connection);
+                }
             }
-            // It answered before it was told everything, and may read on.
-            Sender::Http1(connection) => connection.finish(),
-            Sender::Http2(stream) => {
-                drop(stream);
+            (sender, _) => {
+                drop(sender);
                 if pool.state().pending() > 0 {
                     pool.multiplexed().map(Multiplexed::close_if_idle);
                 }
@@ -116,22 +116,10 @@ fn request(parts: &mut Parts, body: RequestBody) -> Request<RequestBody> {
     request
 }
 
-/// hyper takes requests by these methods for such without a body, and drops it,
-/// where neither its length is known nor a field says that one comes.
-fn say_that_a_body_comes(request: &mut Request<RequestBody>) {
-    let usually_without = matches!(*request.method(), Method::GET | Method::HEAD);
-    if usually_without && request.body().size_hint().exact().is_none() {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
-    }
-}
-
 /// Undoes [`request`].
 fn take_back(parts: &mut Parts, request: Request<RequestBody>) -> RequestBody {
     let (unsent, body) = request.into_parts();
     *parts = unsent;
-    // Said again where it is sent over HTTP/1.1 again.
-    parts.headers.remove(header::TRANSFER_ENCODING);
     body
 }
 
@@ -140,6 +128,8 @@ fn take_back(parts: &mut Parts, request: Request<RequestBody>) -> RequestBody {
 pub enum AnswerFault {
     #[error(transparent)]
     Wire(#[from] hyper::Error),
+    #[error(transparent)]
+    Http1(#[from] http1::Fault),
     /// The stream was ended by a reset that hyper takes for a polite end.
     #[error("the stream was reset within the answer")]
     Reset,
@@ -147,51 +137,67 @@ pub enum AnswerFault {
 
 /// An answer's body, which gives its connection back at its end.
 pub struct PooledBody {
-    inner: Incoming,
-    lease: Option<Lease>,
+    under_way: Option<(Received, Lease)>,
     /// Counts while it is there.
     in_flight: InFlight,
 }
 
 impl fmt::Debug for PooledBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PooledBody").field("inner", &self.inner).finish_non_exhaustive()
+        let received = self.under_way.as_ref().map(|(received, _)| received);
+        f.debug_struct("PooledBody").field("received", &received).finish_non_exhaustive()
+    }
+}
+
+impl Received {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        lease: &mut Lease,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
+        match (self, &mut lease.sender) {
+            (Self::Http1(receiving), Sender::Http1(connection)) => receiving
+                .poll_frame(cx, connection)
+                .map(|next| next.map(|frame| frame.map_err(AnswerFault::Http1))),
+            (Self::Http2(incoming), _) => match Pin::new(&mut *incoming).poll_frame(cx) {
+                // A stream may be reset with a code that means no error, and still
+                // lack its end: only the flag of a last frame is one, or that as
+                // much came as was announced (a server may end like that what it
+                // need not read to its end).
+                Poll::Ready(None)
+                    if !incoming.is_end_stream() && incoming.size_hint().exact() != Some(0) =>
+                {
+                    Poll::Ready(Some(Err(AnswerFault::Reset)))
+                }
+                next => next.map(|next| next.map(|frame| frame.map_err(AnswerFault::Wire))),
+            },
+            (Self::Http1(_), Sender::Http2(_)) => unreachable!("an answer is of its connection"),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(receiving) => receiving.is_over(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
     }
 }
 
 impl PooledBody {
     /// Counts as under way until it is dropped.
-    pub fn new(inner: Incoming, lease: Lease, in_flight: InFlight) -> Self {
-        let mut this = Self { inner, lease: Some(lease), in_flight };
-        this.release_at_end();
+    pub fn new(received: Received, lease: Lease, in_flight: InFlight) -> Self {
+        let is_over = received.is_over();
+        let mut this = Self { under_way: Some((received, lease)), in_flight };
+        if is_over {
+            this.release();
+        }
         this
     }
 
-    fn release_at_end(&mut self) {
-        if self.inner.is_end_stream() {
-            self.release();
-        }
-    }
-
     fn release(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release();
+        if let Some((received, lease)) = self.under_way.take() {
+            lease.release(received);
         }
-    }
-
-    fn broke(&mut self) {
-        if self.lease.take().is_some() {
-            self.in_flight.failed(FailureKind::Broken);
-        }
-    }
-
-    /// A stream may be reset with a code that means no error, and still lack its
-    /// end: only the flag of a last frame is one, or that as much came as was
-    /// announced (a server may end like that what it need not read to its end).
-    fn is_cut(&self) -> bool {
-        let multiplexed = self.lease.as_ref().is_some_and(Lease::is_multiplexed);
-        let whole = self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0);
-        multiplexed && !whole
     }
 }
 
@@ -203,25 +209,29 @@ impl Body for PooledBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
-        let next = Pin::new(&mut self.inner).poll_frame(cx);
+        let Some((received, lease)) = &mut self.under_way else { return Poll::Ready(None) };
+        let next = received.poll_frame(cx, lease);
         match &next {
-            Poll::Ready(None) if self.is_cut() => {
-                self.broke();
-                return Poll::Ready(Some(Err(AnswerFault::Reset)));
+            Poll::Ready(Some(Err(_))) => {
+                self.under_way = None;
+                self.in_flight.failed(FailureKind::Broken);
             }
             Poll::Ready(None) => self.release(),
-            Poll::Ready(Some(Ok(_))) => self.release_at_end(),
-            Poll::Ready(Some(Err(_))) => self.broke(),
-            Poll::Pending => {}
+            Poll::Ready(Some(Ok(_))) if received.is_over() => self.release(),
+            _ => {}
         }
-        next.map(|next| next.map(|frame| frame.map_err(AnswerFault::Wire)))
+        next
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.under_way.as_ref().is_none_or(|(received, _)| received.is_over())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.under_way {
+            Some((Received::Http1(receiving), _)) => receiving.size_hint(),
+            Some((Received::Http2(incoming), _)) => incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }

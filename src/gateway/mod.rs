@@ -22,6 +22,7 @@ mod events;
 pub mod forward;
 mod framing;
 mod headers;
+mod http1;
 mod http2;
 mod identity;
 mod lease;

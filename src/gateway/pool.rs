@@ -6,10 +6,11 @@
 //!
 //! - over HTTP/1.1 a connection is used by one exchange at a time and comes back
 //!   only when both bodies have ended, so an answer never reaches another
-//!   request; over HTTP/2 all exchanges share one ([`super::http2`]);
+//!   request ([`super::http1`]); over HTTP/2 all exchanges share one
+//!   ([`super::http2`]);
 //! - a request is sent again only while no byte of it was written: the
-//!   connection was never made, or hyper hands the request back unsent
-//!   (RFC 9110, 9.2.2; RELIABILITY G-34, G-35);
+//!   connection was never made, an idle one turns out to be closed, or hyper hands
+//!   the request back unsent (RFC 9110, 9.2.2; RELIABILITY G-34, G-35);
 //! - an idle connection is not used for longer than `pool_idle`, which lies
 //!   below what upstreams keep theirs open for;
 //! - all workers together open no more than `max_connections`. Who comes later
@@ -18,17 +19,17 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use http::Uri;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rand::RngExt as _;
 use tokio::{
     sync::Notify,
@@ -39,9 +40,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     connect::{ConnectError, Connector, Network, Offer, Stream},
     error::UpstreamError,
+    http1::Connection,
     http2::Multiplexed,
     lease::{Lease, Sender},
-    upload::{Progress, RequestBody},
 };
 use crate::{
     config::UpstreamConfig,
@@ -50,10 +51,6 @@ use crate::{
 
 /// Idle connections kept; more are closed as they come back.
 const MAX_IDLE: usize = 1024;
-/// Bytes that one read of an answer may take, and with them the longest head.
-/// While what was read is on its way to the client, the next read needs another
-/// buffer: a long answer costs this a few times over, whatever its length.
-const READ_AT_MOST: usize = 128 * 1024;
 
 /// The connections of one worker to one target. Cheap to clone.
 #[derive(Clone)]
@@ -72,6 +69,9 @@ pub(super) struct Inner {
     returned: Notify,
     /// Where the target may speak HTTP/2.
     multiplexed: Option<Multiplexed>,
+    /// Wakes the one who watches over the idle ones.
+    watcher: OnceLock<Waker>,
+    _watch: AbortOnDropHandle<()>,
 }
 
 struct Limits {
@@ -81,28 +81,14 @@ struct Limits {
     pending: usize,
 }
 
-/// An HTTP/1.1 connection and the task that drives it, which ends with this: one
-/// that writes what the upstream does not take would not end by itself.
-pub(super) struct Exclusive {
-    pub sender: SendRequest<RequestBody>,
-    task: AbortOnDropHandle<()>,
-}
-
-impl Exclusive {
-    /// Lets what is under way come to its end; then it is closed.
-    pub fn finish(self) {
-        self.task.detach();
-    }
-}
-
 struct Idle {
-    connection: Exclusive,
+    connection: Box<Connection>,
     since: Instant,
 }
 
 /// What a request that waited was given.
 enum Given {
-    Connection(Exclusive),
+    Connection(Box<Connection>),
     Leave(Connected),
 }
 
@@ -124,7 +110,7 @@ impl Pool {
             let authority = url.authority().expect("the configuration checked it");
             Multiplexed::new(authority.clone(), config.pool_idle)
         });
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|inner| Inner {
             state: Arc::clone(state),
             connector,
             limits,
@@ -132,33 +118,26 @@ impl Pool {
             waiting: AtomicUsize::default(),
             returned: Notify::default(),
             multiplexed,
+            watcher: OnceLock::new(),
+            _watch: AbortOnDropHandle::new(tokio::spawn(watch(Weak::clone(inner)))),
         });
         let idle: Weak<dyn IdleConnections> = Arc::<Inner>::downgrade(&inner);
         state.register(idle);
         Self(inner)
     }
 
-    /// A connection for one exchange, asked for `now`. `upload` follows the
-    /// request's body, if it has one; a new connection is made within `limit`.
-    pub async fn lease(
-        &self,
-        upload: Option<&Arc<Progress>>,
-        limit: Duration,
-        mut now: Instant,
-    ) -> Result<Lease, UpstreamError> {
+    /// A connection for one exchange, asked for `now`; a new one is made within
+    /// `limit`.
+    pub async fn lease(&self, limit: Duration, now: Instant) -> Result<Lease, UpstreamError> {
         if let Some(sender) = self.0.multiplexed.as_ref().and_then(Multiplexed::sender) {
-            return Ok(self.leased(Sender::Http2(sender), upload, false));
+            return Ok(self.leased(Sender::Http2(sender), false));
         }
-        while let Some(mut idle) = self.0.newest(now) {
-            // Just after an answer hyper needs a moment to be ready again.
-            if idle.sender.is_ready() || idle.sender.ready().await.is_ok() {
-                return Ok(self.leased(Sender::Http1(idle), upload, false));
-            }
-            now = Instant::now();
+        if let Some(idle) = poll_fn(|cx| Poll::Ready(self.0.newest(cx, now))).await {
+            return Ok(self.leased(Sender::Http1(idle), false));
         }
         // Boxed: connecting is rare and its future is large.
         let sender = Box::pin(self.open(limit)).await?;
-        Ok(self.leased(sender, upload, true))
+        Ok(self.leased(sender, true))
     }
 
     /// A connection of its own, for a protocol that takes it over. It speaks
@@ -173,8 +152,8 @@ impl Pool {
         Ok(self.0.connector.connect(Offer::Http1, limit, Some(connected)).await?)
     }
 
-    fn leased(&self, sender: Sender, upload: Option<&Arc<Progress>>, fresh: bool) -> Lease {
-        Lease::new(sender, upload.cloned(), Arc::clone(&self.0), fresh)
+    fn leased(&self, sender: Sender, fresh: bool) -> Lease {
+        Lease::new(sender, Arc::clone(&self.0), fresh)
     }
 
     async fn open(&self, limit: Duration) -> Result<Sender, UpstreamError> {
@@ -211,14 +190,7 @@ impl Pool {
             }
             shared.expect(false);
         }
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_AT_MOST)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| UpstreamError::Broken(error.into()))?;
-        // What ends the connection is seen by the exchange that uses it.
-        let task = tokio::spawn(async move { drop(connection.await) });
-        Ok(Sender::Http1(Exclusive { sender, task: AbortOnDropHandle::new(task) }))
+        Ok(Sender::Http1(Box::new(Connection::new(stream))))
     }
 
     /// Leave to open one more connection; where there are too many, whatever is
@@ -237,10 +209,9 @@ impl Pool {
             let mut freed = pin!(state.freed());
             returned.as_mut().enable();
             freed.as_mut().enable();
-            while let Some(mut idle) = self.0.newest(Instant::now()) {
-                if idle.sender.ready().await.is_ok() {
-                    return Ok(Given::Connection(idle));
-                }
+            let newest = poll_fn(|cx| Poll::Ready(self.0.newest(cx, Instant::now())));
+            if let Some(idle) = newest.await {
+                return Ok(Given::Connection(idle));
             }
             if let Some(connected) = state.try_connect(limits.connections) {
                 return Ok(Given::Leave(connected));
@@ -268,22 +239,23 @@ impl Inner {
         &self.state
     }
 
-    /// The connection used last, unless even that is too old `now`; then all are.
-    fn newest(&self, now: Instant) -> Option<Exclusive> {
+    /// The connection used last that is still open, unless even that is too old
+    /// `now`; then all are.
+    fn newest(&self, cx: &mut Context<'_>, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle();
         loop {
-            let Idle { connection, since } = idle.pop()?;
+            let Idle { mut connection, since } = idle.pop()?;
             if now.saturating_duration_since(since) >= self.limits.idle_for {
                 idle.clear();
                 return None;
             }
-            if !connection.sender.is_closed() {
+            if connection.is_quiet(cx) {
                 return Some(connection);
             }
         }
     }
 
-    pub fn put_back(&self, connection: Exclusive) {
+    pub fn put_back(&self, mut connection: Box<Connection>) {
         if self.state.pending() > 0 && !self.is_for_us() {
             // Whoever waits at another worker opens one of its own.
             return;
@@ -293,13 +265,23 @@ impl Inner {
         // The oldest come first; here they are closed although nobody asks.
         let stale = idle.iter().take_while(|idle| now - idle.since >= self.limits.idle_for).count();
         idle.drain(..stale);
-        if idle.len() < MAX_IDLE && !connection.sender.is_closed() {
+        // The watcher looks at all of them when it begins.
+        let watcher = self.watcher.get().unwrap_or(Waker::noop());
+        if idle.len() < MAX_IDLE && connection.is_quiet(&mut Context::from_waker(watcher)) {
             idle.push(Idle { connection, since: now });
         }
         drop(idle);
         if self.waiting.load(Relaxed) > 0 {
             self.returned.notify_one();
         }
+    }
+
+    /// Closes what its target has closed, or has said something on. The task is
+    /// woken when that happens to one of those that are left.
+    fn look(&self, cx: &mut Context<'_>) {
+        let mut idle = self.idle();
+        self.watcher.get_or_init(|| cx.waker().clone());
+        idle.retain_mut(|idle| idle.connection.is_quiet(cx));
     }
 
     /// Of those who wait, at this worker and elsewhere, each is as likely to be
@@ -324,6 +306,16 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("target", &self.state.config.url).finish_non_exhaustive()
     }
+}
+
+/// Watches over the idle connections.
+async fn watch(pool: Weak<Inner>) {
+    poll_fn(|cx| {
+        let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+        pool.look(cx);
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Counts who waits while it lives.

@@ -28,7 +28,7 @@ use super::{
     echo,
     error::{SendError, UpstreamError},
     framing,
-    lease::{AnswerFault, Lease, PooledBody, Sent},
+    lease::{AnswerFault, Lease, PooledBody, Received, Sent},
     pool::Pool,
     timer::Timeouts,
     upload::{Progress, RequestBody},
@@ -198,15 +198,13 @@ impl Upstream {
         parts: &mut Parts,
         mut body: RequestBody,
         upload: Option<&Arc<Progress>>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+    ) -> Result<(Response<Received>, Lease), UpstreamError> {
         let begun = Instant::now();
         let pool = &self.targets[picked.at].pool;
-        let leased = pin!(pool.lease(upload, self.first_limit(), begun)).await;
+        let leased = pin!(pool.lease(self.first_limit(), begun)).await;
         let mut lease = match leased {
             Ok(lease) => lease,
-            Err(error) => {
-                Box::pin(self.lease_elsewhere(picked, error, begun, parts, upload)).await?
-            }
+            Err(error) => Box::pin(self.lease_elsewhere(picked, error, begun, parts)).await?,
         };
         let mut timeout = self.first_byte.begin(if lease.fresh { Instant::now() } else { begun });
         for _ in 0..HANDED_BACK {
@@ -249,7 +247,7 @@ impl Upstream {
             }
             let pool = &self.targets[picked.at].pool;
             let limit = self.config.connect_timeout;
-            lease = Box::pin(pool.lease(upload, limit, Instant::now())).await?;
+            lease = Box::pin(pool.lease(limit, Instant::now())).await?;
         }
         Err(UpstreamError::Broken("every connection was closed before use".into()))
     }
@@ -270,7 +268,6 @@ impl Upstream {
         error: UpstreamError,
         begun: Instant,
         parts: &mut Parts,
-        upload: Option<&Arc<Progress>>,
     ) -> Result<Lease, UpstreamError> {
         let left = self.config.connect_timeout.saturating_sub(begun.elapsed());
         let connecting = error.kind().filter(|kind| kind.is_connecting());
@@ -284,7 +281,7 @@ impl Upstream {
         if self.config.host == HostHeader::Target {
             parts.headers.insert(header::HOST, self.targets[at].host.clone());
         }
-        self.targets[at].pool.lease(upload, left, Instant::now()).await
+        self.targets[at].pool.lease(left, Instant::now()).await
     }
 }
 

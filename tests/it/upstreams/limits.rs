@@ -37,6 +37,8 @@ impl Counting {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let (open, seen) = (open.clone(), seen.clone());
                 tokio::spawn(async move {
+                    // What was closed before this one was opened is counted first.
+                    tokio::task::yield_now().await;
                     seen.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
                     let mut buffer = vec![];
                     while let Ok(1..) = socket.read_buf(&mut buffer).await {
