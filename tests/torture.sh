@@ -2,8 +2,9 @@
 # What CI has no time for, each with its figures: large bodies through the program
 # and the memory they take, 50 kills and 50 stops under load on SQLite and on
 # Postgres, 300 revocations over three instances, ten times the load that it can
-# take, and limits attacked for an hour (TOLLGATE_LIMIT_SECONDS). Takes about an hour and a half; see services.sh for the
-# servers. Ends with a summary, of which docs/torture.md keeps the last one.
+# take, and limits attacked for an hour (TOLLGATE_LIMIT_SECONDS). Takes about two
+# hours; see services.sh for the servers. Ends with a summary, of which
+# docs/torture.md keeps the last one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/services.sh
