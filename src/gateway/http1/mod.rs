@@ -75,6 +75,8 @@ pub struct Receiving {
     keep_alive: bool,
     /// Of what is still being told. Where the answer is dropped it ends.
     upload: Option<AbortOnDropHandle<Result<(), Fault>>>,
+    /// What is to be told next.
+    fault: Option<Fault>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
@@ -110,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         let method = &parts.method;
         let head = poll_fn(|cx| sending.poll(cx, self, &mut outgoing, method, &mut fields)).await?;
         let Head { answer, body, keep_alive } = head;
-        let mut receiving = Receiving { body, keep_alive, upload: None };
+        let mut receiving = Receiving { body, keep_alive, upload: None, fault: None };
         if sending.is_told {
             self.memory = outgoing.into_memory();
         } else if sending.broke.is_some() {
@@ -202,11 +204,20 @@ impl Receiving {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.poll_part(cx, connection).map(|part| match part {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
+        Poll::Ready(match ready!(self.poll_part(cx, connection)) {
             Ok(Some(Part::Data(data))) => Some(Ok(Frame::data(data))),
             Ok(Some(Part::Trailers(fields))) => Some(Ok(Frame::trailers(fields))),
             Ok(None) => None,
-            Err(fault) => Some(Err(fault)),
+            Err(fault) => {
+                // A server drops what it has not sent when it hears of a fault, so
+                // what came before is given its turn.
+                self.fault = Some(fault);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         })
     }
 
@@ -253,7 +264,7 @@ impl Receiving {
     /// The connection, if another exchange may use it; to be asked when the answer
     /// is over. An upload that is not goes on, and the connection is closed then.
     pub fn into_idle<S>(self, mut connection: Box<Connection<S>>) -> Option<Box<Connection<S>>> {
-        let Self { body, keep_alive, upload } = self;
+        let Self { body, keep_alive, upload, .. } = self;
         if let Some(mut upload) = upload {
             let mut cx = Context::from_waker(Waker::noop());
             match Pin::new(&mut upload).poll(&mut cx) {
