@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::AppState,
     domain::{
-        id::{ApiKeyId, RecordId, UserId},
+        id::{ApiKeyId, PassId, RecordId, UserId},
         principal::Credential,
         usage::{Outcome, UsageRecord},
         user::Role,
@@ -59,8 +59,15 @@ pub struct RequestResponse {
     user_id: Option<UserId>,
     #[schema(value_type = Option<uuid::Uuid>, required = true)]
     key_id: Option<ApiKeyId>,
+    #[schema(value_type = Option<uuid::Uuid>, required = true)]
+    token_id: Option<PassId>,
     #[schema(example = "echo")]
     upstream: String,
+    /// One of the patterns that the upstream lists, or `/**`.
+    #[schema(example = "/v1/chat/*")]
+    route: String,
+    /// Of a WebSocket, both ways, or events of a stream.
+    messages: u64,
 }
 
 /// How a request ended.
@@ -102,12 +109,15 @@ impl From<UsageRecord> for RequestResponse {
             bytes_out: record.bytes_out,
             user_id: record.user_id,
             key_id: record.key_id,
+            token_id: record.pass_id,
             upstream: record.upstream.into_owned(),
+            route: record.route.into_owned(),
+            messages: record.messages,
         }
     }
 }
 
-/// The most recent requests, newest first: the calling key's, or with a login
+/// The most recent requests, those that ended last first: the calling key's, or with a login
 /// all of mine. Kept for a configured time and count.
 #[utoipa::path(
     get,

@@ -18,7 +18,7 @@ use crate::{
         id::{ApiKeyId, UserId},
         principal::{Credential, Principal},
     },
-    services::usage::{Interval, Report, ReportItem, ReportQuery, Totals, UsageFilter, UsageGroup},
+    services::usage::{Grain, Report, ReportItem, ReportQuery, Totals, UsageFilter, UsageGroup},
 };
 
 /// Buckets in one answer at the most: 13 months by the hour.
@@ -43,6 +43,9 @@ pub enum GroupName {
     /// Time passes; requests without one are in a group of their own.
     Token,
     Upstream,
+    /// The upstream's name and one of the patterns that it lists under `routes`;
+    /// `/**` for all other paths.
+    Route,
     /// 2 for 200 to 299 and so on.
     Status,
 }
@@ -52,7 +55,11 @@ pub enum GroupName {
 pub enum GroupOfAllName {
     User,
     Key,
+    /// Time passes; requests without one are in a group of their own.
+    Token,
     Upstream,
+    /// The upstream's name and one of the patterns that it lists under `routes`.
+    Route,
 }
 
 /// By what the groups are ordered, largest first.
@@ -128,6 +135,13 @@ pub struct TotalsResponse {
     bytes_in: u64,
     /// Bytes of response bodies that were handed over.
     bytes_out: u64,
+    /// How long WebSockets and event streams were open.
+    #[schema(example = 12.5)]
+    stream_seconds: f64,
+    /// Messages of WebSockets, both ways, and events of event streams that are not
+    /// compressed.
+    #[schema(example = 42)]
+    messages: u64,
     duration_ms: DurationResponse,
 }
 
@@ -183,6 +197,8 @@ impl From<Totals> for TotalsResponse {
             aborted: totals.sum.aborted,
             bytes_in: totals.sum.bytes_in,
             bytes_out: totals.sum.bytes_out,
+            stream_seconds: totals.sum.stream_seconds(),
+            messages: totals.sum.messages,
             duration_ms,
         }
     }
@@ -200,7 +216,7 @@ impl From<Report> for UsageResponse {
     }
 }
 
-impl From<IntervalName> for Interval {
+impl From<IntervalName> for Grain {
     fn from(name: IntervalName) -> Self {
         match name {
             IntervalName::Hour => Self::Hour,
@@ -238,15 +254,15 @@ async fn get_usage(
     Query(query): Query<UsageQuery>,
 ) -> ApiResult<JsonBody<UsageResponse>> {
     let UsageQuery { from, to, interval, group_by } = query;
-    let interval = Some(interval.map_or(Interval::Day, Interval::from));
+    let interval = Some(interval.map_or(Grain::Day, Grain::from));
     let (from, to) = span(from, to, interval, state.services.clock.now())?;
     let (user_id, key_id) = own(&principal);
-    let group = group_by.and_then(|name| match name {
-        GroupName::Key => Some(UsageGroup::Key),
-        GroupName::Upstream => Some(UsageGroup::Upstream),
-        GroupName::Status => Some(UsageGroup::Status),
-        // No request has a pass in this version: one group, of none.
-        GroupName::Token => None,
+    let group = group_by.map(|name| match name {
+        GroupName::Key => UsageGroup::Key,
+        GroupName::Upstream => UsageGroup::Upstream,
+        GroupName::Route => UsageGroup::Route,
+        GroupName::Status => UsageGroup::Status,
+        GroupName::Token => UsageGroup::Pass,
     });
     let filter = UsageFilter { user_id, key_id, upstream: None, from, to };
     let report = state.services.usage.report(&ReportQuery { filter, interval, group }).await?;
@@ -270,14 +286,16 @@ async fn get_usage_of_all(
     let UsageOfAllQuery { from, to, interval, group_by, sort, limit } = query;
     let interval = match (interval, group_by) {
         (Some(name), _) => Some(name.into()),
-        (None, None) => Some(Interval::Day),
+        (None, None) => Some(Grain::Day),
         (None, Some(_)) => None,
     };
     let (from, to) = span(from, to, interval, state.services.clock.now())?;
     let group = group_by.map(|name| match name {
         GroupOfAllName::User => UsageGroup::User,
         GroupOfAllName::Key => UsageGroup::Key,
+        GroupOfAllName::Token => UsageGroup::Pass,
         GroupOfAllName::Upstream => UsageGroup::Upstream,
+        GroupOfAllName::Route => UsageGroup::Route,
     });
     let filter = UsageFilter { user_id: None, key_id: None, upstream: None, from, to };
     let mut report = state.services.usage.report(&ReportQuery { filter, interval, group }).await?;
@@ -300,7 +318,7 @@ pub(super) fn own(principal: &Principal) -> (Option<UserId>, Option<ApiKeyId>) {
 fn span(
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
-    interval: Option<Interval>,
+    interval: Option<Grain>,
     now: DateTime<Utc>,
 ) -> ApiResult<(DateTime<Utc>, DateTime<Utc>)> {
     let wrong = |field: &str, message: &str| {
@@ -320,8 +338,8 @@ fn span(
         return Err(wrong("from", "must lie before `to` and not before 1970"));
     }
     let width = match interval {
-        Some(Interval::Hour) => TimeDelta::hours(1),
-        Some(Interval::Day) | None => TimeDelta::days(1),
+        Some(Grain::Hour) => TimeDelta::hours(1),
+        Some(Grain::Day | Grain::Month) | None => TimeDelta::days(1),
     };
     if interval.is_some() && (to - from).num_seconds() / width.num_seconds() > MAX_BUCKETS {
         return Err(wrong("from", "the span has too many buckets of this interval"));

@@ -95,6 +95,11 @@ pub static KEYS: &[Key] = &[
         "Its path prefix; / for all that is not ours; or a host name.",
     ),
     key(
+        "UPSTREAM_ROUTES",
+        "",
+        "What its usage is told apart by: /v1/chat/*, /v1/**; * is one segment, ** all below.",
+    ),
+    key(
         "UPSTREAM_REWRITE",
         "",
         "Whether its pages are rewritten for the prefix. Default: under one.",

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Mount, Preset, rewrite::RewriteConfig};
-use crate::domain::policy::{Demand, PathPattern, Policy};
+use crate::domain::{
+    policy::{Demand, PathPattern, Policy},
+    route::{self, RoutePattern},
+};
 
 /// One backend. Made by the settings `UPSTREAM_*` or by a table of
 /// `[[upstreams]]`; shared, since every worker and request looks at it.
@@ -22,6 +25,8 @@ pub struct UpstreamConfig {
     pub policy: Policy,
     /// Parts with a policy of their own; the first that matches holds.
     pub paths: Vec<PathPolicy>,
+    /// What usage is told apart by; the first that matches counts.
+    pub routes: Vec<RoutePattern>,
     /// Origins whose pages may open `WebSocket`s with a cookie, besides its own.
     pub origins: Vec<String>,
     pub tls: TlsConfig,
@@ -137,6 +142,11 @@ impl UpstreamConfig {
     /// The policy of a part.
     pub fn policy_at(&self, part: Option<usize>) -> &Policy {
         part.and_then(|at| self.paths.get(at)).map_or(&self.policy, |part| &part.policy)
+    }
+
+    /// The pattern of the route that a path below the mount belongs to.
+    pub fn route_of(&self, path: &str) -> &'static str {
+        route::route_of(&self.routes, path)
     }
 
     /// Whether `WebSocket`s are let through.

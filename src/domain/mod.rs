@@ -19,6 +19,8 @@ pub mod pass;
 pub mod password;
 pub mod policy;
 pub mod principal;
+pub mod route;
+pub mod span;
 pub mod stream;
 pub mod text;
 pub mod ticket;

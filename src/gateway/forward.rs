@@ -209,8 +209,9 @@ impl Asking<'_> {
         };
         let slot = services.usage.journal().reserve()?;
         let at = services.clock.now();
-        let mut record =
-            record_of(principal, client, at, &original.method, original.path(), config.name);
+        let path = original.path();
+        let place = (config.name, config.route_of(path));
+        let mut record = record_of(principal, client, at, &original.method, path, place);
         let admitted = services.limits.admit(principal, client.address, 1).await;
         if let Err(LimitError::Exceeded(state)) = &admitted {
             seen.limit = Some(*state);

@@ -5,7 +5,10 @@ use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 
 use super::*;
-use crate::domain::{id::RecordId, kill::KillReason};
+use crate::domain::{
+    id::{LogPlace, RecordId},
+    kill::KillReason,
+};
 
 impl Sink for mpsc::Sender<UsageRecord> {
     fn record(self, record: UsageRecord, _messages: u64) {
@@ -30,6 +33,11 @@ fn meter() -> (Meter<mpsc::Sender<UsageRecord>>, mpsc::Receiver<UsageRecord>) {
         user_id: None,
         key_id: None,
         upstream: "default".into(),
+        pass_id: None,
+        route: "/**".into(),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     };
     (Meter::new(sender, record, Instant::now(), None), receiver)
 }

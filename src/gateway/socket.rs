@@ -48,7 +48,7 @@ use crate::{
         id::StreamId,
         kill::KillReason,
         principal::Principal,
-        stream::{Passed, StreamKind},
+        stream::StreamKind,
         usage::Outcome,
     },
     server::ClientInfo,
@@ -331,8 +331,7 @@ impl Socket {
     }
 
     fn settle(&mut self) {
-        let Passed { bytes_in, bytes_out, messages_in, .. } = self.handle.passed();
-        self.meter.tunnelled(bytes_in, bytes_out, messages_in);
+        self.meter.tunnelled(&self.handle.passed());
     }
 }
 

@@ -91,6 +91,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             return;
         }
         let pruned = async {
+            services.usage.prepare().await?;
             services.usage.prune().await?;
             services.logins.prune().await?;
             services.wallet.prune_keys().await?;

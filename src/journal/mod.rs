@@ -48,7 +48,7 @@ pub use self::{
 };
 use crate::{
     config::{JournalConfig, OnFull},
-    domain::usage::UsageRecord,
+    domain::{id::LogPlace, usage::UsageRecord},
 };
 
 /// How long what was written may wait for `fdatasync`.
@@ -97,6 +97,9 @@ struct Inner {
     damaged: AtomicU64,
     sync_failures: AtomicU64,
     written: Notify,
+    /// When the last record ended, microseconds since 1970; each has its own, in
+    /// the order of their coming.
+    ended: AtomicU64,
 }
 
 /// The folder, ours as long as the lock is.
@@ -148,6 +151,7 @@ impl Journal {
             damaged: AtomicU64::new(0),
             sync_failures: AtomicU64::new(0),
             written: Notify::new(),
+            ended: AtomicU64::new(0),
         }))
     }
 
@@ -364,8 +368,17 @@ impl Inner {
         Ok(())
     }
 
+    /// The next place in the log for what ended at `us`. Where the clock stands
+    /// still, or goes back, places go on.
+    fn next_place(&self, us: u64) -> LogPlace {
+        let next = |last: u64| us.max(last.saturating_add(1));
+        let last = self.ended.fetch_update(Relaxed, Relaxed, |last| Some(next(last)));
+        LogPlace::at(last.map_or(us, next), self.id)
+    }
+
     /// Writes it, if need be in the room that was kept for that.
-    fn write(&self, entry: Entry) {
+    fn write(&self, mut entry: Entry) {
+        entry.record.place = self.next_place(entry.record.ended_us());
         let Err(error) = self.append(&entry) else { return };
         if self.config.on_full == OnFull::Unmetered && self.full.load(Relaxed) {
             self.dropped.fetch_add(1, Relaxed);

@@ -15,15 +15,20 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use crate::domain::{
-    id::{ApiKeyId, RecordId, UserId},
+    id::{ApiKeyId, LogPlace, PassId, RecordId, UserId},
+    route,
     usage::{Outcome, UsageRecord, Used},
 };
 
 const MAGIC: [u8; 2] = [0x7a, 0xe1];
 const HEAD: usize = 8;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without pass, route, place in the log and what went through a stream.
+const FIRST_VERSION: u8 = 1;
 const HAS_USER: u8 = 1;
 const HAS_KEY: u8 = 2;
+const HAS_PASS: u8 = 4;
+const IS_STREAM: u8 = 8;
 /// Bytes of a text that are kept; paths are recorded at up to 512 characters.
 const LONGEST_TEXT: usize = 4096;
 
@@ -32,7 +37,8 @@ const LONGEST_TEXT: usize = 4096;
 pub struct Entry {
     pub record: UsageRecord,
     pub requests: u64,
-    /// Beside them, the messages within it: they have no duration of their own.
+    /// Beside them, the messages within it that were charged like requests: they
+    /// have no duration of their own.
     pub messages: u64,
 }
 
@@ -48,12 +54,19 @@ pub struct Frame<'a> {
     pub bytes_out: u64,
     pub user_id: Option<UserId>,
     pub key_id: Option<ApiKeyId>,
+    pub pass_id: Option<PassId>,
     pub requests: u64,
+    /// Those that were charged like requests.
     pub messages: u64,
+    pub is_stream: bool,
+    /// All of them.
+    pub passed: u64,
+    pub place: LogPlace,
     pub method: &'a str,
     pub upstream: &'a str,
     pub request_id: &'a str,
     pub path: &'a str,
+    pub route: &'a str,
 }
 
 /// Appends `entry` to `buffer`.
@@ -63,7 +76,10 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(&MAGIC);
     buffer.extend_from_slice(&[0; HEAD - MAGIC.len()]);
     let given = |bit, is: bool| if is { bit } else { 0 };
-    let flags = given(HAS_USER, record.user_id.is_some()) | given(HAS_KEY, record.key_id.is_some());
+    let flags = given(HAS_USER, record.user_id.is_some())
+        | given(HAS_KEY, record.key_id.is_some())
+        | given(HAS_PASS, record.pass_id.is_some())
+        | given(IS_STREAM, record.is_stream);
     let outcome = Outcome::ALL.iter().position(|known| *known == record.outcome);
     let outcome = outcome.and_then(|at| u8::try_from(at).ok()).expect("one of a few");
     buffer.extend_from_slice(&[VERSION, flags, outcome]);
@@ -79,13 +95,19 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
     if let Some(id) = record.key_id {
         buffer.extend_from_slice(id.as_uuid().as_bytes());
     }
-    for text in [&*record.method, &*record.upstream, &record.request_id, &record.path] {
+    if let Some(id) = record.pass_id {
+        buffer.extend_from_slice(id.as_uuid().as_bytes());
+    }
+    buffer.extend_from_slice(&record.messages.to_le_bytes());
+    buffer.extend_from_slice(record.place.as_uuid().as_bytes());
+    let UsageRecord { method, upstream, request_id, path, route, .. } = record;
+    for text in [&**method, &**upstream, request_id, path, &**route] {
         let text = cut(text, LONGEST_TEXT);
         let length = u16::try_from(text.len()).expect("cut to less");
         buffer.extend_from_slice(&length.to_le_bytes());
         buffer.extend_from_slice(text.as_bytes());
     }
-    let length = u16::try_from(buffer.len() - start - HEAD).expect("four texts of at most 4 KiB");
+    let length = u16::try_from(buffer.len() - start - HEAD).expect("five texts of at most 4 KiB");
     buffer[start + 2..start + 4].copy_from_slice(&length.to_le_bytes());
     let checksum = checksum(length, &buffer[start + HEAD..]);
     buffer[start + 4..start + HEAD].copy_from_slice(&checksum.to_le_bytes());
@@ -189,7 +211,7 @@ impl<'a> Iterator for Frames<'a> {
 fn parse(payload: &[u8]) -> Option<Frame<'_>> {
     let mut rest = Rest(payload);
     let [version, flags, outcome] = rest.array()?;
-    if version != VERSION {
+    if ![VERSION, FIRST_VERSION].contains(&version) {
         return None;
     }
     let outcome = *Outcome::ALL.get(usize::from(outcome))?;
@@ -200,8 +222,16 @@ fn parse(payload: &[u8]) -> Option<Frame<'_>> {
         [rest.number()?, rest.number()?, rest.number()?, rest.number()?, rest.number()?];
     let user_id = if flags & HAS_USER > 0 { Some(UserId::from(rest.uuid()?)) } else { None };
     let key_id = if flags & HAS_KEY > 0 { Some(ApiKeyId::from(rest.uuid()?)) } else { None };
+    let mut pass_id = None;
+    // What the first version knew of messages, and the order that its log had.
+    let (mut passed, mut place) = (messages, LogPlace::from(id.as_uuid()));
+    if version > FIRST_VERSION {
+        pass_id = if flags & HAS_PASS > 0 { Some(PassId::from(rest.uuid()?)) } else { None };
+        (passed, place) = (rest.number()?, LogPlace::from(rest.uuid()?));
+    }
     let [method, upstream, request_id, path] =
         [rest.text()?, rest.text()?, rest.text()?, rest.text()?];
+    let route = if version > FIRST_VERSION { rest.text()? } else { route::OTHER };
     DateTime::from_timestamp_micros(at_us)?;
     Some(Frame {
         id,
@@ -213,12 +243,17 @@ fn parse(payload: &[u8]) -> Option<Frame<'_>> {
         bytes_out,
         user_id,
         key_id,
+        pass_id,
         requests,
         messages,
+        is_stream: flags & IS_STREAM > 0,
+        passed,
+        place,
         method,
         upstream,
         request_id,
         path,
+        route,
     })
 }
 
@@ -249,8 +284,8 @@ impl<'a> Rest<'a> {
 
 impl Frame<'_> {
     pub fn used(&self) -> Used {
-        let Self { outcome, duration_us, bytes_in, bytes_out, .. } = *self;
-        Used { outcome, duration_us, bytes_in, bytes_out }
+        let Self { outcome, duration_us, bytes_in, bytes_out, is_stream, .. } = *self;
+        Used { outcome, duration_us, bytes_in, bytes_out, is_stream, messages: self.passed }
     }
 
     /// The record with texts of its own.
@@ -268,7 +303,12 @@ impl Frame<'_> {
             bytes_out: self.bytes_out,
             user_id: self.user_id,
             key_id: self.key_id,
+            pass_id: self.pass_id,
             upstream: Cow::Owned(self.upstream.to_owned()),
+            route: Cow::Owned(self.route.to_owned()),
+            is_stream: self.is_stream,
+            messages: self.passed,
+            place: self.place,
         }
     }
 }

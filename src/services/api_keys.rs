@@ -19,9 +19,10 @@ use crate::{
     domain::{
         api_key::{ApiKey, KeyRefusal},
         clock::SharedClock,
-        id::{ApiKeyId, RecordId, UserId},
+        id::{ApiKeyId, LogPlace, RecordId, UserId},
         limit::{TierState, Window},
         page::{Page, PageRequest},
+        route,
         token::{PlainToken, TokenHash},
         usage::{Outcome, UsageRecord},
     },
@@ -296,7 +297,12 @@ impl ApiKeyService {
             bytes_out: 0,
             user_id: Some(key.user_id),
             key_id: Some(key.id),
+            pass_id: None,
             upstream: Cow::Borrowed("verify"),
+            route: Cow::Borrowed(route::OTHER),
+            is_stream: false,
+            messages: 0,
+            place: LogPlace::NIL,
         };
         self.usage.record_many(record, cost);
     }

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use tollgate::domain::{
-    id::{RecordId, UserId},
+    id::{LogPlace, RecordId, UserId},
     page::PageRequest,
     usage::{Outcome, UsageRecord},
 };
@@ -26,6 +26,11 @@ fn record(user: UserId, number: i64) -> UsageRecord {
         user_id: Some(user),
         key_id: None,
         upstream: "default".into(),
+        pass_id: None,
+        route: "/**".into(),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     }
 }
 

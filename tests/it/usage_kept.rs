@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tollgate::{
     domain::{
         clock::Clock as _,
-        id::{ApiKeyId, RecordId},
+        id::{ApiKeyId, LogPlace, RecordId},
         usage::{Outcome, UsageRecord},
     },
     jobs,
@@ -26,6 +26,11 @@ const REQUESTS: &str = "/api/v1/usage/requests";
 
 async fn requests(client: &Client) -> Value {
     client.get(USAGE).await.expect(200).json["totals"]["requests"].clone()
+}
+
+async fn requests_since(client: &Client, from: &str) -> Value {
+    let usage = client.get(&format!("{USAGE}?from={from}")).await.expect(200);
+    usage.json["totals"]["requests"].clone()
 }
 
 fn ids(answer: &Answer) -> Vec<String> {
@@ -48,6 +53,11 @@ fn record(at: DateTime<Utc>, key: ApiKeyId, duration_us: u64) -> UsageRecord {
         user_id: None,
         key_id: Some(key),
         upstream: "echo".into(),
+        pass_id: None,
+        route: "/**".into(),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     }
 }
 
@@ -146,7 +156,7 @@ async fn the_log_is_read_in_pages_that_new_requests_do_not_shift() {
     };
     call(7).await;
     let whole = ids(&key.get(REQUESTS).await.expect(200));
-    assert!(whole.is_sorted_by(|a, b| a > b));
+    assert!(whole.is_sorted_by(|a, b| a > b), "each ended before the next began");
     let mut seen = vec![];
     let mut path = format!("{REQUESTS}?limit=3");
     loop {
@@ -183,7 +193,14 @@ async fn old_usage_is_dropped_by_count_and_by_age() {
     assert_eq!((requests(&key).await, ids(&key.get(REQUESTS).await).len()), (json!(33), 10));
     clock.advance(TimeDelta::hours(1));
     app.app.services.usage.prune().await.unwrap();
-    assert_eq!((requests(&key).await, ids(&key.get(REQUESTS).await).len()), (json!(0), 0));
+    assert_eq!((requests(&key).await, ids(&key.get(REQUESTS).await).len()), (json!(33), 0));
+    // Sums go by whole months.
+    clock.advance(TimeDelta::days(29) + TimeDelta::hours(22));
+    app.app.services.usage.prune().await.unwrap();
+    assert_eq!(requests_since(&key, "2026-01-01T00:00:00Z").await, 33);
+    clock.advance(TimeDelta::days(1));
+    app.app.services.usage.prune().await.unwrap();
+    assert_eq!(requests_since(&key, "2026-01-01T00:00:00Z").await, 0);
 }
 
 #[tokio::test]

@@ -10,14 +10,17 @@ mod report;
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::{
     drain::DrainError,
-    report::{Interval, KeyUsage, Report, ReportItem, ReportQuery},
+    report::{KeyUsage, Report, ReportItem, ReportQuery},
 };
 use crate::{
     config::UsageConfig,
@@ -30,7 +33,7 @@ use crate::{
 };
 /// What records usage, and what usage can be asked by.
 pub use crate::{
-    domain::usage::Totals,
+    domain::{span::Grain, usage::Totals},
     journal::{Journal, Orphan, Saturated, Slot},
     repositories::{RequestFilter, UsageFilter, UsageGroup},
 };
@@ -56,6 +59,8 @@ pub struct UsageService {
     request_log_max: u32,
     /// Rows added to the request log since it was last cut.
     logged: AtomicUsize,
+    /// Months whose tables are there, this one or later when they were made.
+    months: Mutex<Vec<DateTime<Utc>>>,
 }
 
 impl UsageService {
@@ -74,6 +79,7 @@ impl UsageService {
             retention_days: *retention_days,
             request_log_max: *request_log_max,
             logged: AtomicUsize::new(0),
+            months: Mutex::default(),
         }
     }
 
@@ -131,19 +137,54 @@ impl UsageService {
         }
     }
 
+    /// Makes the tables of this month and the next, so that nothing has to when
+    /// the month begins. Safe to run on every instance.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        self.add_month(Grain::Month.floor(now)).await?;
+        self.add_month(Grain::Month.next(now)).await
+    }
+
+    /// Makes the tables of the month that begins at `month`, unless they are
+    /// known to be there.
+    async fn add_month(&self, month: DateTime<Utc>) -> Result<(), StoreError> {
+        let known = || self.months.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&month) {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        tx.usage().add_month(month).await?;
+        tx.commit().await?;
+        // One that is over may be dropped by any instance.
+        let this = Grain::Month.floor(self.clock.now());
+        let mut known = known();
+        known.retain(|month| *month >= this);
+        if month >= this {
+            known.push(month);
+        }
+        Ok(())
+    }
+
     /// Drops what is past its retention. Safe to run on every instance.
+    ///
+    /// Sums go by whole months, so that hours, days and months always tell the
+    /// same.
     pub async fn prune(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let before = now - TimeDelta::days(i64::from(self.retention_days));
         let mut tx = self.db.begin().await?;
         tx.usage().prune_journals(now - MARKS_KEPT).await?;
         tx.commit().await?;
+        let mut tx = self.db.begin().await?;
+        tx.usage().drop_months(before).await?;
+        tx.commit().await?;
+        let month = Grain::Month.floor(before);
         // Each call drops one batch, so that no other writer waits for long.
         loop {
             let mut tx = self.db.begin().await?;
             let dropped = tx.usage().prune_requests(self.request_log_max).await?
                 + tx.usage().prune_requests_before(before).await?
-                + tx.usage().prune_hourly_before(before).await?;
+                + tx.usage().prune_sums_before(month).await?;
             tx.commit().await?;
             if dropped == 0 {
                 return Ok(());
@@ -159,17 +200,4 @@ impl UsageService {
     ) -> Result<Page<UsageRecord>, StoreError> {
         self.db.session().await?.usage().requests(filter, page).await
     }
-}
-
-/// The first instant of the hour that `at` lies in.
-pub(super) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
-    truncate(at, TimeDelta::hours(1))
-}
-
-/// Down to a multiple of `width` since 1970. chrono's own truncation counts in
-/// nanoseconds and ends in 2262.
-pub(super) fn truncate(at: DateTime<Utc>, width: TimeDelta) -> DateTime<Utc> {
-    let seconds = at.timestamp();
-    let start = seconds - seconds.rem_euclid(width.num_seconds());
-    DateTime::from_timestamp(start, 0).expect("not before any instant of chrono's")
 }

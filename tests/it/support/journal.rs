@@ -1,7 +1,7 @@
 //! A journal of usage that is full.
 
 use tollgate::domain::{
-    id::RecordId,
+    id::{LogPlace, RecordId},
     usage::{Outcome, UsageRecord},
 };
 
@@ -29,6 +29,11 @@ pub async fn fill_the_journal(app: &TestApp) {
             user_id: None,
             key_id: None,
             upstream: "echo".into(),
+            pass_id: None,
+            route: "/**".into(),
+            is_stream: false,
+            messages: 0,
+            place: LogPlace::NIL,
         });
     }
     let journal = usage.journal().clone();

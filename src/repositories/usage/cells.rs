@@ -1,0 +1,118 @@
+//! In which rows usage is summed up.
+//!
+//! The same usage goes into several rows: per hour, day and month, and of each in
+//! up to three details. Writing costs a few rows more per batch; in return a
+//! report reads about as many rows as it shows, however long its span.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{UsageFilter, UsageGroup};
+use crate::domain::{
+    id::{ApiKeyId, PassId, UserId},
+    span::Grain,
+    usage::{Rollup, RollupKey},
+};
+
+/// What the rows of a table tell apart, besides time and class of status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Detail {
+    Everything,
+    /// User, key and pass.
+    Who,
+    /// Upstream and route.
+    What,
+}
+
+impl Detail {
+    const ALL: [Self; 3] = [Self::Everything, Self::Who, Self::What];
+
+    /// As it is stored.
+    pub fn number(self) -> i16 {
+        match self {
+            Self::Everything => 0,
+            Self::Who => 1,
+            Self::What => 2,
+        }
+    }
+
+    /// The least that answers a question.
+    pub fn for_question(filter: &UsageFilter, group: Option<UsageGroup>) -> Self {
+        use UsageGroup::{Key, Pass, Route, Upstream, User};
+        let who = filter.user_id.is_some()
+            || filter.key_id.is_some()
+            || matches!(group, Some(User | Key | Pass));
+        let what = filter.upstream.is_some() || matches!(group, Some(Upstream | Route));
+        match (who, what) {
+            (true, true) => Self::Everything,
+            (true, false) => Self::Who,
+            (false, _) => Self::What,
+        }
+    }
+
+    /// The longest grain that there are rows of.
+    pub fn coarsest(self) -> Grain {
+        match self {
+            // As many rows as days have; nobody asks for it by the month.
+            Self::Everything => Grain::Day,
+            Self::Who | Self::What => Grain::Month,
+        }
+    }
+}
+
+/// The table of a grain.
+pub(super) fn table(grain: Grain) -> &'static str {
+    match grain {
+        Grain::Hour => "usage_hourly",
+        Grain::Day => "usage_daily",
+        Grain::Month => "usage_monthly",
+    }
+}
+
+/// One row. Their order is that of the primary keys, the same on every instance:
+/// two that add to the same rows wait for each other, never in a circle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Cell<'a> {
+    pub grain: Grain,
+    pub detail: Detail,
+    pub start: DateTime<Utc>,
+    pub user_id: Uuid,
+    pub key_id: Uuid,
+    pub pass_id: Uuid,
+    pub upstream: &'a str,
+    pub route: &'a str,
+    pub status_class: i16,
+}
+
+impl<'a> Cell<'a> {
+    fn of(key: &'a RollupKey, grain: Grain, detail: Detail) -> Self {
+        let (who, what) = (detail != Detail::What, detail != Detail::Who);
+        let id = |id: Option<Uuid>| id.filter(|_| who).unwrap_or_default();
+        Self {
+            grain,
+            detail,
+            start: grain.floor(key.hour),
+            user_id: id(key.user_id.map(UserId::as_uuid)),
+            key_id: id(key.key_id.map(ApiKeyId::as_uuid)),
+            pass_id: id(key.pass_id.map(PassId::as_uuid)),
+            upstream: if what { &key.upstream } else { "" },
+            route: if what { &key.route } else { "" },
+            status_class: key.status_class,
+        }
+    }
+}
+
+/// Every row that `rollups` add to, once and in order.
+pub(super) fn cells(rollups: &[(RollupKey, Rollup)]) -> BTreeMap<Cell<'_>, Rollup> {
+    let mut cells: BTreeMap<Cell<'_>, Rollup> = BTreeMap::new();
+    for (key, rollup) in rollups {
+        for detail in Detail::ALL {
+            for grain in Grain::ALL.into_iter().filter(|grain| *grain <= detail.coarsest()) {
+                cells.entry(Cell::of(key, grain, detail)).or_default().merge(rollup);
+            }
+        }
+    }
+    cells
+}
