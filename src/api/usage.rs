@@ -118,31 +118,31 @@ pub struct UsageOfAllQuery {
 pub struct TotalsResponse {
     /// Let through to the upstream.
     #[schema(example = 1042)]
-    requests: u64,
+    pub(super) requests: u64,
     /// Refused by a limit; not part of `requests`.
     #[schema(example = 7)]
-    rejected: u64,
+    pub(super) rejected: u64,
     #[schema(example = 1030)]
-    succeeded: u64,
+    pub(super) succeeded: u64,
     #[schema(example = 10)]
-    client_errors: u64,
+    pub(super) client_errors: u64,
     #[schema(example = 2)]
-    server_errors: u64,
+    pub(super) server_errors: u64,
     /// Of `requests`: the client left before the end.
     #[schema(example = 1)]
-    aborted: u64,
+    pub(super) aborted: u64,
     /// Bytes of request bodies.
-    bytes_in: u64,
+    pub(super) bytes_in: u64,
     /// Bytes of response bodies that were handed over.
-    bytes_out: u64,
+    pub(super) bytes_out: u64,
     /// How long WebSockets and event streams were open.
     #[schema(example = 12.5)]
-    stream_seconds: f64,
+    pub(super) stream_seconds: f64,
     /// Messages of WebSockets, both ways, and events of event streams that are not
     /// compressed.
     #[schema(example = 42)]
-    messages: u64,
-    duration_ms: DurationResponse,
+    pub(super) messages: u64,
+    pub(super) duration_ms: DurationResponse,
 }
 
 /// From the request's arrival to the end of its body. Percentiles come from a
@@ -150,24 +150,24 @@ pub struct TotalsResponse {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DurationResponse {
     #[schema(required = true, example = 12.5)]
-    mean: Option<f64>,
+    pub(super) mean: Option<f64>,
     #[schema(required = true, example = 10.24)]
-    p50: Option<f64>,
+    pub(super) p50: Option<f64>,
     #[schema(required = true, example = 40.96)]
-    p95: Option<f64>,
+    pub(super) p95: Option<f64>,
     #[schema(required = true, example = 81.92)]
-    p99: Option<f64>,
+    pub(super) p99: Option<f64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UsageItemResponse {
     /// The beginning of the bucket.
-    start: DateTime<Utc>,
+    pub(super) start: DateTime<Utc>,
     /// What the item is grouped by; null where there is none.
     #[schema(required = true, example = "default")]
-    group: Option<String>,
+    pub(super) group: Option<String>,
     #[serde(flatten)]
-    totals: TotalsResponse,
+    pub(super) totals: TotalsResponse,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -204,15 +204,30 @@ impl From<Totals> for TotalsResponse {
     }
 }
 
+impl From<ReportItem> for UsageItemResponse {
+    fn from(item: ReportItem) -> Self {
+        let ReportItem { start, group, totals } = item;
+        Self { start, group, totals: totals.into() }
+    }
+}
+
 impl From<Report> for UsageResponse {
     fn from(report: Report) -> Self {
         let Report { from, to, totals, items } = report;
-        let item = |ReportItem { start, group, totals }| UsageItemResponse {
-            start,
-            group,
-            totals: TotalsResponse::from(totals),
-        };
-        Self { from, to, totals: totals.into(), items: items.into_iter().map(item).collect() }
+        let items = items.into_iter().map(UsageItemResponse::from).collect();
+        Self { from, to, totals: totals.into(), items }
+    }
+}
+
+impl From<GroupOfAllName> for UsageGroup {
+    fn from(name: GroupOfAllName) -> Self {
+        match name {
+            GroupOfAllName::User => Self::User,
+            GroupOfAllName::Key => Self::Key,
+            GroupOfAllName::Token => Self::Pass,
+            GroupOfAllName::Upstream => Self::Upstream,
+            GroupOfAllName::Route => Self::Route,
+        }
     }
 }
 
@@ -290,13 +305,7 @@ async fn get_usage_of_all(
         (None, Some(_)) => None,
     };
     let (from, to) = span(from, to, interval, state.services.clock.now())?;
-    let group = group_by.map(|name| match name {
-        GroupOfAllName::User => UsageGroup::User,
-        GroupOfAllName::Key => UsageGroup::Key,
-        GroupOfAllName::Token => UsageGroup::Pass,
-        GroupOfAllName::Upstream => UsageGroup::Upstream,
-        GroupOfAllName::Route => UsageGroup::Route,
-    });
+    let group = group_by.map(UsageGroup::from);
     let filter = UsageFilter { user_id: None, key_id: None, upstream: None, from, to };
     let mut report = state.services.usage.report(&ReportQuery { filter, interval, group }).await?;
     if interval.is_none() {
@@ -315,7 +324,7 @@ pub(super) fn own(principal: &Principal) -> (Option<UserId>, Option<ApiKeyId>) {
     }
 }
 
-fn span(
+pub(super) fn span(
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
     interval: Option<Grain>,

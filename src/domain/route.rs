@@ -86,12 +86,9 @@ mod tests {
     #[test]
     fn the_first_that_matches_counts() {
         let patterns = ["/v1/chat/*", "/v1/**", "/v1/chat/x"].map(RoutePattern::new);
-        for (path, route) in [
-            ("/v1/chat/x", "/v1/chat/*"),
-            ("/v1/chat", "/v1/**"),
-            ("/v2", OTHER),
-            ("/", OTHER),
-        ] {
+        for (path, route) in
+            [("/v1/chat/x", "/v1/chat/*"), ("/v1/chat", "/v1/**"), ("/v2", OTHER), ("/", OTHER)]
+        {
             assert_eq!(route_of(&patterns, path), route, "{path}");
         }
         assert_eq!(route_of(&[], "/x"), OTHER);

@@ -100,9 +100,8 @@ mod tests {
     fn instants() -> impl Strategy<Value = DateTime<Utc>> {
         let any = (0i64..253_402_300_000, 0u32..1_000_000)
             .prop_map(|(second, us)| DateTime::from_timestamp(second, us * 1000).unwrap());
-        let edges = (1971i32..9999, 1u32..=12, -2i64..=2).prop_map(|(year, month, seconds)| {
-            first_of(year, month) + TimeDelta::seconds(seconds)
-        });
+        let edges = (1971i32..9999, 1u32..=12, -2i64..=2)
+            .prop_map(|(year, month, seconds)| first_of(year, month) + TimeDelta::seconds(seconds));
         let leap = (1970i32..9990, 0i64..86_400).prop_map(|(year, second)| {
             let leap = (year..).find(|y| NaiveDate::from_ymd_opt(*y, 2, 29).is_some()).unwrap();
             first_of(leap, 2) + TimeDelta::days(28) + TimeDelta::seconds(second)
@@ -180,6 +179,8 @@ mod tests {
         assert_eq!(found, expected.map(|(g, a, b)| (g, a.to_owned(), b.to_owned())));
         let short = cover(at("2024-02-28T22:30:00Z"), at("2024-02-29T05:00:00Z"), Grain::Month);
         assert_eq!(short.len(), 1);
-        assert!(cover(at("2024-01-01T00:00:00Z"), at("2024-01-01T00:00:00Z"), Grain::Day).is_empty());
+        assert!(
+            cover(at("2024-01-01T00:00:00Z"), at("2024-01-01T00:00:00Z"), Grain::Day).is_empty()
+        );
     }
 }

@@ -45,11 +45,7 @@ use super::{
 use crate::{
     config::UpstreamConfig,
     domain::{
-        id::StreamId,
-        kill::KillReason,
-        principal::Principal,
-        stream::StreamKind,
-        usage::Outcome,
+        id::StreamId, kill::KillReason, principal::Principal, stream::StreamKind, usage::Outcome,
     },
     server::ClientInfo,
     services::{

@@ -171,6 +171,30 @@ async fn the_log_is_read_in_pages_that_new_requests_do_not_shift() {
     key.get(&format!("{REQUESTS}?cursor=x")).await.expect_problem(422, "validation_failed");
 }
 
+/// The clock stands still, so all ended within one millisecond.
+#[tokio::test]
+async fn the_log_has_requests_of_one_instant_in_the_order_of_their_end() {
+    let (app, _clock) = TestApp::with_clock().await;
+    let (_, key) = app.key(&app.admin().await, json!({ "name": "k" })).await;
+    for number in 0..40 {
+        key.clone().with("x-request-id", &format!("n{number}")).get(HELLO).await.expect(200);
+        if number % 7 == 0 {
+            app.flush().await;
+        }
+    }
+    app.flush().await;
+    let expected: Vec<_> = (0..40).rev().map(|number| json!(format!("n{number}"))).collect();
+    let (mut found, mut path) = (vec![], format!("{REQUESTS}?limit=9"));
+    loop {
+        let page = key.get(&path).await.expect(200);
+        let items = page.json["items"].as_array().unwrap();
+        found.extend(items.iter().map(|item| item["request_id"].clone()));
+        let Some(cursor) = page.json["next_cursor"].as_str() else { break };
+        path = format!("{REQUESTS}?limit=9&cursor={cursor}");
+    }
+    assert_eq!(found, expected);
+}
+
 #[tokio::test]
 async fn old_usage_is_dropped_by_count_and_by_age() {
     let (app, clock) =

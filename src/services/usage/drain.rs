@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::atomic::Ordering::Relaxed};
+    sync::atomic::Ordering::Relaxed,
+};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -237,8 +238,7 @@ fn roll_up(frames: &[Frame<'_>]) -> Vec<(RollupKey, Rollup)> {
             let Of { hour, user_id, key_id, pass_id, upstream, route, status_class } = of;
             let hour = DateTime::from_timestamp(hour * 3600, 0).expect("the hour of a record");
             let (upstream, route) = (upstream.to_owned(), route.to_owned());
-            let key =
-                RollupKey { hour, user_id, key_id, pass_id, upstream, route, status_class };
+            let key = RollupKey { hour, user_id, key_id, pass_id, upstream, route, status_class };
             (key, rollup)
         })
         .collect();

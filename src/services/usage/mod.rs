@@ -6,6 +6,7 @@
 //! more, work is refused instead of being served unmetered.
 
 mod drain;
+mod export;
 mod report;
 
 use std::{
@@ -20,6 +21,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::{
     drain::DrainError,
+    export::{Export, ExportOf, ExportPage},
     report::{KeyUsage, Report, ReportItem, ReportQuery},
 };
 use crate::{

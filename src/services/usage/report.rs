@@ -46,7 +46,8 @@ impl UsageService {
     /// Adds up what was written so far; a request counts within a second of
     /// its end.
     pub async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
-        let filter = UsageFilter { from: Grain::Hour.floor(query.filter.from), ..query.filter.clone() };
+        let filter =
+            UsageFilter { from: Grain::Hour.floor(query.filter.from), ..query.filter.clone() };
         let mut session = self.db.session().await?;
         let rows = session.usage().sums(&filter, query.interval, query.group).await?;
         drop(session);

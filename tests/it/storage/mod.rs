@@ -11,6 +11,7 @@ mod outage;
 mod passes;
 mod passes_in_use;
 mod refresh_tokens;
+mod rollups;
 mod settings;
 mod stream_tickets;
 mod usage;
