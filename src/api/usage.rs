@@ -135,10 +135,10 @@ pub struct TotalsResponse {
     pub(super) bytes_in: u64,
     /// Bytes of response bodies that were handed over.
     pub(super) bytes_out: u64,
-    /// How long WebSockets and event streams were open.
+    /// How long `WebSocket`s and event streams were open.
     #[schema(example = 12.5)]
     pub(super) stream_seconds: f64,
-    /// Messages of WebSockets, both ways, and events of event streams that are not
+    /// Messages of `WebSocket`s, both ways, and events of event streams that are not
     /// compressed.
     #[schema(example = 42)]
     pub(super) messages: u64,

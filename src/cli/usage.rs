@@ -16,7 +16,7 @@ use crate::{config::Config, services::usage::Orphan};
 #[derive(Clone, Debug, Subcommand)]
 pub enum UsageCommand {
     /// Add what a process left that was killed and will not come back, from its
-    /// folder in DATA_DIR/journal or a copy of that. A second time adds nothing.
+    /// folder in `DATA_DIR/journal` or a copy of that. A second time adds nothing.
     Drain {
         /// The folder; its name must be as it was.
         #[arg(required = true)]

@@ -164,7 +164,7 @@ pub static KEYS: &[Key] = &[
         "Comma-separated; still open what they sealed. See tollgate secrets rotate.",
     )
     .of(Kind::Secret),
-    key("USAGE_RETENTION_DAYS", "400", "How long hourly usage is kept."),
+    key("USAGE_RETENTION_DAYS", "400", "How long usage is kept; sums by whole months."),
     key("USAGE_REQUEST_LOG_MAX", "10000", "How many of the latest requests are kept one by one."),
     key(
         "USAGE_JOURNAL_MAX_BYTES",

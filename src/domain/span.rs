@@ -103,7 +103,8 @@ mod tests {
         let edges = (1971i32..9999, 1u32..=12, -2i64..=2)
             .prop_map(|(year, month, seconds)| first_of(year, month) + TimeDelta::seconds(seconds));
         let leap = (1970i32..9990, 0i64..86_400).prop_map(|(year, second)| {
-            let leap = (year..).find(|y| NaiveDate::from_ymd_opt(*y, 2, 29).is_some()).unwrap();
+            let leap =
+                (year..year + 9).find(|y| NaiveDate::from_ymd_opt(*y, 2, 29).is_some()).unwrap();
             first_of(leap, 2) + TimeDelta::days(28) + TimeDelta::seconds(second)
         });
         prop_oneof![any, edges, leap]

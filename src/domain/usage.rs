@@ -106,7 +106,7 @@ impl LogPlace {
     /// (6.2, method 3) has them.
     pub fn at(us: u64, instance: Uuid) -> Self {
         let us = us.min(Self::MOST);
-        let high = (us / 1000) << 16 | 0x7000 | us % 1000;
+        let high = ((us / 1000) << 16) | 0x7000 | (us % 1000);
         let low = 1 << 63 | instance.as_u64_pair().1 & (u64::MAX >> 2);
         Self::from(Uuid::from_u64_pair(high, low))
     }

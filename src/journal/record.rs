@@ -127,6 +127,7 @@ fn cut(text: &str, bytes: usize) -> &str {
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, read and used in place")]
 pub enum Next<'a> {
     Record(Frame<'a>),
     /// So many bytes that are no record.
@@ -174,6 +175,7 @@ impl<'a> Frames<'a> {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "as `Next`")]
 enum Found<'a> {
     Record(Frame<'a>, usize),
     /// The beginning of one.

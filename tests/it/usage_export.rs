@@ -87,13 +87,13 @@ async fn begin(app: &TestApp, request: &str) -> Raw {
 #[tokio::test]
 async fn a_file_has_the_rows_of_the_report() {
     let (app, clock) = TestApp::with_clock().await;
-    let admin = app.admin().await;
-    let (id, key) = app.key(&admin, json!({ "name": "k" })).await;
+    let (id, key) = app.key(&app.admin().await, json!({ "name": "k" })).await;
     for _ in 0..3 {
         clock.advance(TimeDelta::minutes(40));
         key.get(HELLO).await.expect(200);
     }
     app.flush().await;
+    let admin = app.admin().await;
     for query in [
         "interval=day",
         "interval=hour",

@@ -222,7 +222,7 @@ async fn old_usage_is_dropped_by_count_and_by_age() {
     clock.advance(TimeDelta::days(29) + TimeDelta::hours(22));
     app.app.services.usage.prune().await.unwrap();
     assert_eq!(requests_since(&key, "2026-01-01T00:00:00Z").await, 33);
-    clock.advance(TimeDelta::days(1));
+    clock.advance(TimeDelta::days(1) + TimeDelta::hours(2));
     app.app.services.usage.prune().await.unwrap();
     assert_eq!(requests_since(&key, "2026-01-01T00:00:00Z").await, 0);
 }

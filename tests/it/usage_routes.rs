@@ -83,10 +83,8 @@ async fn usage_is_told_apart_by_pass() {
 #[tokio::test]
 async fn events_are_counted_and_streams_by_their_time() {
     let upstream = Recorder::start(|delivery| {
-        let kind = match delivery.request_line().contains("/events") {
-            true => "text/event-stream",
-            false => "text/plain",
-        };
+        let events = delivery.request_line().contains("/events");
+        let kind = if events { "text/event-stream" } else { "text/plain" };
         let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n");
         let body = ": hello\n\ndata: a\n\ndata: b\r\n\r\nid: 3\ndata: c\n\ndata: half";
         Reply::SendThenClose([head.as_bytes(), body.as_bytes()].concat())
