@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     api::{self, AppState, MetricsState, Site},
-    cache::{CacheHub, Limiter, RedisStore},
+    cache::{CacheHub, Limiter, RedisDeadlines, RedisStore},
     config::{Algorithm, AuthConfig, Config, SecretsConfig, Sources, secrets},
     domain::clock::{SharedClock, SystemClock},
     repositories::Database,
@@ -39,6 +39,7 @@ pub struct AppBuilder {
     config: Config,
     clock: SharedClock,
     resolver: SharedResolver,
+    redis_waits: RedisDeadlines,
     read: Option<Read>,
 }
 
@@ -48,6 +49,7 @@ impl AppBuilder {
             config,
             clock: Arc::new(SystemClock),
             resolver: Arc::new(SystemResolver),
+            redis_waits: RedisDeadlines::default(),
             read: None,
         }
     }
@@ -66,6 +68,13 @@ impl AppBuilder {
         self
     }
 
+    /// How long Redis is waited for.
+    #[must_use]
+    pub fn redis_waits(mut self, deadlines: RedisDeadlines) -> Self {
+        self.redis_waits = deadlines;
+        self
+    }
+
     #[must_use]
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
@@ -77,10 +86,10 @@ impl AppBuilder {
     /// # Errors
     /// A secret that cannot be read or written, or a key that is not one.
     pub async fn build(self) -> anyhow::Result<App> {
-        let Self { config, clock, resolver, read } = self;
+        let Self { config, clock, resolver, read, redis_waits } = self;
         let db = Database::open(&config.database).await?;
         let redis = match &config.redis {
-            Some(redis) => Some(RedisStore::open(redis.url.expose_secret())?),
+            Some(redis) => Some(RedisStore::open_within(redis.url.expose_secret(), redis_waits)?),
             None => None,
         };
         let hub = CacheHub::new(clock.clone(), redis.clone());
@@ -88,8 +97,7 @@ impl AppBuilder {
             None => Limiter::memory(clock.clone()),
             Some(redis) => {
                 let hub = hub.clone();
-                let on_loss = config.limits.on_store_loss;
-                Limiter::shared(clock.clone(), redis.clone(), move || hub.instances(), on_loss)
+                Limiter::shared(clock.clone(), redis.clone(), move || hub.instances())
             }
         };
         let material = signing_material(&config.auth, &config.data_dir)?;

@@ -15,7 +15,8 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::{domain::limit::TierState, gateway::rate_headers};
+use super::limit_problem::LimitProblem;
+use crate::{domain::limit::TierState, gateway::rate_headers, services::limits::Rule};
 
 pub type ApiResult<T> = Result<T, ApiError>;
 
@@ -127,6 +128,8 @@ error_codes! {
     /// As many as one credential may have open.
     TooManySockets = "too_many_sockets", TOO_MANY_REQUESTS;
     QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS;
+    /// As many requests at once as may be; 503 where it is the upstream's limit.
+    ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS;
     LoginThrottled = "login_throttled", TOO_MANY_REQUESTS;
     /// Too many codes of vouchers were tried.
     RedeemThrottled = "redeem_throttled", TOO_MANY_REQUESTS;
@@ -187,6 +190,14 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<FieldProblem>,
+    /// The limit that refused; only with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub limit: Option<LimitProblem>,
+    /// The other limits that the request was under; only with `limit`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub other_limits: Vec<LimitProblem>,
     /// What the wallet lacks, in minor units; only with `balance_too_low`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, minimum = 1)]
@@ -224,6 +235,7 @@ struct Inner {
     detail: String,
     errors: Vec<FieldProblem>,
     limit: Option<TierState>,
+    other_limits: Vec<Rule>,
     retry_after_seconds: Option<u64>,
     shortfall: Option<Shortfall>,
 }
@@ -243,6 +255,7 @@ impl ApiError {
             detail: detail.into(),
             errors: vec![],
             limit: None,
+            other_limits: vec![],
             retry_after_seconds: None,
             shortfall: None,
         }))
@@ -269,6 +282,12 @@ impl ApiError {
     /// A refusal by a limit, with the headers that tell when to come back.
     pub fn limited(code: ErrorCode, detail: impl Into<String>, state: TierState) -> Self {
         Self::new(code, detail).with(|inner| inner.limit = Some(state))
+    }
+
+    /// With what else the request was under.
+    #[must_use]
+    pub fn among(self, others: Vec<Rule>) -> Self {
+        self.with(|inner| inner.other_limits = others)
     }
 
     /// A purchase that the wallet cannot pay; both in minor units.
@@ -315,7 +334,7 @@ impl ApiError {
         instance: &str,
         now: DateTime<Utc>,
     ) {
-        let Inner { code, detail, errors, shortfall, .. } = &*self.0;
+        let Inner { code, detail, errors, limit, other_limits, shortfall, .. } = &*self.0;
         let status = self.status();
         let problem = Problem {
             kind: format!("https://tollgate.example/problems/{}", code.as_str().replace('_', "-")),
@@ -326,6 +345,8 @@ impl ApiError {
             instance: instance.to_owned(),
             request_id: request_id.to_owned(),
             errors: errors.clone(),
+            limit: limit.as_ref().map(LimitProblem::from),
+            other_limits: other_limits.iter().map(LimitProblem::from).collect(),
             missing_minor: shortfall.map(|shortfall| shortfall.missing),
             balance_minor: shortfall.map(|shortfall| shortfall.balance),
         };
@@ -342,12 +363,13 @@ impl ApiError {
 
     /// The fields that belong to the failure, in whatever form it is told.
     pub fn put_fields(&self, headers: &mut HeaderMap, now: DateTime<Utc>) {
-        let Inner { code, limit, retry_after_seconds, .. } = &*self.0;
+        let Inner { code, limit, other_limits, retry_after_seconds, .. } = &*self.0;
         if code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, challenge(*code));
         }
         if let Some(state) = limit {
             rate_headers::set(headers, state, now);
+            rate_headers::list(headers, other_limits);
             headers.insert(header::RETRY_AFTER, rate_headers::retry_after(state));
         }
         if let Some(seconds) = retry_after_seconds {
@@ -363,12 +385,6 @@ fn challenge(code: ErrorCode) -> HeaderValue {
             HeaderValue::from_static("Bearer realm=\"tollgate\", error=\"invalid_token\"")
         }
         _ => HeaderValue::from_static("Bearer realm=\"tollgate\""),
-    }
-}
-
-impl From<ErrorCode> for ApiError {
-    fn from(code: ErrorCode) -> Self {
-        Self::new(code, code.status().canonical_reason().unwrap_or_default().to_lowercase())
     }
 }
 

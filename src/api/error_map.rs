@@ -9,9 +9,7 @@ use super::{
 };
 use crate::{
     config::Problem,
-    domain::{
-        api_key::KeyRefusal, limit::Window, password::PasswordRefusal, policy::PolicyRefusal,
-    },
+    domain::{api_key::KeyRefusal, password::PasswordRefusal, policy::PolicyRefusal},
     gateway::{
         GatewayError, UpstreamError, browser::CrossSite, cookies::RepeatedCookie,
         credentials::RepeatedField, tunnel::handshake::BadRequest, upload::UploadFault,
@@ -23,6 +21,12 @@ use crate::{
         reload::ReloadError, usage::Saturated,
     },
 };
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, code.status().canonical_reason().unwrap_or_default().to_lowercase())
+    }
+}
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -80,12 +84,11 @@ impl From<KeyRefusal> for ApiError {
 impl From<LimitError> for ApiError {
     fn from(error: LimitError) -> Self {
         match error {
-            LimitError::Exceeded(state) => {
-                let code = match state.window {
-                    Window::Month => ErrorCode::QuotaExceeded,
-                    Window::Sliding { .. } => ErrorCode::RateLimited,
-                };
-                Self::limited(code, LimitError::Exceeded(state).to_string(), state)
+            LimitError::Exceeded(exceeded) => {
+                let quota = exceeded.is_quota();
+                let code = if quota { ErrorCode::QuotaExceeded } else { ErrorCode::RateLimited };
+                let detail = exceeded.to_string();
+                Self::limited(code, detail, exceeded.state).among(exceeded.others)
             }
             LimitError::Store(store) => store.into(),
         }
@@ -126,7 +129,7 @@ impl From<AccountError> for ApiError {
             AccountError::Hashing(hashing) => return hashing.into(),
             AccountError::Password(refusal) => return Self::password("password", refusal),
             AccountError::Throttled(state) => {
-                let detail = AccountError::Throttled(state).to_string();
+                let detail = AccountError::Throttled(state.clone()).to_string();
                 return Self::limited(ErrorCode::LoginThrottled, detail, state);
             }
             AccountError::RegistrationClosed => ErrorCode::RegistrationClosed,
@@ -146,7 +149,7 @@ impl From<LoginError> for ApiError {
             LoginError::Store(store) => return store.into(),
             LoginError::Hashing(hashing) => return hashing.into(),
             LoginError::Throttled(state) => {
-                let detail = LoginError::Throttled(state).to_string();
+                let detail = LoginError::Throttled(state.clone()).to_string();
                 return Self::limited(ErrorCode::LoginThrottled, detail, state);
             }
             LoginError::Invalid => ErrorCode::InvalidLogin,
@@ -161,6 +164,7 @@ impl From<ApiKeyError> for ApiError {
     fn from(error: ApiKeyError) -> Self {
         let code = match error {
             ApiKeyError::Store(store) => return store.into(),
+            ApiKeyError::Saturated(full) => return full.into(),
             ApiKeyError::Invalid(fields) => return Self::refused_fields(fields),
             ApiKeyError::NotFound | ApiKeyError::NoSuchUser => ErrorCode::NotFound,
             ApiKeyError::Conflict => ErrorCode::Conflict,
@@ -292,7 +296,11 @@ impl From<GatewayError> for ApiError {
             GatewayError::PassRefused => {
                 Self::new(ErrorCode::UpstreamNotAllowed, error.to_string())
             }
-            GatewayError::Limited(state) => LimitError::Exceeded(state).into(),
+            GatewayError::Limited(exceeded) => LimitError::Exceeded(exceeded).into(),
+            GatewayError::Crowded(crowded) => {
+                let error = Self::new(ErrorCode::ConcurrencyLimited, crowded.to_string());
+                error.shown_as(crowded.status()).retry_after(1)
+            }
             GatewayError::Store(error) => error.into(),
             GatewayError::Starting => {
                 Self::new(ErrorCode::Unavailable, error.to_string()).retry_after(1)

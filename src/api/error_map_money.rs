@@ -50,7 +50,7 @@ impl From<VoucherError> for ApiError {
             VoucherError::Store(store) => return store.into(),
             VoucherError::KeyReused(reused) => return reused.into(),
             VoucherError::Throttled(state) => {
-                let detail = VoucherError::Throttled(state).to_string();
+                let detail = VoucherError::Throttled(state.clone()).to_string();
                 return Self::limited(ErrorCode::RedeemThrottled, detail, state);
             }
             VoucherError::Invalid(fields) => return Self::refused_fields(fields),

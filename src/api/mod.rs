@@ -19,6 +19,7 @@ mod health;
 mod idempotency;
 mod jwks;
 mod keys;
+mod limit_problem;
 mod metrics;
 mod middleware;
 mod openapi;

@@ -26,9 +26,11 @@ use uuid::Uuid;
 
 use super::{
     breaker,
+    held::CacheInner,
     redis::RedisStore,
     shared,
-    typed::{Cache, CacheInner, Cached},
+    truth::Truth,
+    typed::{Cache, Cached},
 };
 use crate::domain::clock::SharedClock;
 
@@ -117,6 +119,7 @@ pub(super) struct HubInner {
     caches: Mutex<HashMap<&'static str, Registered>>,
     outbox: Mutex<HashMap<String, (Change, Instant)>>,
     instances: AtomicUsize,
+    pub(super) truth: Truth,
     pub(super) on_cut: OnceLock<OnCut>,
     /// Streams that other instances have ended for this one.
     pub(super) answers: broadcast::Sender<Uuid>,
@@ -137,6 +140,7 @@ impl CacheHub {
             caches: Mutex::default(),
             outbox: Mutex::default(),
             instances: AtomicUsize::new(1),
+            truth: Truth::default(),
             on_cut: OnceLock::new(),
             answers: broadcast::Sender::new(ANSWERS),
         }))
@@ -162,6 +166,36 @@ impl CacheHub {
     /// as it was while nothing can be heard.
     pub fn instances(&self) -> usize {
         self.0.instances.load(Ordering::Relaxed)
+    }
+
+    /// How long copies may be used while the truth cannot be asked.
+    pub fn bound_staleness(&self, bound: Duration) {
+        self.0.truth.bound(bound);
+    }
+
+    /// For how long that is.
+    pub fn staleness(&self) -> Duration {
+        self.0.truth.bounded_by()
+    }
+
+    /// What had changed at `at_us`, monotonic microseconds, is known to all caches.
+    pub fn in_sync(&self, at_us: u64) {
+        self.0.truth.asked(at_us);
+    }
+
+    /// The truth does not answer: copies stand for it meanwhile.
+    pub fn out_of_sync(&self) {
+        self.0.truth.lost();
+    }
+
+    /// How long ago all changes were known; `None` before the first time.
+    pub fn sync_age(&self) -> Option<Duration> {
+        self.0.truth.age(self.0.clock.monotonic_us())
+    }
+
+    /// Changes may have been missed: forgets every copy in memory.
+    pub fn forget(&self) {
+        self.0.clear();
     }
 
     pub(super) fn inner(&self) -> &HubInner {
@@ -306,6 +340,11 @@ impl HubInner {
         }
         let cut = message.cut.filter(|id| self.on_cut.get().is_some_and(|cut| cut(*id)));
         cut.map(|id| Message { was_cut: Some(id), ..Message::default() })
+    }
+
+    /// Whether a copy that is past its time may be used instead of the truth.
+    pub(super) fn allows_copies(&self) -> bool {
+        self.truth.allows_copies(self.clock.monotonic_us())
     }
 
     fn clear(&self) {

@@ -5,6 +5,7 @@
 //! | [`Cache`] | what is true is in the database; a copy is never older than its lifetime, and a change evicts it everywhere |
 //! | [`CacheHub`] | carries changes between instances; a lost message costs freshness within the lifetime, never longer |
 //! | [`Limiter`] | no window ever admits more than its limit; what holds without Redis is configured |
+//! | [`Slots`] | never more requests at once on this instance than a limit says |
 //! | [`RedisStore`] | no call waits longer than its deadline, and none waits on a server known to be away |
 //!
 //! Nothing here may be the only place where something true is kept: every entry
@@ -12,17 +13,21 @@
 
 mod breaker;
 mod flight;
+mod held;
 mod hub;
 mod limiter;
 mod redis;
 mod roster;
 mod shared;
+mod slots;
+mod truth;
 mod typed;
 
 pub use self::{
     flight::LoadFailed,
     hub::CacheHub,
     limiter::{Limiter, LimiterStats},
-    redis::{InvalidRedisUrl, RedisStats, RedisStore},
+    redis::{Deadlines as RedisDeadlines, InvalidRedisUrl, RedisStats, RedisStore},
+    slots::{Cap, Permit, Slots},
     typed::{Cache, Cached, Peek},
 };

@@ -72,6 +72,21 @@ struct Counters {
     connections: AtomicU64,
 }
 
+/// How long is waited for the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// For a new connection, handshake included.
+    pub connect: Duration,
+    /// For one answer.
+    pub call: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { connect: CONNECT_TIMEOUT, call: CALL_TIMEOUT }
+    }
+}
+
 /// A Redis server behind a deadline and a circuit breaker.
 pub struct RedisStore {
     client: Client,
@@ -82,6 +97,7 @@ pub struct RedisStore {
     last_warning: Mutex<Option<Instant>>,
     last_probe: Mutex<Option<Instant>>,
     home: Handle,
+    deadlines: Deadlines,
 }
 
 impl fmt::Debug for RedisStore {
@@ -95,6 +111,13 @@ impl RedisStore {
     /// every call is a miss. Must be called within a tokio runtime, which is
     /// where the connection lives.
     pub fn open(url: &str) -> Result<Arc<Self>, InvalidRedisUrl> {
+        Self::open_within(url, Deadlines::default())
+    }
+
+    /// The same with other deadlines: what is counted exactly is so only where
+    /// no call misses its own, and on a machine that stands still now and then
+    /// a healthy server's misses the default.
+    pub fn open_within(url: &str, deadlines: Deadlines) -> Result<Arc<Self>, InvalidRedisUrl> {
         let client = Client::open(url).map_err(|_| InvalidRedisUrl)?;
         let store = Arc::new(Self {
             client,
@@ -105,14 +128,15 @@ impl RedisStore {
             last_warning: Mutex::new(None),
             last_probe: Mutex::new(None),
             home: Handle::current(),
+            deadlines,
         });
         store.start_probing(Duration::ZERO);
         Ok(store)
     }
 
     /// Runs `operation` on the shared connection. `None` when the server is
-    /// known to be away (without waiting), fails, or does not answer within
-    /// 50 ms; the server may have done the work all the same. `what` names the
+    /// known to be away (without waiting), fails, or does not answer in time
+    /// (50 ms); the server may have done the work all the same. `what` names the
     /// operation in the log.
     pub async fn call<T, F, Fut>(self: &Arc<Self>, what: &'static str, operation: F) -> Option<T>
     where
@@ -127,7 +151,7 @@ impl RedisStore {
         };
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
         let connection = MultiplexedConnection::clone(&connection);
-        match time::timeout(CALL_TIMEOUT, operation(connection)).await {
+        match time::timeout(self.deadlines.call, operation(connection)).await {
             Ok(Ok(value)) => {
                 self.breaker.succeeded(generation);
                 Some(value)
@@ -180,7 +204,7 @@ impl RedisStore {
             messages.subscribe(channel).await?;
             Ok(messages)
         };
-        time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err(timed_out()))
+        time::timeout(self.deadlines.connect, connect).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     fn note_failure(
@@ -258,7 +282,7 @@ impl RedisStore {
 
     async fn probe(&self) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_connection_timeout(Some(self.deadlines.connect))
             // Every caller holds its own deadline.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINE);
@@ -270,11 +294,12 @@ impl RedisStore {
             write.arg(PROBE_KEY).arg(1).arg("PX").arg(1000);
             // A server too slow for calls would only be given up again, after
             // as many of them had waited for it.
-            let written = time::timeout(CALL_TIMEOUT, write.exec_async(&mut connection)).await;
+            let written =
+                time::timeout(self.deadlines.call, write.exec_async(&mut connection)).await;
             written.unwrap_or_else(|_| Err(timed_out()))?;
             Ok(connection)
         };
-        time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| Err(timed_out()))
+        time::timeout(self.deadlines.connect, attempt).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     fn regain(&self, connection: MultiplexedConnection) {

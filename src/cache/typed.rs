@@ -5,34 +5,21 @@
 //! and keeping a value and checking for tombstones is one step under a lock.
 //! The lock is never taken by [`Cache::peek`], the hot path.
 
-use std::{
-    fmt::Display,
-    future::Future,
-    hash::{BuildHasher, Hash, RandomState},
-    str::FromStr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt::Display, future::Future, hash::Hash, str::FromStr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use super::{
-    flight::{Flights, LoadFailed},
+    flight::LoadFailed,
+    held::{CacheInner, Fill},
     hub::{Change, HubInner},
     shared,
 };
-use crate::domain::clock::SharedClock;
 
-/// Entries in memory per cache, and tombstones per cache.
-const CAPACITY: usize = 100_000;
-/// Locks that fills and invalidations of different keys spread over.
-const STRIPES: usize = 64;
-/// A tombstone outlives every copy that it may have to defeat by this much.
-const TOMBSTONE_MARGIN: Duration = Duration::from_secs(30);
+/// How long the truth may take where there is a copy that may stand for it.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// A key that changes during every load is handed out without being kept.
 const LOADS: usize = 4;
 
@@ -88,48 +75,6 @@ pub enum Peek<T> {
     Miss,
 }
 
-struct Slot<T> {
-    value: Option<Arc<T>>,
-    /// Not used from this instant on.
-    until_us: u64,
-}
-
-// Derived, it would demand `T: Clone`.
-impl<T> Clone for Slot<T> {
-    fn clone(&self) -> Self {
-        Self { value: self.value.clone(), until_us: self.until_us }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Tombstone {
-    version: i64,
-    tick: u64,
-    set_us: u64,
-}
-
-/// How a fill ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Fill {
-    Kept,
-    /// Changed while it was being loaded.
-    Overtaken,
-    /// Older than a change that came before the load: not from the truth.
-    Outdated,
-}
-
-pub(super) struct CacheInner<T: Cached> {
-    memory: quick_cache::sync::Cache<T::Key, Slot<T>>,
-    tombstones: quick_cache::sync::Cache<T::Key, Tombstone>,
-    flights: Flights<T::Key>,
-    stripes: [Mutex<()>; STRIPES],
-    hasher: RandomState,
-    /// Orders loads and invalidations; a clock may stand still between them.
-    ticks: AtomicU64,
-    cleared: AtomicU64,
-    clock: SharedClock,
-}
-
 /// What Redis has.
 enum Shared<T> {
     /// Good, and in memory now.
@@ -178,8 +123,16 @@ impl<T: Cached> Cache<T> {
             Peek::Absent => return Ok(None),
             Peek::Miss => {}
         }
+        if self.hub.truth.is_away()
+            && let Some(value) = self.past_its_time(key)
+        {
+            return Ok(Some(value));
+        }
         let ticket = self.inner.flights.join(key);
-        let _turn = ticket.lead().await?;
+        let _turn = match ticket.lead().await {
+            Ok(turn) => turn,
+            Err(failed) => return self.past_its_time(key).map(Some).ok_or(failed.into()),
+        };
         match self.inner.peek(key) {
             Peek::Hit(value) => return Ok(Some(value)),
             Peek::Absent => return Ok(None),
@@ -190,7 +143,36 @@ impl<T: Cached> Cache<T> {
             Shared::Useless(version) => Some(version),
             Shared::Nothing => None,
         };
-        self.load(key, useless, load).await.inspect_err(|_| ticket.fail())
+        let loading = self.load(key, useless, load);
+        let failed = if self.past_its_time(key).is_none() {
+            match loading.await {
+                Ok(loaded) => return Ok(loaded),
+                Err(error) => Some(error),
+            }
+        } else {
+            match timeout(PATIENCE, loading).await {
+                Ok(Ok(loaded)) => return Ok(loaded),
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            }
+        };
+        ticket.fail();
+        // It may have been evicted meanwhile.
+        match (self.past_its_time(key), failed) {
+            (Some(value), _) => {
+                self.hub.truth.lost();
+                Ok(Some(value))
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(LoadFailed.into()),
+        }
+    }
+
+    /// A copy that would be looked up again, if it may be used without: all changes
+    /// were known here not long ago, and this was none of them.
+    fn past_its_time(&self, key: &T::Key) -> Option<Arc<T>> {
+        let slot = self.inner.memory.get(key)?;
+        slot.value.filter(|_| self.hub.allows_copies())
     }
 
     /// To be called after the commit that changed the row to `version`; for a
@@ -216,6 +198,20 @@ impl<T: Cached> Cache<T> {
     /// this instance goes. Nobody else is told.
     pub fn outdate(&self, key: &T::Key, version: i64) {
         if matches!(self.peek(key), Peek::Hit(value) if value.version() < version) {
+            self.inner.evict(key, version);
+        }
+    }
+
+    /// The row has `version` now, as is heard from the truth itself: older copies of
+    /// this instance go, and loads that began before lose. Nobody else is told.
+    /// Doing it twice does nothing.
+    pub fn heard(&self, key: &T::Key, version: i64) {
+        let known = match self.peek(key) {
+            Peek::Hit(value) => value.version() >= version,
+            Peek::Absent => false,
+            Peek::Miss => self.inner.tombstone(key).is_some_and(|held| held.version >= version),
+        };
+        if !known {
             self.inner.evict(key, version);
         }
     }
@@ -281,98 +277,6 @@ impl<T: Cached> Cache<T> {
             }
             (None, None) => {}
         }
-    }
-}
-
-impl<T: Cached> CacheInner<T> {
-    pub(super) fn new(clock: SharedClock) -> Self {
-        Self {
-            memory: quick_cache::sync::Cache::new(CAPACITY),
-            tombstones: quick_cache::sync::Cache::new(CAPACITY),
-            flights: Flights::default(),
-            stripes: std::array::from_fn(|_| Mutex::new(())),
-            hasher: RandomState::new(),
-            ticks: AtomicU64::new(0),
-            cleared: AtomicU64::new(0),
-            clock,
-        }
-    }
-
-    fn peek(&self, key: &T::Key) -> Peek<T> {
-        let Some(slot) = self.memory.get(key) else { return Peek::Miss };
-        if slot.until_us <= self.clock.monotonic_us() {
-            return Peek::Miss;
-        }
-        slot.value.map_or(Peek::Absent, Peek::Hit)
-    }
-
-    fn age(&self, since_us: u64) -> Duration {
-        Duration::from_micros(self.clock.monotonic_us().saturating_sub(since_us))
-    }
-
-    fn tick(&self) -> u64 {
-        self.ticks.load(Ordering::Acquire)
-    }
-
-    fn stripe(&self, key: &T::Key) -> &Mutex<()> {
-        let hash = self.hasher.hash_one(key);
-        &self.stripes[usize::try_from(hash % STRIPES as u64).expect("less than the stripes")]
-    }
-
-    /// Keeps what a load that began at tick `started` found, unless a change
-    /// or a clearing overtook it.
-    fn fill(&self, key: &T::Key, value: Option<Arc<T>>, started: u64) -> Fill {
-        let _stripe = self.stripe(key).lock().unwrap_or_else(PoisonError::into_inner);
-        if self.cleared.load(Ordering::Acquire) > started {
-            return Fill::Overtaken;
-        }
-        if let Some(tombstone) = self.tombstone(key) {
-            // "Absent" has no version: only the order of events can tell.
-            let is_newer = value.as_ref().is_some_and(|v| v.version() >= tombstone.version);
-            if !is_newer && tombstone.tick > started {
-                return Fill::Overtaken;
-            }
-            if !is_newer && value.is_some() {
-                return Fill::Outdated;
-            }
-        }
-        let life = match &value {
-            Some(value) => {
-                let age = value.age(self.clock.now()).unwrap_or_default();
-                T::FRESH.saturating_sub(age)
-            }
-            None => T::NEGATIVE,
-        };
-        let life_us = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
-        let until_us = self.clock.monotonic_us().saturating_add(life_us);
-        self.memory.insert(key.clone(), Slot { value, until_us });
-        Fill::Kept
-    }
-
-    fn tombstone(&self, key: &T::Key) -> Option<Tombstone> {
-        let life = T::FRESH.max(T::SHARED) + TOMBSTONE_MARGIN;
-        self.tombstones.get(key).filter(|tombstone| self.age(tombstone.set_us) < life)
-    }
-
-    pub(super) fn evict(&self, key: &T::Key, version: i64) {
-        let _stripe = self.stripe(key).lock().unwrap_or_else(PoisonError::into_inner);
-        let version = self.tombstone(key).map_or(version, |old| old.version.max(version));
-        let tick = self.ticks.fetch_add(1, Ordering::AcqRel) + 1;
-        let set_us = self.clock.monotonic_us();
-        self.tombstones.insert(key.clone(), Tombstone { version, tick, set_us });
-        self.memory.remove(key);
-    }
-
-    /// Forgets every value; loads under way start again.
-    pub(super) fn clear(&self) {
-        let _stripes: Vec<_> = self
-            .stripes
-            .iter()
-            .map(|stripe| stripe.lock().unwrap_or_else(PoisonError::into_inner))
-            .collect();
-        let tick = self.ticks.fetch_add(1, Ordering::AcqRel) + 1;
-        self.cleared.store(tick, Ordering::Release);
-        self.memory.clear();
     }
 }
 

@@ -1,10 +1,10 @@
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use chrono::{DateTime, TimeDelta};
 use serde::Deserialize;
 use tokio::sync::Barrier;
 
-use super::*;
+use super::{super::held::CAPACITY, *};
 use crate::{
     cache::CacheHub,
     domain::clock::{Clock as _, FakeClock},
@@ -275,4 +275,61 @@ async fn a_flood_of_unknown_keys_is_bounded() {
     }
     assert!(cache.inner.memory.len() <= CAPACITY);
     assert!(cache.inner.tombstones.len() <= CAPACITY);
+}
+
+#[tokio::test]
+async fn what_is_heard_evicts_what_is_older_and_nothing_twice() {
+    let (_, cache) = cache();
+    get(&cache, 1, Some(2)).await;
+    cache.heard(&1, 2);
+    assert!(matches!(cache.peek(&1), Peek::Hit(_)), "it is known here");
+    cache.heard(&1, 3);
+    assert!(matches!(cache.peek(&1), Peek::Miss));
+    let tick = cache.inner.tick();
+    cache.heard(&1, 3);
+    assert_eq!(cache.inner.tick(), tick, "loads under way go on");
+    get(&cache, 1, Some(3)).await;
+    cache.heard(&1, 3);
+    assert!(matches!(cache.peek(&1), Peek::Hit(_)));
+    // "Not there" has no version, and may be older.
+    get(&cache, 2, None).await;
+    cache.heard(&2, 1);
+    assert!(matches!(cache.peek(&2), Peek::Miss));
+}
+
+/// Fresh for 10 s, and then for as long as the bound lets it.
+#[tokio::test]
+async fn a_copy_stands_for_a_truth_that_does_not_answer_within_the_bound() {
+    let clock = FakeClock::starting_at(DateTime::from_timestamp(1, 0).unwrap());
+    let hub = CacheHub::new(clock.clone(), None);
+    let cache: Cache<Row> = hub.cache();
+    get(&cache, 1, Some(1)).await;
+    let loads = AtomicUsize::new(0);
+    let fails = async || {
+        loads.fetch_add(1, Ordering::Relaxed);
+        Err::<Option<Row>, _>(LoadFailed)
+    };
+    clock.advance(TimeDelta::seconds(10));
+    let got = cache.get_or_load(&1, fails).await;
+    assert_eq!(got, Err(LoadFailed), "nobody knows what has changed");
+    hub.in_sync(clock.monotonic_us());
+    let hangs = async || std::future::pending::<Result<Option<Row>, LoadFailed>>().await;
+    let got = cache.get_or_load(&1, hangs).await.unwrap();
+    assert_eq!(got.as_deref(), Some(&Row { version: 1 }));
+    // From now on it is not asked at all, for what is known.
+    loads.store(0, Ordering::Relaxed);
+    clock.advance(TimeDelta::milliseconds(59_999));
+    let got = cache.get_or_load(&1, fails).await.unwrap();
+    assert_eq!(got.as_deref(), Some(&Row { version: 1 }));
+    assert_eq!(loads.load(Ordering::Relaxed), 0);
+    assert_eq!(cache.get_or_load(&2, fails).await, Err(LoadFailed));
+    clock.advance(TimeDelta::milliseconds(1));
+    assert_eq!(cache.get_or_load(&1, fails).await, Err(LoadFailed), "the bound");
+    // Once all is known again the truth is asked; what was evicted stays so.
+    hub.in_sync(clock.monotonic_us());
+    assert_eq!(get(&cache, 1, Some(1)).await, Some(1));
+    clock.advance(TimeDelta::seconds(10));
+    cache.heard(&1, 2);
+    hub.out_of_sync();
+    assert_eq!(cache.get_or_load(&1, fails).await, Err(LoadFailed));
 }

@@ -4,9 +4,9 @@
 use std::{path::Path, thread};
 
 use super::{
-    AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, JournalConfig, LimitsConfig,
-    LogConfig, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
-    WalletConfig, addresses,
+    AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, JournalConfig, LogConfig,
+    MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
+    WalletConfig, addresses, limits,
     reader::Reader,
     strength, upstreams, values,
     values::{list, number, seconds, truth},
@@ -30,7 +30,7 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
         auth: auth(reader),
         admin: admin(reader),
         upstreams: upstreams::all(reader, tables),
-        limits: limits(reader),
+        limits: limits::limits(reader),
         passes: passes(reader),
         wallet: WalletConfig {
             currency: reader.required("WALLET_CURRENCY", values::currency),
@@ -128,6 +128,7 @@ fn auth(reader: &mut Reader) -> AuthConfig {
         argon2_memory_kib,
         argon2_passes,
         argon2_lanes,
+        staleness: reader.required("AUTH_STALENESS_SECONDS", seconds(10.0..=86_400.0)),
     }
 }
 
@@ -192,21 +193,6 @@ pub(super) fn upstream_auth(reader: &mut Reader) -> Demand {
         reader.refuse("AUTH_REQUIRE_AUTH", "contradicts UPSTREAM_AUTH; remove one of the two");
     }
     policy
-}
-
-fn limits(reader: &mut Reader) -> LimitsConfig {
-    let most = u64::from(u32::MAX);
-    LimitsConfig {
-        address_per_minute: reader.required("RATE_LIMIT_PER_MINUTE", number(0..=most)),
-        address_per_hour: reader.required("RATE_LIMIT_PER_HOUR", number(0..=most)),
-        user_per_minute: reader.required("RATE_LIMIT_USER_PER_MINUTE", number(0..=most)),
-        user_per_hour: reader.required("RATE_LIMIT_USER_PER_HOUR", number(0..=most)),
-        key_per_minute: reader.required("RATE_LIMIT_KEY_PER_MINUTE", number(0..=most)),
-        key_per_hour: reader.required("RATE_LIMIT_KEY_PER_HOUR", number(0..=most)),
-        pass_per_minute: reader.required("RATE_LIMIT_TOKEN_PER_MINUTE", number(0..=most)),
-        pass_per_hour: reader.required("RATE_LIMIT_TOKEN_PER_HOUR", number(0..=most)),
-        on_store_loss: reader.required("RATE_LIMIT_ON_STORE_LOSS", values::on_store_loss),
-    }
 }
 
 fn passes(reader: &mut Reader) -> PassesConfig {

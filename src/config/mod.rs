@@ -25,6 +25,7 @@ mod addresses;
 mod assemble;
 mod given;
 pub mod keys;
+mod limits;
 mod preset;
 mod problem;
 mod reader;
@@ -41,9 +42,11 @@ mod upstream;
 mod upstreams;
 mod values;
 
+pub use crate::domain::rates::OnStoreLoss;
 use crate::domain::{
     money::{Amount, Currency},
     pass::RefundPolicy,
+    rates::Rates,
 };
 pub use given::Given;
 pub use preset::Preset;
@@ -53,7 +56,7 @@ pub use settings::Origin;
 pub use sources::Sources;
 pub use upstream::{
     BasicAuth, HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig,
-    UpstreamConfig, Upstreams, WebSocketConfig,
+    UpstreamConfig, UpstreamLimits, Upstreams, WebSocketConfig,
 };
 
 /// Everything that can be configured.
@@ -159,6 +162,9 @@ pub struct AuthConfig {
     pub argon2_memory_kib: u32,
     pub argon2_passes: u32,
     pub argon2_lanes: u32,
+    /// How long credentials that are known here are good while the database does
+    /// not answer.
+    pub staleness: Duration,
 }
 
 /// The first admin, made at the first start only.
@@ -192,29 +198,35 @@ impl Mount {
     }
 }
 
-/// What holds when the shared counters cannot be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnStoreLoss {
-    /// Each instance holds the limit divided by the instances last seen.
-    Share,
-    Deny,
-    Allow,
-}
-
-/// Default limits; 0 is no limit.
+/// Limits that hold where nothing particular is said; 0 is none.
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
     /// Per address, for requests without a credential.
-    pub address_per_minute: u64,
-    pub address_per_hour: u64,
-    pub user_per_minute: u64,
-    pub user_per_hour: u64,
+    pub address: Rates,
+    pub user: Rates,
     /// For keys that set none of their own.
-    pub key_per_minute: u64,
-    pub key_per_hour: u64,
-    pub pass_per_minute: u64,
-    pub pass_per_hour: u64,
-    pub on_store_loss: OnStoreLoss,
+    pub key: Rates,
+    pub pass: Rates,
+    /// Per host of the page that sends a request.
+    pub origin: Rates,
+    /// Per upstream that sets none of its own.
+    pub upstream: Rates,
+    /// Per pass over its whole time: hours of a pass, requests.
+    pub pass_totals: Vec<(u32, u64)>,
+    /// Per pass and day, counted from its first use.
+    pub pass_own_day: u64,
+    pub concurrent: Concurrent,
+}
+
+/// Most requests under way at once, on one instance; 0 is any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Concurrent {
+    pub user: u32,
+    /// For keys that set none of their own.
+    pub key: u32,
+    pub pass: u32,
+    /// For upstreams that set none of their own.
+    pub upstream: u32,
 }
 
 /// What time passes cost and what comes back of them.

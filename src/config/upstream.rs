@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Mount, Preset, rewrite::RewriteConfig};
 use crate::domain::{
     policy::{Demand, PathPattern, Policy},
+    rates::{OwnRates, Rates},
     route::{self, RoutePattern},
 };
 
@@ -61,6 +62,18 @@ pub struct UpstreamConfig {
     pub max_pending: usize,
     pub health: Option<HealthCheck>,
     pub websocket: WebSocketConfig,
+    pub limits: UpstreamLimits,
+}
+
+/// How much may go to an upstream, over all who use it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// What is not said is as for every upstream.
+    pub all: OwnRates,
+    /// Per user.
+    pub user: Rates,
+    /// Requests at once, on one instance; 0: any number.
+    pub max_concurrent: Option<u32>,
 }
 
 /// What an upstream asks of us.

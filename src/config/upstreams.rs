@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::{
     Algorithm, BasicAuth, HeaderChanges, Mount, PathPolicy, Preset, TargetConfig, TlsConfig,
-    UpstreamConfig, Upstreams, WebSocketConfig, addresses,
+    UpstreamConfig, UpstreamLimits, Upstreams, WebSocketConfig, addresses, limits,
     preset::Defaults,
     problem::Problem,
     reader::{Parsed, Reader},
@@ -151,6 +151,7 @@ fn with_defaults(
             max_frame_bytes: defaults.max_frame_bytes,
             per_credential: defaults.sockets_per_credential,
         },
+        limits: UpstreamLimits::default(),
     }
 }
 
@@ -221,6 +222,9 @@ fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfi
     set(&mut upstream.max_pending, table.get("max_pending", number(0..=1_000_000)));
     if let Some(check) = table.table("health", health_check) {
         upstream.health = check;
+    }
+    if let Some(limits) = table.table("limits", limits::of_upstream) {
+        upstream.limits = limits;
     }
     table.table("websocket", |table| {
         let socket = &mut upstream.websocket;

@@ -168,12 +168,7 @@ pub(super) fn demand(text: &str) -> Parsed<Demand> {
 }
 
 pub(super) fn on_store_loss(text: &str) -> Parsed<OnStoreLoss> {
-    match text {
-        "share" => Ok(OnStoreLoss::Share),
-        "deny" => Ok(OnStoreLoss::Deny),
-        "allow" => Ok(OnStoreLoss::Allow),
-        _ => Err("expected share, deny or allow".to_owned()),
-    }
+    OnStoreLoss::parse(text).ok_or_else(|| "expected share, deny or allow".to_owned())
 }
 
 pub(super) fn on_full(text: &str) -> Parsed<OnFull> {

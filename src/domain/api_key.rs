@@ -6,7 +6,13 @@ use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::id::{ApiKeyId, UserId};
+use super::{
+    id::{ApiKeyId, UserId},
+    rates::NamedLimit,
+};
+
+/// Most named limits of a key.
+pub const MAX_LIMITS: usize = 8;
 
 /// A key, without its text: that exists only as a digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,8 +34,13 @@ pub struct ApiKey {
     pub rate_limit: Option<u32>,
     /// Requests per rolling minute. `None`: the configured default for keys.
     pub rate_limit_per_minute: Option<u32>,
-    /// Requests per calendar month, UTC. `None`: no quota.
+    /// Requests per calendar month, UTC. `None`: the configured default for keys.
     pub monthly_quota: Option<u64>,
+    /// Further limits, by names of their own; at most [`MAX_LIMITS`].
+    pub limits: Vec<NamedLimit>,
+    /// Requests under way at once. `None`: the configured default for keys; 0:
+    /// any number.
+    pub max_concurrent: Option<u32>,
     /// The owner's own notes; a JSON object, never interpreted.
     pub metadata: serde_json::Map<String, serde_json::Value>,
     pub is_active: bool,

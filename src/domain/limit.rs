@@ -10,9 +10,12 @@ use std::{
     net::IpAddr,
 };
 
-use chrono::{DateTime, Datelike, TimeZone, Utc};
-
-use super::id::{ApiKeyId, PassId, UserId};
+pub use super::window::{Anchor, Per, Period, Window, month_end, month_start};
+use super::{
+    id::{ApiKeyId, PassId, UserId},
+    origin::OriginHost,
+    rates::{LimitName, OnStoreLoss},
+};
 
 /// Up to this limit a window is an exact log of instants.
 pub const EXACT_UP_TO: u64 = 200;
@@ -20,7 +23,7 @@ pub const EXACT_UP_TO: u64 = 200;
 pub const BUCKETS: u64 = 60;
 
 /// Whose requests are counted together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A client address; IPv6 by its /64 (see [`super::address::network_of`]).
     Address(IpAddr),
@@ -33,6 +36,15 @@ pub enum Subject {
         id: PassId,
         owner: UserId,
     },
+    /// Everything that goes to the upstream of this name.
+    Upstream(&'static str),
+    /// What one user sends there, by whatever credential.
+    UserAt {
+        user: UserId,
+        upstream: &'static str,
+    },
+    /// Pages of one host, whoever looks at them.
+    Origin(OriginHost),
     /// Failed or pending logins of one account name from one network; the
     /// account is a digest, so that no name is kept.
     LoginPair {
@@ -55,6 +67,12 @@ impl Hash for Subject {
             Self::User(id) | Self::Redeem(id) => state.write_u128(id.as_uuid().as_u128()),
             Self::Key { id, .. } => state.write_u128(id.as_uuid().as_u128()),
             Self::Pass { id, .. } => state.write_u128(id.as_uuid().as_u128()),
+            Self::Upstream(name) => name.hash(state),
+            Self::UserAt { user, upstream } => {
+                state.write_u128(user.as_uuid().as_u128());
+                upstream.hash(state);
+            }
+            Self::Origin(host) => host.hash(state),
             Self::LoginPair { account, address } => (account, address).hash(state),
             Self::LoginAccount(account) => account.hash(state),
             Self::Address(address) | Self::LoginAddress(address) | Self::RedeemAddress(address) => {
@@ -72,6 +90,9 @@ impl Subject {
             Self::User(_) => "user",
             Self::Key { .. } => "key",
             Self::Pass { .. } => "token",
+            Self::Upstream(_) => "upstream",
+            Self::UserAt { .. } => "user_at_upstream",
+            Self::Origin(_) => "origin",
             Self::LoginPair { .. } => "login",
             Self::LoginAddress(_) => "login_address",
             Self::LoginAccount(_) => "login_account",
@@ -79,39 +100,18 @@ impl Subject {
             Self::RedeemAddress(_) => "redeem_address",
         }
     }
-}
 
-/// Over what a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Window {
-    /// The last so many seconds, at every instant.
-    Sliding { seconds: u32 },
-    /// The calendar month in UTC.
-    Month,
-}
-
-impl Window {
-    pub const MINUTE: Self = Self::Sliding { seconds: 60 };
-    pub const HOUR: Self = Self::Sliding { seconds: 3600 };
-    pub const DAY: Self = Self::Sliding { seconds: 86_400 };
-
-    /// The window's length for the `w` parameter of `RateLimit-Policy`. A
-    /// month counts as 31 days there.
-    pub fn seconds(self) -> u32 {
-        match self {
-            Self::Sliding { seconds } => seconds,
-            Self::Month => 31 * 86_400,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MINUTE => "minute",
-            Self::HOUR => "hour",
-            Self::DAY => "day",
-            Self::Month => "month",
-            Self::Sliding { .. } => "window",
-        }
+    /// Whether usage is recorded by it, so that a count that was lost can be
+    /// made again.
+    pub fn is_recorded(&self) -> bool {
+        matches!(
+            self,
+            Self::User(_)
+                | Self::Key { .. }
+                | Self::Pass { .. }
+                | Self::Upstream(_)
+                | Self::UserAt { .. }
+        )
     }
 }
 
@@ -121,18 +121,47 @@ pub struct Tier {
     pub subject: Subject,
     pub window: Window,
     pub limit: u64,
+    /// What holds while the shared counters cannot be reached.
+    pub on_loss: OnStoreLoss,
+    /// What it is called; `None`: as its window.
+    pub name: Option<LimitName>,
+}
+
+impl Tier {
+    /// Without a name; shared among the instances while they count alone.
+    pub fn new(subject: Subject, window: Window, limit: u64) -> Self {
+        Self { subject, window, limit, on_loss: OnStoreLoss::Share, name: None }
+    }
+
+    #[must_use]
+    pub fn on_loss(self, on_loss: OnStoreLoss) -> Self {
+        Self { on_loss, ..self }
+    }
+
+    /// Whether both are counted by the same counter.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        self.subject == other.subject && self.window == other.window
+    }
 }
 
 /// The state of one tier after a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierState {
     pub tier: &'static str,
+    pub name: Option<LimitName>,
     pub window: Window,
     pub limit: u64,
     pub remaining: u64,
     /// Milliseconds until quota comes back: the oldest counted request leaves
     /// the window. 0 when nothing is counted.
     pub reset_in_ms: u64,
+}
+
+impl TierState {
+    /// What the limit is called.
+    pub fn name(&self) -> &str {
+        self.name.as_ref().map_or(self.window.name(), LimitName::as_str)
+    }
 }
 
 /// The answer to "may this request pass?" over all its tiers at once.
@@ -143,28 +172,14 @@ pub enum Decision {
     Admitted(Option<TierState>),
     /// A tier had no room; nothing was charged anywhere.
     Refused(TierState),
-    /// A month's counter is not known here and must be seeded from the usage
-    /// records; nothing was charged. Call again with the seed.
+    /// The counter of a period is not known here and must be seeded from the
+    /// usage records; nothing was charged. Call again with the seeds.
     NeedsSeed,
-}
-
-/// The first instant of the month that `now` lies in, UTC.
-pub fn month_start(now: DateTime<Utc>) -> DateTime<Utc> {
-    Utc.with_ymd_and_hms(now.year(), now.month(), 1, 0, 0, 0).single().expect("a first of a month")
-}
-
-/// The first instant of the month after the one that `now` lies in, UTC.
-pub fn month_end(now: DateTime<Utc>) -> DateTime<Utc> {
-    let (year, month) =
-        if now.month() == 12 { (now.year() + 1, 1) } else { (now.year(), now.month() + 1) };
-    Utc.with_ymd_and_hms(year, month, 1, 0, 0, 0).single().expect("a first of a month")
 }
 
 #[cfg(test)]
 mod tests {
     use std::hash::{BuildHasher, RandomState};
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -184,6 +199,13 @@ mod tests {
                 Subject::Address(here),
                 Subject::LoginAddress(here),
                 Subject::RedeemAddress(here),
+                Subject::Upstream("a"),
+                Subject::Upstream("b"),
+                Subject::UserAt { user: a, upstream: "a" },
+                Subject::UserAt { user: a, upstream: "b" },
+                Subject::UserAt { user: b, upstream: "a" },
+                Subject::Origin(OriginHost::of(b"https://a.example").unwrap()),
+                Subject::Origin(OriginHost::of(b"https://b.example").unwrap()),
             ]
         };
         let state = RandomState::new();
@@ -194,16 +216,6 @@ mod tests {
                     assert_eq!(state.hash_one(one), state.hash_one(other));
                 }
             }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn months_have_no_gap_and_no_overlap(at in 0i64..7_258_118_400) {
-            let now = DateTime::from_timestamp(at, 0).unwrap();
-            prop_assert!(month_start(now) <= now && now < month_end(now));
-            prop_assert_eq!(month_start(month_end(now)), month_end(now));
-            prop_assert_eq!(month_end(month_start(now)), month_end(now));
         }
     }
 }

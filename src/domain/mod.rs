@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod api_key;
+pub mod change;
 pub mod clock;
 pub mod destination;
 pub mod id;
@@ -14,11 +15,13 @@ pub mod ledger;
 pub mod limit;
 pub mod login;
 pub mod money;
+pub mod origin;
 pub mod page;
 pub mod pass;
 pub mod password;
 pub mod policy;
 pub mod principal;
+pub mod rates;
 pub mod route;
 pub mod span;
 pub mod stream;
@@ -28,3 +31,4 @@ pub mod token;
 pub mod usage;
 pub mod user;
 pub mod voucher;
+pub mod window;

@@ -13,9 +13,12 @@ use super::{
     rewrite::Overloaded, tunnel::handshake, upload::UploadFault,
 };
 use crate::{
-    domain::{api_key::KeyRefusal, limit::TierState, policy::PolicyRefusal, usage::Outcome},
+    domain::{api_key::KeyRefusal, policy::PolicyRefusal, usage::Outcome},
     services::{
-        StoreError, access::AccessError, limits::LimitError, upstreams::FailureKind,
+        StoreError,
+        access::AccessError,
+        limits::{Crowded, Exceeded, LimitError},
+        upstreams::FailureKind,
         usage::Saturated,
     },
 };
@@ -60,7 +63,9 @@ pub enum GatewayError {
     #[error("the access token does not open this upstream")]
     PassRefused,
     #[error("too many requests")]
-    Limited(TierState),
+    Limited(Box<Exceeded>),
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The schema is not there yet.
@@ -171,7 +176,7 @@ impl From<SendError> for GatewayError {
 impl From<LimitError> for GatewayError {
     fn from(error: LimitError) -> Self {
         match error {
-            LimitError::Exceeded(state) => Self::Limited(state),
+            LimitError::Exceeded(exceeded) => Self::Limited(exceeded),
             LimitError::Store(error) => Self::Store(error),
         }
     }

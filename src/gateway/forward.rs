@@ -23,12 +23,17 @@ use super::{
     proof::{Shown, check_visitor, prove},
     query::{self, SocketQuery},
     record::{elapsed_us, record_of},
+    scope::page_of,
 };
 use crate::{
     config::UpstreamConfig,
     domain::{policy::Demand, principal::Principal, usage::Outcome},
     server::client::ClientInfo,
-    services::{Services, browser::Issued, limits::LimitError},
+    services::{
+        Services,
+        browser::Issued,
+        limits::{LimitError, Scope},
+    },
 };
 
 /// nginx has no name for it that all use; this one is usual in examples.
@@ -212,16 +217,20 @@ impl Asking<'_> {
         let path = original.path();
         let place = (config.name, config.route_of(path));
         let mut record = record_of(principal, client, at, &original.method, path, place);
-        let admitted = services.limits.admit(principal, client.address, 1).await;
-        if let Err(LimitError::Exceeded(state)) = &admitted {
-            seen.limit = Some(*state);
-            record.status = StatusCode::TOO_MANY_REQUESTS.as_u16();
-            record.outcome = Outcome::Rejected;
-            record.duration_us = elapsed_us(started);
-            slot.record(record, 0);
-            return Err(GatewayError::Limited(*state));
-        }
-        seen.limit = admitted?;
+        let origin = page_of(services, headers);
+        let scope = Scope { principal, address: client.address, upstream: config, origin };
+        seen.limit = match services.limits.admit(scope, 1).await {
+            Ok(limit) => limit,
+            Err(LimitError::Exceeded(exceeded)) => {
+                seen.limit = Some(exceeded.state.clone());
+                record.status = StatusCode::TOO_MANY_REQUESTS.as_u16();
+                record.outcome = Outcome::Rejected;
+                record.duration_us = elapsed_us(started);
+                slot.record(record, 0);
+                return Err(GatewayError::Limited(exceeded));
+            }
+            Err(error) => return Err(error.into()),
+        };
         // Only now: what is refused must not begin the time that was paid for.
         if let Some((principal, pass)) = principal.and_then(|it| Some((it, it.pass()?)))
             && pass.expires_at().is_none()

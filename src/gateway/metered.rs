@@ -17,9 +17,12 @@ use super::{
     timer::StallTimer,
     upload::Progress,
 };
-use crate::domain::{
-    stream::Passed,
-    usage::{Outcome, UsageRecord},
+use crate::{
+    domain::{
+        stream::Passed,
+        usage::{Outcome, UsageRecord},
+    },
+    services::limits::Permit,
 };
 
 /// Logged and recorded where a client left before there was an answer; nginx's
@@ -45,6 +48,8 @@ struct Open<S> {
     started: Instant,
     upload: Option<Arc<Progress>>,
     messages: u64,
+    /// Its place among what is under way.
+    permit: Option<Permit>,
 }
 
 impl<S: Sink> Meter<S> {
@@ -56,7 +61,17 @@ impl<S: Sink> Meter<S> {
         started: Instant,
         upload: Option<Arc<Progress>>,
     ) -> Self {
-        Self(Some(Box::new(Open { sink, record, started, upload, messages: 0 })))
+        let open = Open { sink, record, started, upload, messages: 0, permit: None };
+        Self(Some(Box::new(open)))
+    }
+
+    /// Gives the permit back when it is over.
+    #[must_use]
+    pub fn holding(mut self, permit: Option<Permit>) -> Self {
+        if let Some(open) = &mut self.0 {
+            open.permit = permit;
+        }
+        self
     }
 
     /// Of what is recorded elsewhere.
@@ -104,13 +119,14 @@ impl<S: Sink> Meter<S> {
     /// The exchange is over. Later calls change nothing.
     pub fn finish(&mut self, outcome: Outcome) {
         let Some(open) = self.0.take() else { return };
-        let Open { sink, mut record, started, upload, messages } = *open;
+        let Open { sink, mut record, started, upload, messages, permit } = *open;
         record.outcome = outcome;
         record.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         if let Some(upload) = upload {
             record.bytes_in = upload.bytes();
         }
         sink.record(record, messages);
+        drop(permit);
     }
 }
 

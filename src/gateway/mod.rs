@@ -37,6 +37,7 @@ pub mod rate_headers;
 mod record;
 pub mod rewrite;
 mod route;
+mod scope;
 pub mod socket;
 mod stream;
 mod tether;
@@ -61,6 +62,7 @@ use self::{
     metered::{Meter, Metered},
     record::{elapsed_us, record},
     rewrite::{Names, Plan, Rewritten},
+    scope::{page_of, scope_of},
     socket::Asked,
     stream::{MOMENT, Opener, origin_of},
     timer::Timeouts,
@@ -83,11 +85,17 @@ use crate::{
     config::ServerConfig,
     domain::{
         limit::TierState,
+        origin::OriginHost,
         principal::Principal,
         usage::{Outcome, UsageRecord},
     },
     server::client::ClientInfo,
-    services::{Services, health::Phase, limits::LimitError, usage::Slot},
+    services::{
+        Services,
+        health::Phase,
+        limits::{LimitError, Permit, Scope},
+        usage::Slot,
+    },
 };
 
 /// The body of a proxied answer.
@@ -125,6 +133,8 @@ pub struct Seen {
     pub principal: Option<Principal>,
     /// Belongs on the answer, whatever that is.
     pub limit: Option<TierState>,
+    /// Of the page that sends it, where that is counted.
+    pub origin: Option<OriginHost>,
     /// To be run in place of the connection, once the answer was sent.
     pub tunnel: Option<Tunnel>,
 }
@@ -172,6 +182,7 @@ impl Gateway {
         let policy = upstream.config.policy_at(part);
         check_method(policy, &parts.method, &parts.headers)?;
         let asked = Asked::of(parts, &upstream.config)?;
+        seen.origin = page_of(&self.services, &parts.headers);
         let identifying =
             self.identify(policy, parts, arrival, asked.as_ref(), &mut seen.principal);
         let identified = pin!(identifying).await;
@@ -183,13 +194,15 @@ impl Gateway {
             identified => identified?,
         };
         let principal = seen.principal.as_ref();
+        let scope = scope_of(principal, arrival, seen.origin);
         let limits =
             UploadLimits { max_bytes: upstream.config.max_body_bytes, idle: self.io_timeout };
         let (mut body, upload) = upload::limited(&parts.headers, body, limits, arrival.started)?;
         // The record's place first: a full recorder refuses work instead of
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.journal().reserve()?;
-        pin!(self.admit(principal, arrival, &parts.method, &mut seen.limit)).await?;
+        let permit = self.take_place(scope, arrival, &parts.method)?;
+        pin!(self.admit(scope, arrival, &parts.method, &mut seen.limit)).await?;
         let mut picked = match upstream.pick() {
             Ok(picked) => picked,
             Err(error) => {
@@ -204,7 +217,7 @@ impl Gateway {
         let ends = pin!(self.begin(principal)).await?;
         body.end_at(ends);
         let record = record(principal, arrival, &parts.method);
-        let mut meter = Meter::new(slot, record, arrival.started, upload.clone());
+        let mut meter = Meter::new(slot, record, arrival.started, upload.clone()).holding(permit);
 
         let origin = origin_of(principal, &parts.headers);
         parts.uri = arrival.route.uri(&parts.uri);
@@ -232,7 +245,7 @@ impl Gateway {
             arrival.route.path,
             &mut parts.headers,
         );
-        let opener = Opener { principal, part, origin: origin.as_ref() };
+        let opener = Opener { principal, part, origin: origin.as_ref(), page: seen.origin };
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
             let known = Known { opener, ends, upload: None };
             let opening = socket::Opening { asked, picked, plan, meter };
@@ -273,8 +286,9 @@ impl Gateway {
         method: &Method,
         seen: &mut Seen,
     ) -> GatewayError {
-        let Seen { principal, limit, .. } = seen;
-        let counted = self.admit(principal.as_ref(), arrival, method, limit).await;
+        let Seen { principal, limit, origin, .. } = seen;
+        let scope = scope_of(principal.as_ref(), arrival, *origin);
+        let counted = self.admit(scope, arrival, method, limit).await;
         counted.err().unwrap_or(refusal)
     }
 
@@ -292,24 +306,47 @@ impl Gateway {
         Ok(Some(self.instant_of(end)))
     }
 
+    /// A place among the requests that are under way, where those are limited.
+    fn take_place(
+        &self,
+        scope: Scope<'_>,
+        arrival: &Arrival<'_>,
+        method: &Method,
+    ) -> Result<Option<Permit>, GatewayError> {
+        self.services.limits.enter(scope).map_err(|crowded| {
+            self.record_rejected(scope, arrival, method, crowded.status());
+            crowded.into()
+        })
+    }
+
     async fn admit(
         &self,
-        principal: Option<&Principal>,
+        scope: Scope<'_>,
         arrival: &Arrival<'_>,
         method: &Method,
         seen: &mut Option<TierState>,
     ) -> Result<(), GatewayError> {
-        let admitted = self.services.limits.admit(principal, arrival.client.address, 1).await;
-        if let Err(LimitError::Exceeded(state)) = &admitted {
-            *seen = Some(*state);
-            let mut record = record(principal, arrival, method);
-            record.status = StatusCode::TOO_MANY_REQUESTS.as_u16();
-            record.outcome = Outcome::Rejected;
-            record.duration_us = elapsed_us(arrival.started);
-            self.services.usage.record_unreserved(record);
+        let admitted = self.services.limits.admit(scope, 1).await;
+        if let Err(LimitError::Exceeded(exceeded)) = &admitted {
+            *seen = Some(exceeded.state.clone());
+            self.record_rejected(scope, arrival, method, StatusCode::TOO_MANY_REQUESTS);
         }
         *seen = admitted?;
         Ok(())
+    }
+
+    fn record_rejected(
+        &self,
+        scope: Scope<'_>,
+        arrival: &Arrival<'_>,
+        method: &Method,
+        status: StatusCode,
+    ) {
+        let mut record = record(scope.principal, arrival, method);
+        record.status = status.as_u16();
+        record.outcome = Outcome::Rejected;
+        record.duration_us = elapsed_us(arrival.started);
+        self.services.usage.record_unreserved(record);
     }
 
     /// When our clock will show `at`; now if it has.

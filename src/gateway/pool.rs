@@ -50,6 +50,10 @@ use crate::{
 
 /// Idle connections kept; more are closed as they come back.
 const MAX_IDLE: usize = 1024;
+/// Bytes that one read of an answer may take, and with them the longest head.
+/// While what was read is on its way to the client, the next read needs another
+/// buffer: a long answer costs this a few times over, whatever its length.
+const READ_AT_MOST: usize = 128 * 1024;
 
 /// The connections of one worker to one target. Cheap to clone.
 #[derive(Clone)]
@@ -207,7 +211,9 @@ impl Pool {
             }
             shared.expect(false);
         }
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_AT_MOST)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| UpstreamError::Broken(error.into()))?;
         // What ends the connection is seen by the exchange that uses it.

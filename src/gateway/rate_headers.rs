@@ -11,7 +11,13 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::memo::Memo;
-use crate::domain::limit::{TierState, Window};
+use crate::{
+    domain::{
+        limit::{TierState, Window},
+        rates::LimitName,
+    },
+    services::limits::Rule,
+};
 
 const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -23,11 +29,13 @@ const STATE: HeaderName = HeaderName::from_static("ratelimit");
 /// whole second, so that a client that waits for it is not early.
 pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {
     let TierState { window, limit, remaining, reset_in_ms, .. } = *state;
+    let name = state.name();
     let reset_in = seconds(reset_in_ms);
     let reset_at = now.timestamp_millis().unsigned_abs().saturating_add(reset_in_ms).div_ceil(1000);
     let Fixed { limit: limit_text, policy } = FIXED.with_borrow_mut(|memo| {
-        let key = (window, limit);
-        memo.get(limit.to_le_bytes()[0], |held| *held == key, || (key, Fixed::of(window, limit)))
+        let is_it = |held: &Key| (held.0, held.1) == (window, limit) && held.2 == state.name;
+        let make = || ((window, limit, state.name.clone()), Fixed::of(name, window, limit));
+        memo.get(limit.to_le_bytes()[0], is_it, make)
     });
     let reset_text = RESETS.with_borrow_mut(|memo| {
         let make = || (reset_at, Text::new().number(reset_at).take());
@@ -38,19 +46,17 @@ pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {
     let mut text = Text::new();
     let (digits, start) = digits_of(remaining);
     let remaining_text = text.push(&digits[start..]).take();
-    let state = text
-        .quoted(window.name())
-        .push(b";r=")
-        .push(&digits[start..])
-        .push(b";t=")
-        .number(reset_in)
-        .take();
+    let state =
+        text.quoted(name).push(b";r=").push(&digits[start..]).push(b";t=").number(reset_in).take();
     headers.insert(X_LIMIT, limit_text);
     headers.insert(X_REMAINING, remaining_text);
     headers.insert(X_RESET, reset_text);
     headers.insert(POLICY, policy);
     headers.insert(STATE, state);
 }
+
+/// What they follow from.
+type Key = (Window, u64, Option<LimitName>);
 
 /// The values that follow from a limit alone.
 #[derive(Clone, Debug)]
@@ -60,13 +66,13 @@ struct Fixed {
 }
 
 thread_local! {
-    static FIXED: RefCell<Memo<(Window, u64), Fixed>> = const { RefCell::new(Memo::new()) };
+    static FIXED: RefCell<Memo<Key, Fixed>> = const { RefCell::new(Memo::new()) };
     static RESETS: RefCell<Memo<u64, HeaderValue>> = const { RefCell::new(Memo::new()) };
 }
 
 impl Fixed {
-    fn of(window: Window, limit: u64) -> Self {
-        let (name, length) = (window.name(), window.seconds());
+    fn of(name: &str, window: Window, limit: u64) -> Self {
+        let length = window.seconds();
         let mut text = Text::new();
         Self {
             limit: text.number(limit).take(),
@@ -89,8 +95,8 @@ struct Text {
 }
 
 impl Text {
-    /// Above what two values of three numbers and a window's name need.
-    const ROOM: usize = 128;
+    /// Above what two values of three numbers and the longest name need.
+    const ROOM: usize = 192;
 
     fn new() -> Self {
         Self { bytes: [0; Self::ROOM], end: 0, taken: 0 }
@@ -134,6 +140,19 @@ fn digits_of(mut number: u64) -> ([u8; 20], usize) {
     }
 }
 
+/// Adds to the policy that refused what else the request was under, so that a
+/// client knows all that it has to keep to.
+pub fn list(headers: &mut HeaderMap, others: &[Rule]) {
+    for Rule { of, name, window, limit } in others {
+        let (per, length) = (window.name(), window.seconds());
+        let policy = match name {
+            Some(name) => format!("\"{}\";q={limit};w={length}", name.as_str()),
+            None => format!("\"{of}-{per}\";q={limit};w={length}"),
+        };
+        headers.append(POLICY, HeaderValue::try_from(policy).expect("visible ASCII"));
+    }
+}
+
 /// The value of `Retry-After` for a refusal: whole seconds, at least 1.
 pub fn retry_after(state: &TierState) -> HeaderValue {
     HeaderValue::from(seconds(state.reset_in_ms).max(1))
@@ -151,6 +170,7 @@ mod tests {
     fn every_field_says_the_same() {
         let state = TierState {
             tier: "key",
+            name: None,
             window: Window::MINUTE,
             limit: 60,
             remaining: 59,
@@ -167,6 +187,20 @@ mod tests {
         assert_eq!(headers["ratelimit"], "\"minute\";r=59;t=12");
         assert_eq!(headers.len(), 5);
         assert_eq!(retry_after(&state), "12");
+
+        // As long as it can be, and not mixed up with that of no name.
+        let longest = "n".repeat(LimitName::LONGEST);
+        let name = LimitName::try_from(longest.clone()).unwrap();
+        let remaining = u64::MAX;
+        let named = TierState { name: Some(name.clone()), remaining, ..state.clone() };
+        set(&mut headers, &named, now);
+        assert_eq!(headers["ratelimit-policy"], format!("\"{longest}\";q=60;w=60"));
+        assert_eq!(headers["ratelimit"], format!("\"{longest}\";r={};t=12", u64::MAX));
+        let rule = |name| Rule { of: "user", name, window: Window::DAY, limit: 7 };
+        list(&mut headers, &[rule(None), rule(Some(name))]);
+        let all: Vec<_> = headers.get_all("ratelimit-policy").iter().collect();
+        assert_eq!(all[1], "\"user-day\";q=7;w=86400");
+        assert_eq!(all[2], format!("\"{longest}\";q=7;w=86400").as_str());
         assert_eq!(retry_after(&TierState { reset_in_ms: 0, ..state }), "1");
     }
 }

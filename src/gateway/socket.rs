@@ -45,12 +45,17 @@ use super::{
 use crate::{
     config::UpstreamConfig,
     domain::{
-        id::StreamId, kill::KillReason, principal::Principal, stream::StreamKind, usage::Outcome,
+        id::StreamId,
+        kill::KillReason,
+        origin::OriginHost,
+        principal::Principal,
+        stream::StreamKind,
+        usage::Outcome,
     },
     server::ClientInfo,
     services::{
         LimitService,
-        limits::LimitError,
+        limits::{LimitError, Scope},
         streams::{self, StreamHandle},
         upstreams::InFlight,
         usage::Slot,
@@ -200,6 +205,8 @@ impl Gateway {
             limits: Arc::clone(&self.services.limits),
             principal: opener.principal.cloned(),
             address: arrival.client.address,
+            upstream: Arc::clone(&upstream.config),
+            page: opener.page,
         };
         let tunnel = async move {
             let both = async { tokio::try_join!(client, switched) };
@@ -261,14 +268,19 @@ struct Toll {
     limits: Arc<LimitService>,
     principal: Option<Principal>,
     address: std::net::IpAddr,
+    upstream: Arc<UpstreamConfig>,
+    page: Option<OriginHost>,
 }
 
 impl Toll {
     fn charge(&self) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
-        let Self { limits, principal, address } = self;
-        let (limits, principal, address) = (Arc::clone(limits), principal.clone(), *address);
+        let Self { limits, principal, address, upstream, page } = self;
+        let (limits, upstream) = (Arc::clone(limits), Arc::clone(upstream));
+        let (principal, address, origin) = (principal.clone(), *address, *page);
         async move {
-            match limits.admit(principal.as_ref(), address, 1).await {
+            let principal = principal.as_ref();
+            let scope = Scope { principal, address, upstream: &upstream, origin };
+            match limits.admit(scope, 1).await {
                 Ok(_) => Ok(()),
                 Err(LimitError::Exceeded(_)) => Err(Refusal::OverLimit),
                 Err(LimitError::Store(_)) => Err(Refusal::Unavailable),

@@ -23,6 +23,7 @@ use crate::{
     domain::{
         id::StreamId,
         kill::KillReason,
+        origin::OriginHost,
         principal::Principal,
         stream::{Passed, StreamKind},
         usage::UsageRecord,
@@ -62,6 +63,8 @@ pub struct Opener<'a> {
     pub part: Option<usize>,
     /// Where it matters.
     pub origin: Option<&'a HeaderValue>,
+    /// The page that asks, where that is counted.
+    pub page: Option<OriginHost>,
 }
 
 /// The origin of a request by a key that may be used from some only.

@@ -1,6 +1,7 @@
 //! Background work: each job idempotent, bounded and stoppable, and safe to
 //! run on every instance at once.
 
+mod changes;
 mod ledger;
 mod startup;
 mod streams;
@@ -13,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    changes::run as follow_changes,
     ledger::reconcile,
     startup::{prepare, print_password},
     streams::run as watch_streams,
@@ -51,6 +53,12 @@ pub fn start(app: &App, shutdown: &Shutdown) {
 
     tasks.spawn(watch_streams(app.services.streams.clone(), shutdown.served().clone()));
 
+    let (services, served) = (app.services.clone(), shutdown.served().clone());
+    tasks.spawn(async move {
+        started(&services, &served).await;
+        Box::pin(follow_changes(services.changes.clone(), served)).await;
+    });
+
     let journal = app.services.usage.journal().clone();
     let served = shutdown.served().clone();
     tasks.spawn(async move {
@@ -77,6 +85,10 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         }
     }));
 
+    // Beside the flush, which waits for a database that hangs.
+    let usage = app.services.usage.clone();
+    tasks.spawn(every(FLUSH_EVERY, stop(), async move || usage.look_for_room().await));
+
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
@@ -96,6 +108,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.logins.prune().await?;
             services.wallet.prune_keys().await?;
             services.tickets.prune().await?;
+            services.changes.prune().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {
@@ -139,12 +152,17 @@ pub async fn drain(app: &App, over: impl Future<Output = ()>) -> bool {
     }
 }
 
-/// Takes over the usage that killed processes left: soon after the start, and
-/// again and again, since others may share the disk.
-async fn adopt(services: Services, stop: CancellationToken) {
+/// Waits until the tables are there.
+async fn started(services: &Services, stop: &CancellationToken) {
     while services.health.phase() == Phase::Starting && !stop.is_cancelled() {
         sleep(LOOK_AGAIN).await;
     }
+}
+
+/// Takes over the usage that killed processes left: soon after the start, and
+/// again and again, since others may share the disk.
+async fn adopt(services: Services, stop: CancellationToken) {
+    started(&services, &stop).await;
     while !stop.is_cancelled() {
         if let Err(error) = services.usage.adopt().await {
             let error = &error as &dyn std::error::Error;

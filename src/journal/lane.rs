@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::{
+    home,
     record::{self, Entry},
     segments::Segment,
 };
@@ -104,8 +105,11 @@ impl Lane {
         }
         if tail.current.is_none() {
             let segment = Segment { lane: self.number, base: position };
-            let file = super::private().open(segment.path(folder))?;
-            tail.bases.push_back(position);
+            let file = home::private().open(segment.path(folder))?;
+            // One that failed before anything was in it is begun anew.
+            if tail.bases.back() != Some(&position) {
+                tail.bases.push_back(position);
+            }
             tail.current = Some((Arc::new(file), position));
         }
         let (file, base) = tail.current.as_ref().expect("opened just now");

@@ -17,19 +17,19 @@
 //! - A folder is one process's, locked while that lives. The folder of one that
 //!   died is an [`Orphan`].
 
+mod home;
 mod lane;
 mod orphan;
 mod record;
+mod room;
 mod segments;
 
 use std::{
     cell::Cell,
-    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -41,7 +41,7 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use self::lane::Lane;
+use self::{home::Home, lane::Lane};
 pub use self::{
     orphan::{Orphan, orphans},
     record::{Entry, Frame, Frames, Next},
@@ -55,12 +55,10 @@ use crate::{
 pub const SYNC_AFTER: Duration = Duration::from_millis(50);
 /// Largest file. Several, so that what is drained is freed step by step.
 const LARGEST_SEGMENT: u64 = 64 * 1024 * 1024;
-/// Room that is kept for the records of requests under way: some thousand.
-const LARGEST_RESERVE: u64 = 8 * 1024 * 1024;
-/// Records in memory that found no place on the disk at all.
-const HELD_BACK: usize = 10_000;
+/// Of a lane at once. More than any record, also one whose length was damaged:
+/// what is cut at the end of it must not be all that was read.
+const LEAST_READ: usize = 128 * 1024;
 const LOCK: &str = "lock";
-const RESERVE: &str = "reserve";
 
 /// Nothing more can be recorded: usage that cannot be recorded must not happen.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +85,8 @@ struct Inner {
     home: OnceLock<Home>,
     /// Held while the folder is made.
     making: Mutex<()>,
+    /// Held while it is looked for room.
+    looking: Mutex<()>,
     lanes: Vec<Lane>,
     /// Requests are refused, or go unrecorded, until there is room again.
     full: AtomicBool,
@@ -100,12 +100,6 @@ struct Inner {
     /// When the last record ended, microseconds since 1970; each has its own, in
     /// the order of their coming.
     ended: AtomicU64,
-}
-
-/// The folder, ours as long as the lock is.
-struct Home {
-    folder: PathBuf,
-    _lock: File,
 }
 
 /// Part of a lane that was taken into the database.
@@ -143,6 +137,7 @@ impl Journal {
             config: config.clone(),
             home: OnceLock::new(),
             making: Mutex::default(),
+            looking: Mutex::default(),
             lanes: (0..lanes).map(Lane::new).collect(),
             full: AtomicBool::new(false),
             held_back: Mutex::default(),
@@ -178,14 +173,14 @@ impl Journal {
         Ok(Slot(Arc::clone(&self.0)))
     }
 
-    /// Records what was refused anyway, as so many requests.
-    pub fn record(&self, record: UsageRecord, requests: u64) {
-        self.0.write(Entry { record, requests, messages: 0 });
+    /// Records what was refused anyway.
+    pub fn record(&self, record: UsageRecord) {
+        self.0.write_refused(Entry { record, requests: 1, messages: 0 });
     }
 
     /// Bytes that wait for the database.
     pub fn waiting(&self) -> u64 {
-        self.0.lanes.iter().map(|lane| lane.written().saturating_sub(lane.drained())).sum()
+        self.0.waiting()
     }
 
     /// Records that were written since the start.
@@ -226,7 +221,7 @@ impl Journal {
     /// Reads files: not for an async thread.
     pub fn read(&self, most: usize) -> io::Result<Vec<Chunk>> {
         let Some(home) = self.0.home.get() else { return Ok(vec![]) };
-        let each = (most / self.0.lanes.len()).max(64 * 1024);
+        let each = (most / self.0.lanes.len()).max(LEAST_READ);
         let mut chunks = vec![];
         for lane in &self.0.lanes {
             let mark = lane.drained();
@@ -253,33 +248,7 @@ impl Journal {
         let over = lane.release(position);
         if let Some(home) = self.0.home.get() {
             for segment in over {
-                remove(&segment.path(&home.folder));
-            }
-        }
-    }
-
-    /// Looks whether there is room, and finds a place for what had none. To be
-    /// called twice a second or so; touches the disk.
-    pub fn look_for_room(&self) {
-        let inner = &*self.0;
-        let too_much = self.waiting() >= inner.config.max_bytes;
-        if !inner.full.load(Relaxed) {
-            if too_much {
-                inner.become_full("too much usage waits for the database");
-            }
-            return;
-        }
-        if too_much || !inner.write_held_back() {
-            return;
-        }
-        match inner.keep_reserve() {
-            Ok(()) => {
-                inner.full.store(false, Relaxed);
-                tracing::info!("there is room for the journal of usage again");
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "there is no room for the journal of usage yet");
+                home::remove(&segment.path(&home.folder));
             }
         }
     }
@@ -330,9 +299,18 @@ impl Slot {
     pub fn record(self, record: UsageRecord, messages: u64) {
         self.0.write(Entry { record, requests: 1, messages });
     }
+
+    /// One that counts as `requests`, as it was charged. The log shows it once.
+    pub fn record_many(self, record: UsageRecord, requests: u64) {
+        self.0.write(Entry { record, requests, messages: 0 });
+    }
 }
 
 impl Inner {
+    fn waiting(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.written().saturating_sub(lane.drained())).sum()
+    }
+
     fn home(&self) -> io::Result<&Home> {
         if let Some(home) = self.home.get() {
             return Ok(home);
@@ -375,99 +353,6 @@ impl Inner {
         let last = self.ended.fetch_update(Relaxed, Relaxed, |last| Some(next(last)));
         LogPlace::at(last.map_or(us, next), self.id)
     }
-
-    /// Writes it, if need be in the room that was kept for that.
-    fn write(&self, mut entry: Entry) {
-        entry.record.place = self.next_place(entry.record.ended_us());
-        let Err(error) = self.append(&entry) else { return };
-        if self.config.on_full == OnFull::Unmetered && self.full.load(Relaxed) {
-            self.dropped.fetch_add(1, Relaxed);
-            return;
-        }
-        self.become_full_by(&error);
-        self.give_up_reserve();
-        if self.append(&entry).is_ok() {
-            return;
-        }
-        let mut held = self.held_back();
-        if held.len() < HELD_BACK {
-            held.push(entry);
-            self.held.store(held.len(), SeqCst);
-        } else {
-            self.dropped.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn become_full_by(&self, error: &io::Error) {
-        if !self.full.swap(true, Relaxed) {
-            let error = error as &dyn std::error::Error;
-            let policy = self.config.on_full.as_str();
-            tracing::error!(error, policy, "the journal of usage cannot be written");
-        }
-    }
-
-    fn become_full(&self, why: &'static str) {
-        if !self.full.swap(true, Relaxed) {
-            tracing::error!(policy = self.config.on_full.as_str(), "{why}");
-        }
-    }
-
-    fn held_back(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.held_back.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether all that had no place has one now.
-    fn write_held_back(&self) -> bool {
-        let mut held = self.held_back();
-        let placed = held.iter().take_while(|entry| self.append(entry).is_ok()).count();
-        held.drain(..placed);
-        self.held.store(held.len(), SeqCst);
-        held.is_empty()
-    }
-
-    /// Takes room on the disk that nobody else can have. It is written, since a
-    /// file with a hole takes none.
-    fn keep_reserve(&self) -> io::Result<()> {
-        let path = self.home()?.folder.join(RESERVE);
-        let wanted = (self.config.max_bytes / 8).min(LARGEST_RESERVE);
-        if fs::metadata(&path).is_ok_and(|found| found.len() == wanted) {
-            return Ok(());
-        }
-        let mut file =
-            File::options().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
-        let taken = io::copy(&mut io::Read::take(io::repeat(1), wanted), &mut file)
-            .and_then(|_| file.sync_all());
-        if taken.is_err() {
-            remove(&path);
-        }
-        taken
-    }
-
-    fn give_up_reserve(&self) {
-        if let Some(home) = self.home.get() {
-            remove(&home.folder.join(RESERVE));
-        }
-    }
-}
-
-impl Home {
-    /// It has its name only once it is locked: one without would be taken for a
-    /// dead process's.
-    fn make(parent: &Path, id: Uuid) -> io::Result<Self> {
-        let (hidden, folder) = (parent.join(format!(".{id}")), parent.join(id.to_string()));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&hidden)?;
-        let lock = private().open(hidden.join(LOCK))?;
-        lock.try_lock()?;
-        fs::rename(&hidden, &folder)?;
-        Ok(Self { folder, _lock: lock })
-    }
-}
-
-/// For files that only their owner may read: they tell who asked for what.
-fn private() -> OpenOptions {
-    let mut options = File::options();
-    options.create(true).read(true).write(true).truncate(true).mode(0o600);
-    options
 }
 
 impl Chunk {
@@ -479,15 +364,5 @@ impl Chunk {
     pub fn mark(&self, frames: &Frames<'_>) -> Mark {
         let Self { lane, mark, from, .. } = *self;
         Mark { lane, from: mark, to: from + frames.position() as u64 }
-    }
-}
-
-/// That it is gone is all that matters.
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, path = %path.display(), "a file of the journal could not be removed");
     }
 }

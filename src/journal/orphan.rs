@@ -33,7 +33,18 @@ pub fn orphans(folder: &Path) -> io::Result<Vec<Orphan>> {
     };
     let mut found = vec![];
     for entry in entries {
-        let Some(orphan) = Orphan::take(&entry?.path())? else { continue };
+        let path = entry?.path();
+        let orphan = match Orphan::take(&path) {
+            Ok(Some(orphan)) => orphan,
+            Ok(None) => continue,
+            // It must not hold up the others.
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                let folder = path.display().to_string();
+                tracing::warn!(error, folder, "the journal of a killed process cannot be read");
+                continue;
+            }
+        };
         if orphan.lock.is_some() {
             found.push(orphan);
         } else {

@@ -22,13 +22,15 @@ use crate::domain::{
 
 const MAGIC: [u8; 2] = [0x7a, 0xe1];
 const HEAD: usize = 8;
-const VERSION: u8 = 2;
-/// Without pass, route, place in the log and what went through a stream.
-const FIRST_VERSION: u8 = 1;
+const VERSION: u8 = 1;
 const HAS_USER: u8 = 1;
 const HAS_KEY: u8 = 2;
+/// Its id comes behind the texts, where a reader that does not know of it stops
+/// before.
 const HAS_PASS: u8 = 4;
 const IS_STREAM: u8 = 8;
+/// The same of the route, the place in the log and what went through a stream.
+const HAS_MORE: u8 = 16;
 /// Bytes of a text that are kept; paths are recorded at up to 512 characters.
 const LONGEST_TEXT: usize = 4096;
 
@@ -79,7 +81,8 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
     let flags = given(HAS_USER, record.user_id.is_some())
         | given(HAS_KEY, record.key_id.is_some())
         | given(HAS_PASS, record.pass_id.is_some())
-        | given(IS_STREAM, record.is_stream);
+        | given(IS_STREAM, record.is_stream)
+        | HAS_MORE;
     let outcome = Outcome::ALL.iter().position(|known| *known == record.outcome);
     let outcome = outcome.and_then(|at| u8::try_from(at).ok()).expect("one of a few");
     buffer.extend_from_slice(&[VERSION, flags, outcome]);
@@ -95,22 +98,26 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
     if let Some(id) = record.key_id {
         buffer.extend_from_slice(id.as_uuid().as_bytes());
     }
+    for text in [&*record.method, &*record.upstream, &record.request_id, &record.path] {
+        put_text(text, buffer);
+    }
     if let Some(id) = record.pass_id {
         buffer.extend_from_slice(id.as_uuid().as_bytes());
     }
     buffer.extend_from_slice(&record.messages.to_le_bytes());
     buffer.extend_from_slice(record.place.as_uuid().as_bytes());
-    let UsageRecord { method, upstream, request_id, path, route, .. } = record;
-    for text in [&**method, &**upstream, request_id, path, &**route] {
-        let text = cut(text, LONGEST_TEXT);
-        let length = u16::try_from(text.len()).expect("cut to less");
-        buffer.extend_from_slice(&length.to_le_bytes());
-        buffer.extend_from_slice(text.as_bytes());
-    }
+    put_text(&record.route, buffer);
     let length = u16::try_from(buffer.len() - start - HEAD).expect("five texts of at most 4 KiB");
     buffer[start + 2..start + 4].copy_from_slice(&length.to_le_bytes());
     let checksum = checksum(length, &buffer[start + HEAD..]);
     buffer[start + 4..start + HEAD].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn put_text(text: &str, buffer: &mut Vec<u8>) {
+    let text = cut(text, LONGEST_TEXT);
+    let length = u16::try_from(text.len()).expect("cut to less");
+    buffer.extend_from_slice(&length.to_le_bytes());
+    buffer.extend_from_slice(text.as_bytes());
 }
 
 fn checksum(length: u16, payload: &[u8]) -> u32 {
@@ -213,7 +220,7 @@ impl<'a> Iterator for Frames<'a> {
 fn parse(payload: &[u8]) -> Option<Frame<'_>> {
     let mut rest = Rest(payload);
     let [version, flags, outcome] = rest.array()?;
-    if ![VERSION, FIRST_VERSION].contains(&version) {
+    if version != VERSION {
         return None;
     }
     let outcome = *Outcome::ALL.get(usize::from(outcome))?;
@@ -224,16 +231,15 @@ fn parse(payload: &[u8]) -> Option<Frame<'_>> {
         [rest.number()?, rest.number()?, rest.number()?, rest.number()?, rest.number()?];
     let user_id = if flags & HAS_USER > 0 { Some(UserId::from(rest.uuid()?)) } else { None };
     let key_id = if flags & HAS_KEY > 0 { Some(ApiKeyId::from(rest.uuid()?)) } else { None };
-    let mut pass_id = None;
-    // What the first version knew of messages, and the order that its log had.
-    let (mut passed, mut place) = (messages, LogPlace::from(id.as_uuid()));
-    if version > FIRST_VERSION {
-        pass_id = if flags & HAS_PASS > 0 { Some(PassId::from(rest.uuid()?)) } else { None };
-        (passed, place) = (rest.number()?, LogPlace::from(rest.uuid()?));
-    }
     let [method, upstream, request_id, path] =
         [rest.text()?, rest.text()?, rest.text()?, rest.text()?];
-    let route = if version > FIRST_VERSION { rest.text()? } else { route::OTHER };
+    let pass_id = if flags & HAS_PASS > 0 { Some(PassId::from(rest.uuid()?)) } else { None };
+    let (passed, place, route) = if flags & HAS_MORE > 0 {
+        (rest.number()?, LogPlace::from(rest.uuid()?), rest.text()?)
+    } else {
+        // What was known of messages before, and the order that the log had.
+        (messages, LogPlace::from(id.as_uuid()), route::OTHER)
+    };
     DateTime::from_timestamp_micros(at_us)?;
     Some(Frame {
         id,

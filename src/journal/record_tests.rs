@@ -122,12 +122,15 @@ proptest! {
     }
 }
 
-/// As the first version wrote it.
-fn encode_first(entry: &Entry) -> Vec<u8> {
+/// As it was written before there were routes and places.
+fn encode_before(entry: &Entry) -> Vec<u8> {
     let Entry { record, requests, messages } = entry;
     let outcome = Outcome::ALL.iter().position(|known| *known == record.outcome).unwrap();
-    let flags = u8::from(record.user_id.is_some()) | u8::from(record.key_id.is_some()) << 1;
-    let mut payload = vec![FIRST_VERSION, flags, u8::try_from(outcome).unwrap()];
+    let given = |bit, is: bool| if is { bit } else { 0 };
+    let flags = given(HAS_USER, record.user_id.is_some())
+        | given(HAS_KEY, record.key_id.is_some())
+        | given(HAS_PASS, record.pass_id.is_some());
+    let mut payload = vec![VERSION, flags, u8::try_from(outcome).unwrap()];
     payload.extend_from_slice(record.id.as_uuid().as_bytes());
     payload.extend_from_slice(&record.at.timestamp_micros().to_le_bytes());
     payload.extend_from_slice(&record.status.to_le_bytes());
@@ -141,6 +144,7 @@ fn encode_first(entry: &Entry) -> Vec<u8> {
         payload.extend_from_slice(&u16::try_from(text.len()).unwrap().to_le_bytes());
         payload.extend_from_slice(text.as_bytes());
     }
+    payload.extend(record.pass_id.map(PassId::as_uuid).into_iter().flat_map(Uuid::into_bytes));
     let length = u16::try_from(payload.len()).unwrap();
     let checksum = checksum(length, &payload).to_le_bytes();
     [&MAGIC[..], &length.to_le_bytes(), &checksum, &payload].concat()
@@ -149,13 +153,13 @@ fn encode_first(entry: &Entry) -> Vec<u8> {
 proptest! {
     /// What a process of the version before left is added by this one.
     #[test]
-    fn records_of_the_first_version_are_read(entries in entries()) {
-        let bytes: Vec<u8> = entries.iter().flat_map(encode_first).collect();
+    fn records_of_the_version_before_are_read(entries in entries()) {
+        let bytes: Vec<u8> = entries.iter().flat_map(encode_before).collect();
         let (read, damaged, _) = read(&bytes, true);
         prop_assert_eq!(damaged, 0);
         let known = entries.into_iter().map(|mut entry| {
             let record = &mut entry.record;
-            (record.pass_id, record.is_stream) = (None, false);
+            record.is_stream = false;
             record.route = route::OTHER.into();
             record.messages = entry.messages;
             record.place = LogPlace::from(record.id.as_uuid());

@@ -41,7 +41,8 @@ impl Segment {
 }
 
 /// The bytes of `segment` from position `from` up to `to`, at most `most` of
-/// them; fewer where the file has fewer.
+/// them. What the file lacks is read as zeros, which are no record: it is lost,
+/// and must not hold up what comes after it.
 pub(super) fn read(
     folder: &Path,
     segment: &Segment,
@@ -62,6 +63,5 @@ pub(super) fn read(
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(filled);
     Ok(bytes)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
 use super::{
-    ApiKeys, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens, Settings, StoreError,
-    StoreResult, StreamTickets, Usage, Users, Vouchers,
+    ApiKeys, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens,
+    Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
 };
 
 /// Longest wait for one answer of Postgres. It is for a server that says
@@ -59,6 +59,10 @@ pub trait Repositories {
 
     fn users(&mut self) -> Users<'_> {
         Users::new(self.conn())
+    }
+
+    fn credential_changes(&mut self) -> CredentialChanges<'_> {
+        CredentialChanges::new(self.conn())
     }
 
     fn login_sessions(&mut self) -> LoginSessions<'_> {

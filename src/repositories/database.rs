@@ -15,7 +15,7 @@ use std::{
 use secrecy::ExposeSecret;
 use sqlx::{
     Connection, PgPool, SqlitePool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::{
@@ -93,12 +93,33 @@ impl Database {
     /// A connection for reads, outside any transaction. On SQLite it refuses
     /// to write.
     pub async fn session(&self) -> StoreResult<Session> {
-        let session = match &self.pools {
-            Pools::Postgres(pool) => Session::Postgres(pool.acquire().await?),
-            Pools::Sqlite { reader, .. } => Session::Sqlite(reader.acquire().await?),
-        };
+        let session = self.background().await?;
         self.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(session)
+    }
+
+    /// The same for work that belongs to no request: not counted by
+    /// [`Self::acquired`].
+    pub async fn background(&self) -> StoreResult<Session> {
+        Ok(match &self.pools {
+            Pools::Postgres(pool) => Session::Postgres(pool.acquire().await?),
+            Pools::Sqlite { reader, .. } => Session::Sqlite(reader.acquire().await?),
+        })
+    }
+
+    /// Hears of changed credentials, on a connection of its own. `None`: this
+    /// engine tells nobody.
+    pub async fn listen(&self) -> StoreResult<Option<ChangeListener>> {
+        let Pools::Postgres(pool) = &self.pools else { return Ok(None) };
+        let own = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with((*pool.connect_options()).clone());
+        let mut listener = PgListener::connect_with(&own).await?;
+        listener.listen("tollgate_credentials").await?;
+        Ok(Some(ChangeListener(listener)))
     }
 
     /// A unit of work. Dropping it without [`Tx::commit`] rolls back.
@@ -162,6 +183,20 @@ impl Database {
                 writer.close().await;
             }
         }
+    }
+}
+
+/// What the database says by itself.
+pub struct ChangeListener(PgListener);
+
+impl ChangeListener {
+    /// Waits until credentials have changed, or may have: also when the connection
+    /// was lost and is there again.
+    ///
+    /// # Errors
+    /// It cannot be had again now; listen anew.
+    pub async fn changed(&mut self) -> StoreResult<()> {
+        Ok(self.0.try_recv().await.map(drop)?)
     }
 }
 

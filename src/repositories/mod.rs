@@ -16,6 +16,7 @@
 
 mod api_keys;
 mod connection;
+mod credential_changes;
 mod database;
 mod error;
 mod idempotency;
@@ -35,7 +36,8 @@ mod vouchers;
 pub use self::{
     api_keys::{ApiKeys, KeyFilter},
     connection::{DbConn, Repositories, Session, Tx},
-    database::Database,
+    credential_changes::CredentialChanges,
+    database::{ChangeListener, Database},
     error::{StoreError, StoreResult},
     idempotency::{ClaimOutcome, Idempotency},
     ledger::{Balance, EntrySum, Ledger, LedgerEntry, PassAccount, Reference, WalletRow},
@@ -46,7 +48,7 @@ pub use self::{
     refresh_tokens::RefreshTokens,
     settings::{Settings, Turn},
     stream_tickets::StreamTickets,
-    usage::{GroupValue, RequestFilter, Usage, UsageFilter, UsageGroup, UsageRow},
+    usage::{GroupValue, RequestFilter, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow},
     users::{UserFilter, Users},
     vouchers::{Redemption, VoucherFilter, Vouchers},
 };

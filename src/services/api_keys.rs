@@ -11,7 +11,7 @@ use super::{
     CredentialCache, LimitService, UsageService,
     key_input::{self, FieldError, KeyChange},
     limits::LimitError,
-    usage::KeyUsage,
+    usage::{KeyUsage, Saturated},
 };
 /// What keys can be listed by.
 pub use crate::repositories::KeyFilter;
@@ -20,7 +20,7 @@ use crate::{
         api_key::{ApiKey, KeyRefusal},
         clock::SharedClock,
         id::{ApiKeyId, LogPlace, RecordId, UserId},
-        limit::{TierState, Window},
+        limit::TierState,
         page::{Page, PageRequest},
         route,
         token::{PlainToken, TokenHash},
@@ -69,6 +69,8 @@ pub enum ApiKeyError {
     Invalid(Vec<FieldError>),
     #[error("the key is being changed by somebody else")]
     Conflict,
+    #[error(transparent)]
+    Saturated(#[from] Saturated),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -258,53 +260,54 @@ impl ApiKeyService {
         if let Some(Err(refusal)) = scope.map(|scope| key.check_scope(scope)) {
             return refuse(refusal.into(), Some(key));
         }
+        // Before it is charged: what cannot be recorded must not happen.
+        let slot = (cost > 0).then(|| self.usage.journal().reserve()).transpose()?;
         let (outcome, limit) = match self.limits.admit_key(&key, cost).await {
             Ok(state) => (VerifyOutcome::Valid, state),
-            Err(LimitError::Exceeded(state)) if state.window == Window::Month => {
-                (VerifyOutcome::QuotaExceeded, Some(state))
+            Err(LimitError::Exceeded(exceeded)) => {
+                let quota = exceeded.is_quota();
+                let outcome =
+                    if quota { VerifyOutcome::QuotaExceeded } else { VerifyOutcome::RateLimited };
+                (outcome, Some(exceeded.state))
             }
-            Err(LimitError::Exceeded(state)) => (VerifyOutcome::RateLimited, Some(state)),
             Err(LimitError::Store(error)) => return Err(error.into()),
         };
-        if cost > 0 {
-            self.record(&key, outcome, cost, request_id, now);
+        if let Some(slot) = slot {
+            slot.record_many(verification(&key, outcome, request_id, now), cost);
         }
         Ok(Verification { outcome, key: Some(key), limit })
     }
+}
 
-    /// A verification is usage of the key, of the upstream `verify`: as many
-    /// requests as were charged, or a quota seeded from usage would be too
-    /// large.
-    fn record(
-        &self,
-        key: &ApiKey,
-        outcome: VerifyOutcome,
-        cost: u64,
-        request_id: &str,
-        at: DateTime<Utc>,
-    ) {
-        let admitted = outcome == VerifyOutcome::Valid;
-        let record = UsageRecord {
-            id: RecordId::new(at),
-            request_id: request_id.to_owned(),
-            at,
-            method: Cow::Borrowed("POST"),
-            path: "/api/v1/keys/verify".to_owned(),
-            status: if admitted { 200 } else { 429 },
-            outcome: if admitted { Outcome::Completed } else { Outcome::Rejected },
-            duration_us: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            user_id: Some(key.user_id),
-            key_id: Some(key.id),
-            pass_id: None,
-            upstream: Cow::Borrowed("verify"),
-            route: Cow::Borrowed(route::OTHER),
-            is_stream: false,
-            messages: 0,
-            place: LogPlace::NIL,
-        };
-        self.usage.record_many(record, cost);
+/// A verification is usage of the key, of the upstream `verify`. It counts as
+/// many requests as were charged, or a quota seeded from usage would be too
+/// large.
+fn verification(
+    key: &ApiKey,
+    outcome: VerifyOutcome,
+    request_id: &str,
+    at: DateTime<Utc>,
+) -> UsageRecord {
+    let admitted = outcome == VerifyOutcome::Valid;
+    UsageRecord {
+        id: RecordId::new(at),
+        request_id: request_id.to_owned(),
+        at,
+        method: Cow::Borrowed("POST"),
+        path: "/api/v1/keys/verify".to_owned(),
+        status: if admitted { 200 } else { 429 },
+        outcome: if admitted { Outcome::Completed } else { Outcome::Rejected },
+        duration_us: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        user_id: Some(key.user_id),
+        key_id: Some(key.id),
+        pass_id: None,
+        upstream: Cow::Borrowed("verify"),
+        route: Cow::Borrowed(route::OTHER),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     }
 }
 
@@ -352,6 +355,8 @@ fn blank(user_id: UserId, token: &PlainToken, now: DateTime<Utc>) -> ApiKey {
         rate_limit: None,
         rate_limit_per_minute: None,
         monthly_quota: None,
+        limits: vec![],
+        max_concurrent: None,
         metadata: serde_json::Map::new(),
         is_active: true,
         expires_at: None,

@@ -16,6 +16,7 @@ use crate::{
     cache::{Cache, CacheHub, Cached, LoadFailed, Peek},
     domain::{
         api_key::ApiKey,
+        change::{CredentialChange, Subject},
         clock::SharedClock,
         id::{SessionId, UserId},
         login::LoginSession,
@@ -55,7 +56,7 @@ pub struct CachedSession {
 
 impl Cached for CachedKey {
     type Key = TokenHash;
-    const NAMESPACE: &'static str = "key:2";
+    const NAMESPACE: &'static str = "key:3";
     const FRESH: Duration = FRESH;
     const SHARED: Duration = FRESH;
     const NEGATIVE: Duration = NEGATIVE;
@@ -196,6 +197,21 @@ impl CredentialCache {
             Ok(found.map(CachedSession::from))
         };
         self.sessions.get_or_load(&id, load).await
+    }
+
+    /// Takes what the database says of a change. `false`: it is not known what
+    /// changed.
+    pub fn heard(&self, change: &CredentialChange) -> bool {
+        let version = change.version;
+        match &change.subject {
+            Subject::Key(hash) => self.keys.heard(hash, version),
+            Subject::Pass(hash) => self.passes.heard(hash, version),
+            Subject::Account(id) => self.accounts.heard(id, version),
+            Subject::Session(id) => self.sessions.heard(id, version),
+            Subject::Probe => {}
+            Subject::Unknown => return false,
+        }
+        true
     }
 
     /// To be called after every committed change of a key, for each of its

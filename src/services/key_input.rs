@@ -1,12 +1,16 @@
 //! What an API key may be given: the rules for each field, in one place.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use crate::domain::api_key::ApiKey;
+use crate::domain::{
+    api_key::{ApiKey, MAX_LIMITS},
+    limit::Per,
+    rates::{LimitName, NamedLimit, OnStoreLoss},
+};
 
 /// Most entries of a list, most characters of an entry.
 const MAX_ENTRIES: usize = 100;
@@ -28,9 +32,20 @@ pub struct KeyChange {
     pub rate_limit: Option<Option<u32>>,
     pub rate_limit_per_minute: Option<Option<u32>>,
     pub monthly_quota: Option<Option<u64>>,
+    pub limits: Option<Vec<LimitInput>>,
+    pub max_concurrent: Option<Option<u32>>,
     pub expires_at: Option<Option<DateTime<Utc>>>,
     pub metadata: Option<Map<String, Value>>,
     pub is_active: Option<bool>,
+}
+
+/// A named limit as it was given.
+#[derive(Clone, Debug)]
+pub struct LimitInput {
+    pub name: String,
+    pub limit: u64,
+    pub window: String,
+    pub on_store_loss: Option<String>,
 }
 
 /// One field that cannot be taken as it was given.
@@ -101,6 +116,16 @@ pub fn apply(
         check(&mut wrong, "monthly_quota", fits, "must be at least 1");
         changed.monthly_quota = quota;
     }
+    if let Some(limits) = change.limits {
+        let parsed = parse_limits(limits);
+        check(&mut wrong, "limits", parsed.is_some(), LIMITS);
+        changed.limits = parsed.unwrap_or_default();
+    }
+    if let Some(most) = change.max_concurrent {
+        let fits = most.is_none_or(|most| most <= MAX_LIMIT);
+        check(&mut wrong, "max_concurrent", fits, "must be 0 to 2147483647");
+        changed.max_concurrent = most;
+    }
     if let Some(expires_at) = change.expires_at {
         let fits = expires_at.is_none_or(|at| at > now && at.year() <= 9999);
         check(&mut wrong, "expires_at", fits, "must lie in the future, before the year 10000");
@@ -127,12 +152,34 @@ pub fn apply(
     Ok(())
 }
 
+const LIMITS: &str = "must be at most 8 limits of at least 1 per second, minute, hour, day or \
+    month, with different names of a-z, 0-9, - and _, and on_store_loss share, deny or allow";
 const WORDS: &str = "must be names of letters, digits and `.:_-*/`, at most 100";
 
 fn check(wrong: &mut Vec<FieldError>, field: &'static str, right: bool, message: &'static str) {
     if !right {
         wrong.push(FieldError { field, message });
     }
+}
+
+fn parse_limits(limits: Vec<LimitInput>) -> Option<Vec<NamedLimit>> {
+    if limits.len() > MAX_LIMITS {
+        return None;
+    }
+    let mut names = HashSet::new();
+    let parse = |given: LimitInput| {
+        let LimitInput { name, limit, window, on_store_loss } = given;
+        let name = LimitName::try_from(name).ok()?;
+        // As much as JSON numbers say exactly, and as both engines keep.
+        let fits = (1..=i64::MAX as u64).contains(&limit) && names.insert(name.clone());
+        let on_store_loss = match on_store_loss {
+            Some(policy) => Some(OnStoreLoss::parse(&policy)?),
+            None => None,
+        };
+        let window = Per::parse(&window)?;
+        fits.then_some(NamedLimit { name, limit, window, on_store_loss })
+    };
+    limits.into_iter().map(parse).collect()
 }
 
 fn is_name(name: &str) -> bool {

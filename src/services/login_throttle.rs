@@ -53,7 +53,7 @@ impl LoginThrottle {
     ) -> Result<Attempt, TierState> {
         let account = digest(login);
         let address = network_of(address);
-        let tier = |subject, window, limit| Tier { subject, window, limit };
+        let tier = Tier::new;
         let mut tiers = vec![
             tier(Subject::LoginPair { account, address }, Window::MINUTE, 5),
             tier(Subject::LoginAddress(address), Window::MINUTE, 20),

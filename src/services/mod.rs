@@ -10,6 +10,7 @@ pub mod api_keys;
 pub mod assertion;
 pub mod bootstrap;
 pub mod browser;
+pub mod changes;
 pub mod claims;
 pub mod credentials;
 pub mod door;
@@ -41,11 +42,11 @@ use std::sync::Arc;
 
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
-    browser::BrowserService, credentials::CredentialCache, health::HealthService, keyring::Keyring,
-    limits::LimitService, logins::LoginService, passes::PassService, passwords::Passwords,
-    reload::ReloadService, sealer::Sealer, streams::StreamService, tickets::TicketService,
-    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
-    wallet::WalletService,
+    browser::BrowserService, changes::ChangeService, credentials::CredentialCache,
+    health::HealthService, keyring::Keyring, limits::LimitService, logins::LoginService,
+    passes::PassService, passwords::Passwords, reload::ReloadService, sealer::Sealer,
+    streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
+    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
 /// Every service error wraps this one, so callers may name it without reaching
@@ -65,6 +66,7 @@ pub struct Services {
     pub accounts: Arc<AccountService>,
     pub api_keys: Arc<ApiKeyService>,
     pub browser: Arc<BrowserService>,
+    pub changes: Arc<ChangeService>,
     pub health: Arc<HealthService>,
     pub limits: Arc<LimitService>,
     pub logins: Arc<LoginService>,
@@ -101,6 +103,8 @@ impl Services {
         let Parts { config, db, redis, hub, limiter, keyring, sealer, clock, .. } = parts;
         let passwords = Arc::new(Passwords::start(&config.auth));
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
+        hub.bound_staleness(config.auth.staleness);
+        let changes = ChangeService::new(db.clone(), hub.clone(), cache.clone(), clock.clone());
         let usage = Arc::new(UsageService::new(
             db.clone(),
             clock.clone(),
@@ -172,6 +176,7 @@ impl Services {
             streams: StreamService::new(access.clone(), hub, clock.clone()),
             access,
             browser,
+            changes: Arc::new(changes),
             api_keys: Arc::new(ApiKeyService::new(
                 db.clone(),
                 clock.clone(),

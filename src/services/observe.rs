@@ -22,6 +22,9 @@ impl Services {
         counter!("tollgate_journal_sync_failures_total").absolute(journal.sync_failures());
         counter!("tollgate_usage_dropped_total").absolute(journal.dropped());
         counter!("tollgate_database_sessions_total").absolute(self.health.database_sessions());
+        if let Some(age) = self.changes.age() {
+            gauge!("tollgate_credential_sync_age_seconds").set(age.as_secs_f64());
+        }
         for kind in StreamKind::ALL {
             let open = self.streams.count(kind) as f64;
             gauge!("tollgate_streams", "kind" => kind.as_str()).set(open);

@@ -25,8 +25,6 @@ const LIVE: [&str; 7] = [
 ];
 /// The same for all that begin so.
 const LIVE_PREFIXES: [&str; 2] = ["UPSTREAM_", "RATE_LIMIT_"];
-/// But for this one, which the counters were made with.
-const NOT_LIVE: &str = "RATE_LIMIT_ON_STORE_LOSS";
 
 /// How the settings are read.
 pub type Read = Box<dyn Fn() -> Sources + Send + Sync>;
@@ -123,6 +121,5 @@ impl ReloadService {
 }
 
 fn is_live(name: &str) -> bool {
-    name != NOT_LIVE
-        && (LIVE.contains(&name) || LIVE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    LIVE.contains(&name) || LIVE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -13,7 +13,7 @@ use tollgate::{
         keys::Kind,
         table::{KEYS, env_example},
     },
-    domain::policy::Demand,
+    domain::{limit::Per, policy::Demand, rates::OnStoreLoss},
 };
 
 const STRONG: &str = "qN3v8RkZ1xW7yT5bL0sD2fG4hJ6mP9cE";
@@ -70,7 +70,8 @@ fn nothing_at_all_is_a_configuration() {
     assert_eq!(config.auth.algorithm, Algorithm::Hs256);
     assert_eq!(config.auth.registration, Registration::Open);
     assert_eq!(config.auth.token_life, Duration::from_hours(1));
-    assert_eq!((config.limits.address_per_minute, config.limits.address_per_hour), (60, 1000));
+    assert_eq!(config.limits.address.limits, [0, 60, 1000, 0, 0]);
+    assert_eq!(config.limits.address.on_loss, OnStoreLoss::Share);
     assert_eq!(config.log.json, None);
 }
 
@@ -224,7 +225,7 @@ fn the_file_takes_lists_and_native_types() {
     assert_eq!((config.upstreams[0].tls.verify, &config.upstreams[0].mount), (false, &Mount::Root));
     assert_eq!(config.allowed_origins, ["https://app.example"]);
     assert_eq!(config.database.url.expose_secret(), "sqlite:///var/lib/tollgate/tollgate.db");
-    assert_eq!(config.limits.address_per_minute, 7);
+    assert_eq!(config.limits.address.per(Per::Minute), 7);
 }
 
 #[test]

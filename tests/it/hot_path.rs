@@ -5,7 +5,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tollgate::domain::clock::FakeClock;
 
-use crate::support::{Client, Options, TestApp, epoch};
+use crate::support::{
+    Client, Options, TestApp, epoch,
+    redis::{PATIENT, Server},
+};
 
 const HELLO: &str = "/api/v1/proxy/hello";
 
@@ -47,15 +50,20 @@ async fn a_warm_request_needs_no_database() {
 /// hot key is leased to, and none for what is not limited.
 #[tokio::test]
 async fn a_warm_request_asks_redis_once_at_the_most() {
+    // Its own: who joins or leaves a shared one is asked about by all of its
+    // instances, whenever other tests start and end theirs.
+    let Some(server) = Server::start() else { return };
     for (fields, user_limit, requests, least, most) in [
         (limited(), "100000", 100, 100, 100),
         (json!({ "name": "free" }), "0", 300, 0, 0),
         (json!({ "name": "user's only" }), "100000", 100, 1, 100),
     ] {
-        let settings = vec![("RATE_LIMIT_USER_PER_MINUTE", user_limit.to_owned())];
-        let clock = FakeClock::starting_at(epoch());
-        let app = TestApp::with(Options { clock, settings, ..Options::default() }).await;
-        let Some(redis) = &app.app.redis else { return };
+        let limit = ("RATE_LIMIT_USER_PER_MINUTE", user_limit.to_owned());
+        let settings = vec![limit, ("REDIS_URL", server.url())];
+        let (clock, redis_waits) = (FakeClock::starting_at(epoch()), Some(PATIENT));
+        let options = Options { clock, redis_waits, settings, ..Options::default() };
+        let app = TestApp::with(options).await;
+        let redis = app.app.redis.as_ref().unwrap();
         let (_, key) = app.key(&app.user("ada").await, fields).await;
         call(&key, 2).await;
         let (database, start) = (app.app.db.acquired(), Instant::now());

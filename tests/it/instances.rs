@@ -1,22 +1,18 @@
 //! Several instances on one Postgres and one Redis. Without both, these tests
 //! do nothing.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+mod revocation;
 
-use chrono::TimeDelta;
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tollgate::domain::clock::{Clock as _, SystemClock};
+use tollgate::cache::RedisDeadlines;
 
+pub use self::revocation::{Proof, outlived};
 use crate::support::{
-    Client, PASSWORD, TestApp,
-    redis::{Server, regained},
+    Client, LATE, PASSWORD, TestApp,
+    redis::{PATIENT, Server, regained},
 };
 
 const HELLO: &str = "/api/v1/proxy/hello";
@@ -27,18 +23,27 @@ pub async fn on_private_redis(
     n: usize,
     settings: &[(&'static str, &str)],
 ) -> Option<(Server, Vec<TestApp>)> {
+    on_private_redis_waiting(n, settings, None).await
+}
+
+/// The same, where it is waited for so long.
+async fn on_private_redis_waiting(
+    n: usize,
+    settings: &[(&'static str, &str)],
+    waits: Option<RedisDeadlines>,
+) -> Option<(Server, Vec<TestApp>)> {
     std::env::var_os("TEST_DATABASE_URL")?;
     let server = Server::start()?;
     let url = server.url();
     let settings = [settings, &[("REDIS_URL", &url)]].concat();
-    let apps = TestApp::instances(n, &settings).await?;
+    let apps = TestApp::instances_waiting(n, &settings, waits).await?;
     // A limit's share is right only once all have heard of each other.
     let all_heard = async {
         while apps.iter().any(|app| app.app.hub.instances() != n) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), all_heard).await.expect("all beat");
+    tokio::time::timeout(Duration::from_secs(30), all_heard).await.expect("all beat");
     Some((server, apps))
 }
 
@@ -49,7 +54,7 @@ async fn issue(app: &TestApp, user: &Client, fields: Value) -> (String, String) 
 }
 
 /// How many of so many requests to each of the instances at once pass.
-async fn admitted(apps: &[TestApp], key: &str, each: usize) -> Vec<usize> {
+pub async fn admitted(apps: &[TestApp], key: &str, each: usize) -> Vec<usize> {
     let of_one = |app: &TestApp| {
         let client = app.anonymous().with_key(key);
         join_all((0..each).map(move |_| {
@@ -66,10 +71,26 @@ async fn admitted(apps: &[TestApp], key: &str, each: usize) -> Vec<usize> {
     answers.into_iter().map(|one| one.into_iter().map(|task| task.unwrap()).sum()).collect()
 }
 
+/// How many more pass, one by one: what an instance was lent and did not use it gives
+/// back when it is asked the next time.
+pub async fn left_over(apps: &[TestApp], key: &str) -> usize {
+    let (mut passed, mut refused) = (0, 0);
+    while refused < 2 * apps.len() {
+        for app in apps {
+            let answer = app.anonymous().with_key(key).get(HELLO).await;
+            let is_refused = answer.status == 429;
+            (passed, refused) = if is_refused { (passed, refused + 1) } else { (passed + 1, 0) };
+        }
+        // Longer than a lease lives.
+        tokio::time::sleep(Duration::from_millis(120)).await;
+    }
+    passed
+}
+
 /// Exactly the limit over all instances (G-78).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_share_a_keys_limit() {
-    // Denying turns an answer of Redis that comes too late into a refusal.
+    // Denying turns what Redis does not answer into a refusal.
     let Some(apps) = TestApp::instances(3, &[("RATE_LIMIT_ON_STORE_LOSS", "deny")]).await else {
         return;
     };
@@ -78,176 +99,22 @@ async fn instances_share_a_keys_limit() {
         let fields = json!({ "name": "k", "rate_limit_per_minute": limit });
         let (_, key) = issue(&apps[0], &admin, fields).await;
         let passed = 1 + admitted(&apps, &key, limit).await.into_iter().sum::<usize>();
-        let late: u64 = apps.iter().map(|app| app.app.limiter.stats().unwrap().in_memory).sum();
         assert!(passed <= limit, "{passed} of {limit}");
-        assert!(passed + usize::try_from(late).unwrap() >= limit, "{passed}, {late} late");
+        let passed = passed + left_over(&apps, &key).await;
+        assert_eq!(passed, limit);
         // Whoever asks last is told by any instance.
         let refused = apps[1].anonymous().with_key(&key).get(HELLO).await.expect(429);
         assert_eq!(refused.header("x-ratelimit-remaining"), "0");
     }
 }
 
-/// What proves somebody to an instance, and whether it still does.
-#[derive(Clone)]
-pub enum Proof {
-    /// Sent with a proxied request.
-    Credential(Client),
-    /// Asked about, as an application would.
-    Asked(Client, String),
-}
-
-impl Proof {
-    async fn holds(&self) -> bool {
-        match self {
-            Self::Credential(client) => client.get(HELLO).await.status == 200,
-            Self::Asked(client, key) => {
-                client.post(VERIFY, json!({ "key": key })).await.json["valid"] == true
-            }
-        }
-    }
-}
-
-/// Uses `proofs` all the time, lets `change` happen, and tells how long after
-/// it the last of them was last good.
-pub async fn outlived(proofs: &[Proof], change: impl Future<Output = ()>) -> Duration {
-    const QUIET: Duration = Duration::from_millis(300);
-    for proof in proofs {
-        assert!(proof.holds().await, "good before the change");
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let tasks: Vec<_> = proofs
-        .iter()
-        .flat_map(|proof| [proof; 3])
-        .map(|proof| {
-            let (proof, stop) = (proof.clone(), stop.clone());
-            tokio::spawn(async move {
-                let mut last = Instant::now();
-                let mut uses = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let sent = Instant::now();
-                    if proof.holds().await {
-                        (last, uses) = (sent, uses + 1);
-                    } else {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                }
-                (last, uses)
-            })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    change.await;
-    let changed = Instant::now();
-    // Until it was refused for a while, or for longer than any bound.
-    let mut last = changed;
-    while last.elapsed() < QUIET && changed.elapsed() < Duration::from_secs(15) {
-        for proof in proofs {
-            if proof.holds().await {
-                last = Instant::now();
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    let mut outlived = last.saturating_duration_since(changed);
-    for task in tasks {
-        let (last, uses) = task.await.unwrap();
-        assert!(uses > 0, "served hot");
-        outlived = outlived.max(last.saturating_duration_since(changed));
-    }
-    outlived
-}
-
-/// Each way to take a credential away on one instance ends it on the other,
-/// which serves it all the time, within a second (G-85, G-87).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_instance_revokes_the_other_refuses_within_a_second() {
-    let Some(apps) = TestApp::instances(2, &[("RATE_LIMIT_PER_MINUTE", "0")]).await else {
-        return;
-    };
-    let [a, b] = &apps[..] else { unreachable!("two were asked for") };
-    let admin = a.admin().await;
-    for (n, what) in [
-        "disable",
-        "expire",
-        "network",
-        "upstream",
-        "limit",
-        "rotate",
-        "delete",
-        "verify",
-        "owner",
-        "role login",
-        "logout",
-        "logout-all",
-        "password",
-        "end session",
-        "leave",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let name = format!("user{n}");
-        let user = a.user(&name).await;
-        let other = a.log_in(&name, PASSWORD).await;
-        let (path, key) = issue(b, &user, json!({ "name": "k" })).await;
-        let owner = user.get("/api/v1/users/me").await.text("id").to_owned();
-        let login = Proof::Credential(user.at(&b.base));
-        let by_key = Proof::Credential(b.anonymous().with_key(&key));
-        let proof = match what {
-            "verify" => Proof::Asked(b.anonymous(), key),
-            "role login" | "logout" | "logout-all" | "password" | "end session" => login,
-            _ => by_key,
-        };
-        let soon = (SystemClock.now() + TimeDelta::milliseconds(200)).to_rfc3339();
-        let set = async |change: Value| {
-            user.patch(&path, change).await.expect(200);
-        };
-        let change = async {
-            match what {
-                "disable" | "verify" => set(json!({ "is_active": false })).await,
-                "expire" => set(json!({ "expires_at": soon })).await,
-                "network" => set(json!({ "allowed_ips": ["203.0.113.1"] })).await,
-                "upstream" => set(json!({ "upstreams": ["other"] })).await,
-                "limit" => set(json!({ "rate_limit": 1 })).await,
-                "rotate" => drop(user.post_empty(&format!("{path}/rotate")).await.expect(200)),
-                "delete" => drop(user.delete(&path).await.expect(204)),
-                "owner" | "role login" => {
-                    let account = format!("/api/v1/admin/users/{owner}");
-                    admin.patch(&account, json!({ "is_active": false })).await.expect(200);
-                }
-                "logout" => drop(user.post_empty("/api/v1/auth/logout").await.expect(204)),
-                "logout-all" => drop(other.post_empty("/api/v1/auth/logout-all").await.expect(204)),
-                "password" => {
-                    let new =
-                        json!({ "current_password": PASSWORD, "new_password": "a new staple" });
-                    other.post("/api/v1/auth/password", new).await.expect(204);
-                }
-                "end session" => {
-                    let sessions = other.get("/api/v1/auth/sessions").await.expect(200);
-                    for session in sessions.json["items"].as_array().unwrap() {
-                        let id = session["id"].as_str().unwrap();
-                        user.delete(&format!("/api/v1/auth/sessions/{id}")).await;
-                    }
-                }
-                "leave" => {
-                    let body = json!({ "password": PASSWORD });
-                    let left = user.json(http::Method::DELETE, "/api/v1/users/me", &body).await;
-                    left.expect(204);
-                }
-                _ => unreachable!("one of the above"),
-            }
-        };
-        let delay = outlived(&[proof], change).await;
-        println!("{what}: the other instance accepted it {} ms longer", delay.as_millis());
-        assert!(delay < Duration::from_secs(1), "{what}: {delay:?}");
-    }
-}
-
 /// What is true is in the database; a window restarts, nothing else (G-13).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_redis_gives_nothing_back() {
-    let Some((redis, apps)) = on_private_redis(2, &[]).await else { return };
+    // It is emptied and never away, so nothing may be decided without it.
+    let Some((redis, apps)) = on_private_redis_waiting(2, &[], Some(PATIENT)).await else {
+        return;
+    };
     let [a, b] = &apps[..] else { unreachable!("two were asked for") };
     let user = a.user("ada").await;
     let (gone, revoked) = issue(a, &user, json!({ "name": "revoked" })).await;
@@ -284,7 +151,13 @@ pub enum Outage {
 
 /// G-10, G-11, G-16, G-19.
 async fn survives(outage: Outage) {
-    let Some((mut redis, apps)) = on_private_redis(2, &[]).await else { return };
+    // Given up as soon as by default, but not because the machine is busy: what
+    // it counts before and after is exact.
+    let waits =
+        RedisDeadlines { connect: Duration::from_secs(1), call: Duration::from_millis(500) };
+    let Some((mut redis, apps)) = on_private_redis_waiting(2, &[], Some(waits)).await else {
+        return;
+    };
     let user = apps[0].user("ada").await;
     let (path, key) = issue(&apps[0], &user, json!({ "name": "free" })).await;
     let warm = apps[1].anonymous().with_key(&key);
@@ -303,13 +176,16 @@ async fn survives(outage: Outage) {
     let passed = admitted(&apps, &limited[0], 30).await;
     assert!(passed.iter().all(|of_one| *of_one <= 10), "{passed:?}");
     assert!(passed.iter().sum::<usize>() >= 19, "{passed:?}");
-    assert!(start.elapsed() < Duration::from_secs(5), "nothing waits long for Redis");
+    assert!(start.elapsed() < Duration::from_secs(5) + LATE, "nothing waits long for Redis");
     assert!(apps.iter().all(|app| app.app.redis.as_ref().unwrap().is_degraded()));
-    let quick = Instant::now();
+    // Nothing waits for it at all any more.
+    let asked =
+        || -> u64 { apps.iter().map(|app| app.app.redis.as_ref().unwrap().stats().calls).sum() };
+    let before = asked();
     for _ in 0..20 {
         warm.get(HELLO).await.expect(200);
     }
-    assert!(quick.elapsed() < Duration::from_secs(1), "{:?}", quick.elapsed());
+    assert_eq!(asked(), before);
 
     let proof = Proof::Credential(warm);
     let delay = outlived(std::slice::from_ref(&proof), async {
@@ -317,7 +193,7 @@ async fn survives(outage: Outage) {
     })
     .await;
     println!("without redis the other instance accepted it {} ms longer", delay.as_millis());
-    assert!(delay <= Duration::from_secs(10), "{delay:?}");
+    assert!(delay <= Duration::from_secs(5) + LATE, "{delay:?}");
 
     match outage {
         Outage::Killed => redis.restart(),

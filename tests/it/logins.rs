@@ -18,7 +18,7 @@ use tollgate::{
 
 use crate::{
     jwt::part,
-    support::{Answer, Options, PASSWORD, TestApp, UNLIMITED, some_address, unique},
+    support::{Answer, LATE, Options, PASSWORD, TestApp, UNLIMITED, some_address, unique},
 };
 
 async fn refresh(app: &TestApp, pair: &Answer) -> Answer {
@@ -248,12 +248,13 @@ async fn unknown_wrong_and_disabled_take_the_same_time() {
             times[kind].push(start.elapsed());
         }
     }
-    let medians = times.map(|mut times| {
+    // Of the fastest: what else the machine does only adds to a time.
+    let fast = times.map(|mut times| {
         times.sort_unstable();
-        times[times.len() / 2]
+        times[times.len() / 10]
     });
-    let (least, most) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
-    assert!(*most < least.mul_f64(1.35), "known, unknown, disabled: {medians:?}");
+    let (least, most) = (fast.iter().min().unwrap(), fast.iter().max().unwrap());
+    assert!(*most < least.mul_f64(1.35), "known, unknown, disabled: {fast:?}");
 }
 
 /// RELIABILITY G-94.
@@ -292,6 +293,14 @@ async fn a_flood_of_logins_is_turned_away_and_harms_nobody_else() {
     let admin = app.admin().await;
     let (_, key) = app.key(&admin, json!({ "name": "k" })).await;
     key.get("/api/v1/proxy/warm").await.expect(200);
+    // What a request takes on this machine without it.
+    let mut calm = vec![];
+    for _ in 0..50 {
+        let start = Instant::now();
+        key.get("/api/v1/proxy/x").await.expect(200);
+        calm.push(start.elapsed());
+    }
+    calm.sort_unstable();
 
     let flood = join_all((0..FLOOD).map(|_| {
         let client = app.anonymous_from(&some_address());
@@ -328,12 +337,13 @@ async fn a_flood_of_logins_is_turned_away_and_harms_nobody_else() {
         } else {
             answer.expect_problem(401, "invalid_login");
         }
-        assert!(took < Duration::from_secs(6), "an answer took {took:?}");
+        assert!(took < Duration::from_secs(6) + LATE, "an answer took {took:?}");
     }
     times.sort_unstable();
     let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
-    assert!(median < Duration::from_millis(150), "{median:?} of {} requests", times.len());
-    assert!(most < Duration::from_secs(2), "{most:?} in {:?}", flooded.elapsed());
+    let enough = Duration::from_millis(150) + calm[calm.len() / 2] * 4;
+    assert!(median < enough, "{median:?} of {} requests, {enough:?}", times.len());
+    assert!(most < Duration::from_secs(2) + LATE, "{most:?} in {:?}", flooded.elapsed());
 }
 
 /// As many hashes at once as there are permits, a short queue, and no waiting
@@ -354,11 +364,11 @@ async fn hashes_beyond_permits_and_queue_are_refused_at_once() {
     }));
     let outcomes = outcomes.await;
     let at_once = outcomes.iter().filter(|(outcome, took)| {
-        matches!(outcome, Err(PasswordError::Busy)) && *took < Duration::from_secs(1)
+        matches!(outcome, Err(PasswordError::Busy)) && *took < Duration::from_secs(1) + LATE
     });
     assert!(at_once.count() >= 50);
     for (outcome, took) in &outcomes {
-        assert!(*took < Duration::from_secs(4), "{took:?}");
+        assert!(*took < Duration::from_secs(4) + LATE, "{took:?}");
         assert!(matches!(outcome, Ok(_) | Err(PasswordError::Busy)));
     }
     assert!(outcomes.iter().any(|(outcome, _)| outcome.is_ok()));

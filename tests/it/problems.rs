@@ -22,6 +22,7 @@ pub(super) fn check(answer: &Answer, path: &str) {
         let more = match status {
             402 => ["missing_minor", "balance_minor"].contains(&name.as_str()),
             422 => name == "errors",
+            429 => ["limit", "other_limits"].contains(&name.as_str()),
             _ => false,
         };
         assert!(known.contains(&name.as_str()) || more, "{answer:?}");

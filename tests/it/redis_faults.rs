@@ -13,14 +13,12 @@ use tollgate::cache::RedisStats;
 use crate::support::{
     Client, Options, TestApp, UNLIMITED,
     fault::{Faults, Fired, Proxy, Way},
-    redis::{Server, regained},
+    redis::{BACK, Server, regained},
 };
 
 const HELLO: &str = "/api/v1/proxy/hello";
 /// Longest wait for one answer of Redis.
 const ONE_WAIT: Duration = Duration::from_millis(50);
-/// How soon limits are shared again.
-const BACK: Duration = Duration::from_secs(5);
 const CLIENTS: usize = 4;
 /// Of each client: so many that the few requests which find out that Redis is
 /// away are less than a hundredth.

@@ -52,8 +52,8 @@ fn record(at: DateTime<Utc>, key: ApiKeyId, duration_us: u64) -> UsageRecord {
         bytes_out: 0,
         user_id: None,
         key_id: Some(key),
-        upstream: "echo".into(),
         pass_id: None,
+        upstream: "echo".into(),
         route: "/**".into(),
         is_stream: false,
         messages: 0,
@@ -274,7 +274,33 @@ async fn an_operator_may_want_requests_served_that_are_not_recorded() {
     let app = TestApp::configured(unmetered).await;
     let (_, key) = app.key(&app.admin().await, json!({ "name": "k" })).await;
     fill_the_journal(&app).await;
+    let journal = app.app.services.usage.journal();
+    let before = journal.waiting();
     key.get(HELLO).await.expect(200);
+    assert_eq!((journal.waiting(), journal.dropped()), (before, 1));
+}
+
+/// Refusals, which anybody can have as many of as they like, do not fill the
+/// disk while the database is away; nor is a key verified that could not be
+/// charged.
+#[tokio::test]
+async fn a_full_journal_grows_no_more() {
+    let app = TestApp::configured([SMALLEST_JOURNAL]).await;
+    let issued = app.admin().await.post("/api/v1/keys", json!({ "name": "k" })).await.expect(201);
+    fill_the_journal(&app).await;
+    let usage = &app.app.services.usage;
+    let key = issued.text("id").parse().unwrap();
+    for _ in 0..5000 {
+        usage.record_unreserved(record(app.app.services.clock.now(), key, 1));
+    }
+    assert!(usage.journal().waiting() < (1 << 20) * 5 / 4, "{}", usage.journal().waiting());
+    assert!(usage.journal().dropped() > 0);
+    let body = json!({ "key": issued.text("key"), "cost": 1 });
+    let refused = app.anonymous().post("/api/v1/keys/verify", body.clone()).await;
+    refused.expect_problem(503, "overloaded");
+    app.flush().await;
+    let verified = app.anonymous().post("/api/v1/keys/verify", body).await.expect(200);
+    assert_eq!(verified.json["code"], "valid");
 }
 
 /// A flush fails half-way, after the sums were added: all is tried again, and

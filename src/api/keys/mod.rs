@@ -1,5 +1,6 @@
 //! `/keys`: API keys. Users manage their own, admins all of them.
 
+mod limits;
 mod types;
 mod usage;
 mod verify;

@@ -9,7 +9,10 @@ use utoipa::{
 };
 use validator::Validate;
 
-use super::usage::KeyUsageResponse;
+use super::{
+    limits::{KeyLimit, inputs},
+    usage::KeyUsageResponse,
+};
 use crate::{
     api::{
         double_option::{self, DoubleOption},
@@ -65,6 +68,14 @@ pub struct CreateKeyRequest {
     /// Requests per calendar month, UTC. Default: no quota.
     #[schema(example = 100_000, minimum = 1)]
     monthly_quota: Option<u64>,
+    /// Further limits, each by a name of its own. Of several over one window the
+    /// smallest counts.
+    #[schema(max_items = 8, example = json!([{"name": "burst", "limit": 5, "window": "second"}]))]
+    limits: Option<Vec<KeyLimit>>,
+    /// Requests at once, on one instance; 0: any number. Default: as configured
+    /// for keys.
+    #[schema(example = 4, minimum = 0)]
+    max_concurrent: Option<u32>,
     /// Your own notes, at most 8 KiB.
     #[schema(schema_with = notes)]
     metadata: Option<Map<String, Value>>,
@@ -81,6 +92,8 @@ impl CreateKeyRequest {
             rate_limit: self.rate_limit.map(Some),
             rate_limit_per_minute: self.rate_limit_per_minute.map(Some),
             monthly_quota: self.monthly_quota.map(Some),
+            limits: self.limits.map(inputs),
+            max_concurrent: self.max_concurrent.map(Some),
             expires_at: self.expires_at.map(Some),
             metadata: self.metadata,
             is_active: None,
@@ -119,6 +132,16 @@ pub struct UpdateKeyRequest {
     #[schema(value_type = Option<u64>, example = 100_000, minimum = 1)]
     monthly_quota: DoubleOption<u64>,
     #[serde(default, deserialize_with = "double_option::some")]
+    #[schema(
+        value_type = Option<Vec<KeyLimit>>,
+        max_items = 8,
+        example = json!([{"name": "burst", "limit": 5, "window": "second"}]),
+    )]
+    limits: DoubleOption<Vec<KeyLimit>>,
+    #[serde(default, deserialize_with = "double_option::some")]
+    #[schema(value_type = Option<u32>, example = 4, minimum = 0)]
+    max_concurrent: DoubleOption<u32>,
+    #[serde(default, deserialize_with = "double_option::some")]
     #[schema(schema_with = notes)]
     metadata: DoubleOption<Map<String, Value>>,
     /// False stops the key until it is set to true again.
@@ -137,6 +160,8 @@ impl From<UpdateKeyRequest> for KeyChange {
             rate_limit: request.rate_limit,
             rate_limit_per_minute: request.rate_limit_per_minute,
             monthly_quota: request.monthly_quota,
+            limits: request.limits.map(|limits| inputs(limits.unwrap_or_default())),
+            max_concurrent: request.max_concurrent,
             expires_at: request.expires_at,
             metadata: request.metadata.map(Option::unwrap_or_default),
             is_active: request.is_active,
@@ -196,6 +221,9 @@ pub struct KeyResponse {
     rate_limit_per_minute: Option<u32>,
     #[schema(required = true)]
     monthly_quota: Option<u64>,
+    limits: Vec<KeyLimit>,
+    #[schema(required = true, example = 4)]
+    max_concurrent: Option<u32>,
     allowed_ips: Vec<String>,
     allowed_origins: Vec<String>,
     is_active: bool,
@@ -223,6 +251,8 @@ impl From<ApiKey> for KeyResponse {
             rate_limit: key.rate_limit,
             rate_limit_per_minute: key.rate_limit_per_minute,
             monthly_quota: key.monthly_quota,
+            limits: key.limits.into_iter().map(KeyLimit::from).collect(),
+            max_concurrent: key.max_concurrent,
             allowed_ips: key.allowed_ips.iter().map(ToString::to_string).collect(),
             allowed_origins: key.allowed_origins,
             is_active: key.is_active,

@@ -6,8 +6,6 @@
 
 use std::collections::VecDeque;
 
-use chrono::{DateTime, Datelike, Utc};
-
 use crate::domain::limit::{BUCKETS, EXACT_UP_TO};
 
 /// A power of two above `BUCKETS + 1`, the buckets that may hold something.
@@ -181,36 +179,33 @@ fn slot(bucket: u64) -> usize {
     usize::try_from(bucket % SLOTS as u64).expect("less than the slots")
 }
 
-/// A calendar month, UTC.
+/// What is counted within one period, and anew in the next.
 #[derive(Debug)]
-pub(super) struct Month {
-    number: i32,
+pub(super) struct Periodic {
+    number: i64,
     /// Known when counting began here; made on any instance.
     seed: u64,
     /// Counted here since.
     used: u64,
-    touched_us: u64,
+    kept_until_us: u64,
 }
 
-impl Month {
-    pub(super) fn seeded(wall: DateTime<Utc>, seed: u64, now_us: u64) -> Self {
-        Self { number: number_of(wall), seed, used: 0, touched_us: now_us }
+impl Periodic {
+    pub(super) fn seeded(number: i64, seed: u64) -> Self {
+        Self { number, seed, used: 0, kept_until_us: 0 }
+    }
+
+    /// Begins anew unless it is this period already.
+    pub(super) fn keep(&mut self, number: i64, until_us: u64) {
+        if self.number != number {
+            *self = Self::seeded(number, 0);
+        }
+        self.kept_until_us = until_us;
     }
 
     /// What is counted, and the limit to hold it against when this instance
     /// may use one part in `instances` of what was left at the seed.
-    pub(super) fn used(
-        &mut self,
-        wall: DateTime<Utc>,
-        now_us: u64,
-        limit: u64,
-        instances: u64,
-    ) -> (u64, u64) {
-        let number = number_of(wall);
-        if self.number != number {
-            *self = Self { number, seed: 0, used: 0, touched_us: now_us };
-        }
-        self.touched_us = now_us;
+    pub(super) fn used(&self, limit: u64, instances: u64) -> (u64, u64) {
         let left = limit.saturating_sub(self.seed);
         let share = left.div_ceil(instances.max(1));
         (self.seed + self.used, limit.min(self.seed.saturating_add(share)))
@@ -226,11 +221,7 @@ impl Month {
         self.seed = self.seed.saturating_sub(cost - own);
     }
 
-    pub(super) fn idle_us(&self, now_us: u64) -> u64 {
-        now_us.saturating_sub(self.touched_us)
+    pub(super) fn is_kept(&self, now_us: u64) -> bool {
+        now_us < self.kept_until_us
     }
-}
-
-fn number_of(wall: DateTime<Utc>) -> i32 {
-    wall.year() * 12 + i32::try_from(wall.month0()).expect("a month of twelve")
 }

@@ -2,35 +2,32 @@
 -- charged or none (the whole script is atomic). Time is this server's.
 --
 -- KEYS[2i-1]  counter of tier i: a list of instants (exact log), a hash of
---             sub-buckets, or for a calendar month one integer
+--             sub-buckets, or for a period (a calendar month) one integer
 -- KEYS[2i]    set of the counters of the tier's subject, to forget them by
--- ARGV        cost, seed of the month or '',
+-- ARGV        cost,
 --             permits wanted at once, permits expected to be wanted soon, and
 --             in how many parts what is left is divided for the latter, when
 --             permits that are taken back were charged; then per tier: 's' or
---             'm', limit, window in us (for a month: us left of it), permits
---             to take back
+--             'p', limit, window in us (for a period: us left of it), permits
+--             to take back, seed of the period or '', ms to keep its count
 -- Returns     {1 admitted | 0 refused | 2 seed wanted, tier (from 1, 0: none),
 --             used, us until quota comes back,
 --             permits charged beside the cost, us for which they may be used,
 --             now, tier that is full after this (0: none), us until it is not}
 
 local EXACT, BUCKETS, SLACK_MS = 200, 60, 1000
--- A month's counter is seeded anew after this long, which heals what it missed
--- while this server was away.
-local MONTH_MS = 86400000
 
 -- A lease: its longest life, the time that the expected demand is for, the
 -- shortest life worth while, the most permits, and what is not divided further.
 local LIFE_US, SPAN_US, SHORTEST_US, MOST, SMALL = 100000, 50000, 1000, 256, 8
-local HEAD, EACH = 6, 4
+local HEAD, EACH = 5, 6
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local cost, seed = tonumber(ARGV[1]), tonumber(ARGV[2])
+local cost = tonumber(ARGV[1])
 local need = math.max(cost, 1)
-local waiting, expected, parts = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local taken_at = tonumber(ARGV[6])
+local waiting, expected, parts = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local taken_at = tonumber(ARGV[5])
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -102,7 +99,7 @@ end
 
 -- Microseconds until the oldest `count` have left.
 local function frees_in(tier, count)
-  if tier.month then return tier.window end
+  if tier.period then return tier.window end
   if count == 0 then return 0 end
   if count > tier.used then return tier.window end
   if not tier.buckets then
@@ -125,7 +122,7 @@ end
 local function take_back(tier)
   if tier.unused == 0 then return end
   local count = 0
-  if tier.month then
+  if tier.period then
     count = math.min(tier.unused, tier.used)
     if count > 0 then redis.call('DECRBY', tier.key, count) end
   elseif tier.buckets then
@@ -140,7 +137,7 @@ local function take_back(tier)
 end
 
 local function charge(tier, count)
-  if tier.month then
+  if tier.period then
     redis.call('INCRBY', tier.key, count)
     return
   end
@@ -168,7 +165,7 @@ local function lease(tiers)
   local left, life = math.huge, LIFE_US
   for _, tier in ipairs(tiers) do
     left = math.min(left, tier.limit - tier.used - cost)
-    if tier.month then
+    if tier.period then
       life = math.min(life, tier.window)
     elseif tier.buckets and tier.current == math.floor(now / tier.width) then
       life = math.min(life, (tier.current + 1) * tier.width - now)
@@ -185,21 +182,25 @@ local function lease(tiers)
 end
 
 local tiers = {}
-local refused, refused_for, nearest
+local refused, refused_for, nearest, unseeded
 for i = 1, #KEYS / 2 do
   local first = HEAD + EACH * (i - 1)
   local tier = {
-    key = KEYS[2 * i - 1], index = KEYS[2 * i], month = ARGV[first + 1] == 'm',
+    key = KEYS[2 * i - 1], index = KEYS[2 * i], period = ARGV[first + 1] == 'p',
     limit = tonumber(ARGV[first + 2]), window = tonumber(ARGV[first + 3]),
-    unused = tonumber(ARGV[first + 4]),
+    unused = tonumber(ARGV[first + 4]), seed = tonumber(ARGV[first + 5]),
+    keep = ARGV[first + 6],
   }
   tiers[i] = tier
-  if tier.month then
+  if tier.period then
     tier.used = tonumber(redis.call('GET', tier.key))
     if not tier.used then
-      if not seed then return {2, i, 0, 0, 0, 0, now, 0, 0} end
-      redis.call('SET', tier.key, text(seed), 'PX', MONTH_MS)
-      tier.used = seed
+      if tier.seed then
+        redis.call('SET', tier.key, text(tier.seed), 'PX', tier.keep)
+      else
+        unseeded = unseeded or i
+      end
+      tier.used = tier.seed or 0
     else
       take_back(tier)
     end
@@ -216,6 +217,7 @@ for i = 1, #KEYS / 2 do
   end
 end
 
+if unseeded then return {2, unseeded, 0, 0, 0, 0, now, 0, 0} end
 if refused then return {0, refused, tiers[refused].used, refused_for, 0, 0, now, 0, 0} end
 
 local permits, life = lease(tiers)

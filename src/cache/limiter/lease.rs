@@ -11,7 +11,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::limit::{Decision, EXACT_UP_TO, Tier, TierState, Window};
+use crate::domain::limit::{Decision, EXACT_UP_TO, Tier, TierState};
 
 /// Demand is counted over this long; a lease is sized for it.
 const SPAN_US: u64 = 50_000;
@@ -50,7 +50,7 @@ pub(super) struct Unused {
 pub(super) struct Taken {
     /// By the clock of Redis.
     pub(super) at_us: u64,
-    /// By ours, which names the month.
+    /// By ours, which names the period.
     pub(super) wall: DateTime<Utc>,
 }
 
@@ -104,7 +104,7 @@ struct Refusal {
 }
 
 /// A state, and since when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     state: TierState,
     at_us: u64,
@@ -143,7 +143,7 @@ impl Entry {
             && need <= lease.left
         {
             lease.left -= cost;
-            let state = lease.state.map(|known| {
+            let state = lease.state.as_ref().map(|known| {
                 let remaining = known.state.remaining + lease.left;
                 TierState { remaining, ..known.counted_down(now) }
             });
@@ -163,7 +163,7 @@ impl Entry {
     /// Whether it is worth while to ask once for several requests.
     pub(super) fn wants_lease(&self) -> bool {
         // An exact log knows instants, which a lease does not.
-        let exact = |tier: &Tier| tier.window != Window::Month && tier.limit <= EXACT_UP_TO;
+        let exact = |tier: &Tier| tier.window.slides() && tier.limit <= EXACT_UP_TO;
         self.demand.is_hot() && !self.tiers.iter().any(exact)
     }
 
@@ -206,7 +206,7 @@ impl Entry {
         if let Decision::Admitted(state) = &answer.decision
             && answer.permits > 0
         {
-            let known = state.map(|state| {
+            let known = state.clone().map(|state| {
                 let remaining = state.remaining.saturating_sub(answer.permits);
                 Known { state: TierState { remaining, ..state }, at_us: now }
             });
@@ -220,7 +220,7 @@ impl Entry {
         if !self.demand.is_hot() {
             return;
         }
-        self.refusal = answer.full.map(|(state, frees_us)| Refusal {
+        self.refusal = answer.full.clone().map(|(state, frees_us)| Refusal {
             need: if refused { cost.max(1) } else { 1 },
             // Counted from before Redis did, so that who waits as told is
             // not met by it; the state from after, so that nobody is told
@@ -242,8 +242,7 @@ impl Entry {
 impl Unused {
     /// How many of them were charged to this tier, whatever its limit was then.
     pub(super) fn of(&self, tier: &Tier) -> u64 {
-        let same = |of: &Tier| of.subject == tier.subject && of.window == tier.window;
-        if self.tiers.iter().any(same) { self.permits } else { 0 }
+        if self.tiers.iter().any(|of| of.counts_as(tier)) { self.permits } else { 0 }
     }
 }
 
@@ -251,7 +250,7 @@ impl Known {
     fn counted_down(&self, now: u64) -> TierState {
         let passed_ms = now.saturating_sub(self.at_us) / 1000;
         let reset_in_ms = self.state.reset_in_ms.saturating_sub(passed_ms);
-        TierState { reset_in_ms, ..self.state }
+        TierState { reset_in_ms, ..self.state.clone() }
     }
 }
 

@@ -2,15 +2,19 @@ use chrono::TimeZone;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{id::UserId, limit::Subject};
+use crate::domain::{
+    id::UserId,
+    limit::{Subject, Window},
+};
 
 fn tiers(limit: u64) -> Vec<Tier> {
     let subject = Subject::User(UserId::from(uuid::Uuid::from_u128(7)));
-    vec![Tier { subject, window: Window::MINUTE, limit }]
+    vec![Tier::new(subject, Window::MINUTE, limit)]
 }
 
 fn state(remaining: u64, reset_in_ms: u64) -> TierState {
-    TierState { tier: "user", window: Window::MINUTE, limit: 1000, remaining, reset_in_ms }
+    let window = Window::MINUTE;
+    TierState { tier: "user", name: None, window, limit: 1000, remaining, reset_in_ms }
 }
 
 fn answer(decision: Decision, permits: u64, life_us: u64) -> Answer {
@@ -24,7 +28,7 @@ fn admitted(remaining: u64, permits: u64, life_us: u64) -> Answer {
 
 fn refused(reset_in_ms: u64) -> Answer {
     let state = state(0, reset_in_ms);
-    let full = Some((state, reset_in_ms * 1000));
+    let full = Some((state.clone(), reset_in_ms * 1000));
     Answer { full, ..answer(Decision::Refused(state), 0, 0) }
 }
 

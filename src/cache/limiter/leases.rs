@@ -2,8 +2,9 @@
 //! and asked for by one request at a time, however many need one.
 //!
 //! They are kept by the last subject of a set of tiers, which is its most
-//! particular one. Another list of tiers or another limit takes the place of
-//! what was held: a changed limit holds at once (G-84).
+//! particular one, and by where its requests come from and go to: a key that is
+//! used for two upstreams has two. Another list of tiers or another limit takes
+//! the place of what was held: a changed limit holds at once (G-84).
 
 use std::{
     collections::HashMap,
@@ -19,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     lease::{Answer, Entry, Source, Wish},
-    memory::{SHARDS, shard_of},
+    memory::SHARDS,
+    subjects::shard_of,
 };
 use crate::domain::limit::{Decision, Subject, Tier};
 
@@ -32,6 +34,8 @@ const BETWEEN_PURGES_US: u64 = 100_000;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// A little more than a call may take: only a stalled thread is given up.
 const LONGEST_WAIT: Duration = Duration::from_millis(60);
+/// Of the hash by Fowler, Noll and Vo.
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
 pub(super) struct Leases {
     shards: [Mutex<Shard>; SHARDS],
@@ -42,11 +46,18 @@ pub(super) struct Leases {
 
 #[derive(Default)]
 struct Shard {
-    held: HashMap<Subject, Held>,
+    held: HashMap<Spot, Held>,
     next_id: u64,
     purged_us: u64,
     leased: u64,
     refused: u64,
+}
+
+/// Under what a set of tiers is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Spot {
+    subject: Subject,
+    among: u64,
 }
 
 struct Held {
@@ -105,14 +116,14 @@ impl Leases {
 
     /// Decides by a lease or a refusal that covers these tiers.
     pub(super) fn take(&self, tiers: &[Tier], cost: u64) -> Option<Decision> {
-        let mut shard = self.shard(shard_of(subject_of(tiers)?));
+        let mut shard = self.shard(Spot::of(tiers)?.shard());
         let now = self.now_us();
         shard.take(tiers, cost, now, true)
     }
 
     /// What to do about a request. `queue` is to be the same at all its turns.
     pub(super) fn turn<'a>(&'a self, tiers: &'a [Tier], cost: u64, queue: &mut Queue) -> Turn<'a> {
-        let mut shard = self.shard(subject_of(tiers).map_or(0, shard_of));
+        let mut shard = self.shard(Spot::of(tiers).map_or(0, |spot| spot.shard()));
         let now = self.now_us();
         if let Some(decision) = shard.take(tiers, cost, now, !queue.counted) {
             return Turn::Decided(decision);
@@ -199,7 +210,7 @@ impl Leases {
 
 impl Shard {
     fn take(&mut self, tiers: &[Tier], cost: u64, now: u64, count: bool) -> Option<Decision> {
-        let held = self.held.get_mut(subject_of(tiers)?)?;
+        let held = self.held.get_mut(&Spot::of(tiers)?)?;
         if !held.entry.is_for(tiers) {
             return None;
         }
@@ -215,8 +226,8 @@ impl Shard {
     }
 
     fn hold(&mut self, tiers: &[Tier], now: u64) -> Option<&mut Held> {
-        let subject = subject_of(tiers)?;
-        let known = self.held.get(subject).map(|held| held.entry.is_for(tiers));
+        let spot = Spot::of(tiers)?;
+        let known = self.held.get(&spot).map(|held| held.entry.is_for(tiers));
         if known.is_none() && self.held.len() >= MOST_HELD {
             if now < self.purged_us + BETWEEN_PURGES_US {
                 return None;
@@ -229,16 +240,16 @@ impl Shard {
         }
         if known != Some(true) {
             self.next_id += 1;
-            let other = self.held.remove(subject).map(|held| held.entry);
+            let other = self.held.remove(&spot).map(|held| held.entry);
             let held = Held {
                 id: self.next_id,
                 entry: Entry::new(tiers, other),
                 flight: None,
                 waiting: Arc::default(),
             };
-            self.held.insert(subject.clone(), held);
+            self.held.insert(spot, held);
         }
-        self.held.get_mut(subject)
+        self.held.get_mut(&spot)
     }
 
     fn purge(&mut self, now: u64) {
@@ -288,10 +299,10 @@ impl Ask<'_> {
 
     fn close(&mut self, answer: Option<&Answer>) {
         let flight = self.flight.take();
-        if let (Some(id), Some(subject)) = (self.id, subject_of(self.tiers)) {
-            let mut shard = self.leases.shard(shard_of(subject));
+        if let (Some(id), Some(spot)) = (self.id, Spot::of(self.tiers)) {
+            let mut shard = self.leases.shard(spot.shard());
             let now = self.leases.now_us();
-            if let Some(held) = shard.held.get_mut(subject)
+            if let Some(held) = shard.held.get_mut(&spot)
                 && held.id == id
             {
                 if let Some(answer) = answer {
@@ -316,8 +327,22 @@ impl Drop for Ask<'_> {
     }
 }
 
-fn subject_of(tiers: &[Tier]) -> Option<&Subject> {
-    tiers.last().map(|tier| &tier.subject)
+impl Spot {
+    fn of(tiers: &[Tier]) -> Option<Self> {
+        // Which they are matters little: what is held is for equal tiers only.
+        let among = tiers.iter().fold(0, |all: u64, tier| match tier.subject {
+            Subject::Upstream(name) | Subject::UserAt { upstream: name, .. } => {
+                name.bytes().fold(all, |all, b| (all ^ u64::from(b)).wrapping_mul(FNV_PRIME))
+            }
+            Subject::Origin(host) => all.rotate_left(1) ^ host.digest(),
+            _ => all,
+        });
+        tiers.last().map(|tier| Self { subject: tier.subject, among })
+    }
+
+    fn shard(&self) -> usize {
+        shard_of(&self.subject)
+    }
 }
 
 #[cfg(test)]

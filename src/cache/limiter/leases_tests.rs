@@ -16,12 +16,13 @@ fn user() -> Subject {
 }
 
 fn tiers(subject: Subject, limit: u64) -> [Tier; 1] {
-    [Tier { subject, window: Window::MINUTE, limit }]
+    [Tier::new(subject, Window::MINUTE, limit)]
 }
 
 fn leased(permits: u64) -> Answer {
     let state = TierState {
         tier: "user",
+        name: None,
         window: Window::MINUTE,
         limit: 1000,
         remaining: 900,

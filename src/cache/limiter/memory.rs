@@ -8,25 +8,27 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use chrono::{DateTime, Utc};
 
-use super::counter::{Month, Sliding};
+use super::{
+    counter::{Periodic, Sliding},
+    subjects::{is_transient, overflow_of, shard_of},
+};
 use crate::domain::{
     clock::SharedClock,
-    id::UserId,
-    limit::{Decision, Subject, Tier, TierState, Window, month_end},
+    limit::{Decision, Subject, Tier, TierState, Window},
 };
 
 pub(super) const SHARDS: usize = 16;
 /// Subjects that anybody can make up (addresses, login names), per shard:
 /// 200,000 in all. Those beyond share one counter per shard: strict, not open.
 const TRANSIENT: usize = 200_000 / SHARDS;
-/// A month's counter that rested this long is dropped and seeded again.
-const MONTH_IDLE_US: u64 = 3_600_000_000;
+/// The counter of a period that rested this long is dropped and seeded again;
+/// where it cannot be, it is kept until the period ends.
+const PERIOD_IDLE_US: u64 = 3_600_000_000;
 
 /// The part of each limit that this process may use.
 #[derive(Clone, Copy, Debug)]
@@ -49,16 +51,17 @@ impl Share {
 
 enum Counter {
     Sliding(Sliding),
-    Month(Month),
+    Periodic(Periodic),
 }
 
 /// What is asked of every tier of one decision.
-struct Ask {
+struct Ask<'a> {
     now_us: u64,
-    /// Only read where a month is involved.
+    /// Only read where a period is involved.
     wall: Option<DateTime<Utc>>,
     cost: u64,
-    seed: Option<u64>,
+    /// One for each tier, in their order.
+    seeds: Option<&'a [u64]>,
     share: Share,
     /// A tier has refused: look at the others, but charge nothing.
     look_only: bool,
@@ -82,20 +85,20 @@ struct Heard {
 
 impl Heard {
     /// Whether the tier could answer at all.
-    fn take(&mut self, answer: &Answer, ask: &mut Ask) -> bool {
+    fn take(&mut self, answer: Answer, ask: &mut Ask<'_>) -> bool {
         self.asked += 1;
-        match *answer {
+        match answer {
             Answer::Room { charged, state } => {
                 if charged {
                     self.charged = self.asked;
                 }
-                self.nearest = Some(super::nearer(self.nearest, state));
+                self.nearest = Some(super::nearer(self.nearest.take(), state));
             }
             // Of several full tiers the one that stays full longest is named: a
             // client that waits as told must get through.
             Answer::Full(state) => {
                 ask.look_only = true;
-                self.refusal = match self.refusal {
+                self.refusal = match self.refusal.take() {
                     Some(worst) if worst.reset_in_ms >= state.reset_in_ms => Some(worst),
                     _ => Some(state),
                 };
@@ -133,16 +136,16 @@ impl Memory {
         &self,
         tiers: &[Tier],
         cost: u64,
-        seed: Option<u64>,
+        seeds: Option<&[u64]>,
         share: Share,
     ) -> Decision {
         let mut locked = self.lock(tiers);
-        let monthly = tiers.iter().any(|tier| tier.window == Window::Month);
+        let periodic = tiers.iter().any(|tier| !tier.window.slides());
         let mut ask = Ask {
             now_us: self.clock.monotonic_us(),
-            wall: monthly.then(|| self.clock.now()),
+            wall: periodic.then(|| self.clock.now()),
             cost,
-            seed,
+            seeds,
             share,
             look_only: cost == 0,
         };
@@ -151,9 +154,15 @@ impl Memory {
         for alike in tiers.chunk_by(|a, b| a.subject == b.subject) {
             let place = shard_in(&mut locked, &alike[0].subject);
             let seeded = if let Some(known) = place.subjects.get_mut(&alike[0].subject) {
-                alike.iter().all(|tier| heard.take(&known.ask(tier, &ask), &mut ask))
+                alike.iter().all(|tier| {
+                    let answer = known.ask(tier, heard.asked, &ask);
+                    heard.take(answer, &mut ask)
+                })
             } else {
-                alike.iter().all(|tier| heard.take(&place.ask(tier, &ask), &mut ask))
+                alike.iter().all(|tier| {
+                    let answer = place.ask(tier, heard.asked, &ask);
+                    heard.take(answer, &mut ask)
+                })
             };
             if !seeded {
                 uncharge(&mut locked, &tiers[..heard.charged], cost);
@@ -174,7 +183,7 @@ impl Memory {
     pub(super) fn forget(&self, subject: &Subject) {
         let mut shard = self.shard(shard_of(subject));
         if let Some(counters) = shard.subjects.get_mut(subject) {
-            counters.0.retain(|(window, _)| *window == Window::Month);
+            counters.0.retain(|(window, _)| !window.slides());
         }
     }
 
@@ -227,18 +236,19 @@ fn uncharge(locked: &mut Locked<'_>, tiers: &[Tier], cost: u64) {
 }
 
 impl Shard {
-    fn ask(&mut self, tier: &Tier, ask: &Ask) -> Answer {
+    fn ask(&mut self, tier: &Tier, index: usize, ask: &Ask<'_>) -> Answer {
         if let Some(counters) = self.subjects.get_mut(&tier.subject) {
-            return counters.ask(tier, ask);
+            return counters.ask(tier, index, ask);
         }
         let transient = is_transient(&tier.subject);
         if transient && self.transient >= TRANSIENT {
-            return self.subjects.entry(overflow_of(&tier.subject)).or_default().ask(tier, ask);
+            let overflow = self.subjects.entry(overflow_of(&tier.subject)).or_default();
+            return overflow.ask(tier, index, ask);
         }
         let mut counters = Counters::default();
-        let answer = counters.ask(tier, ask);
+        let answer = counters.ask(tier, index, ask);
         if !counters.0.is_empty() {
-            self.subjects.insert(tier.subject.clone(), counters);
+            self.subjects.insert(tier.subject, counters);
             self.transient += usize::from(transient);
         }
         answer
@@ -253,7 +263,7 @@ impl Shard {
         };
         match counters.and_then(|counters| counters.get(tier.window)) {
             Some(Counter::Sliding(sliding)) => sliding.uncharge(cost),
-            Some(Counter::Month(month)) => month.uncharge(cost),
+            Some(Counter::Periodic(period)) => period.uncharge(cost),
             None => {}
         }
     }
@@ -264,14 +274,14 @@ impl Counters {
         self.0.iter_mut().find(|(of, _)| *of == window).map(|(_, counter)| counter)
     }
 
-    fn ask(&mut self, tier: &Tier, ask: &Ask) -> Answer {
+    fn ask(&mut self, tier: &Tier, index: usize, ask: &Ask<'_>) -> Answer {
         match tier.window {
             Window::Sliding { seconds } => self.ask_sliding(tier, seconds, ask),
-            Window::Month => self.ask_month(tier, ask),
+            Window::Month | Window::Anchored { .. } => self.ask_periodic(tier, index, ask),
         }
     }
 
-    fn ask_sliding(&mut self, tier: &Tier, seconds: u32, ask: &Ask) -> Answer {
+    fn ask_sliding(&mut self, tier: &Tier, seconds: u32, ask: &Ask<'_>) -> Answer {
         let limit = ask.share.of(tier);
         let need = ask.cost.max(1);
         if let Some(Counter::Sliding(sliding)) = self.get(tier.window) {
@@ -289,30 +299,37 @@ impl Counters {
         answer
     }
 
-    fn ask_month(&mut self, tier: &Tier, ask: &Ask) -> Answer {
-        let wall = ask.wall.expect("read when any tier is a month");
-        if self.get(Window::Month).is_none() {
-            let Some(seed) = ask.seed else { return Answer::Unseeded };
-            let month = Month::seeded(wall, seed, ask.now_us);
-            self.0.push((Window::Month, Counter::Month(month)));
+    fn ask_periodic(&mut self, tier: &Tier, index: usize, ask: &Ask<'_>) -> Answer {
+        let wall = ask.wall.expect("read when any tier has periods");
+        let period = tier.window.period(wall).expect("it does not slide");
+        let recorded = tier.subject.is_recorded();
+        if self.get(tier.window).is_none() {
+            let seed = if recorded { ask.seeds.map(|seeds| seeds[index]) } else { Some(0) };
+            let Some(seed) = seed else { return Answer::Unseeded };
+            let counter = Periodic::seeded(period.number, seed);
+            self.0.push((tier.window, Counter::Periodic(counter)));
         }
-        let Some(Counter::Month(month)) = self.get(Window::Month) else { return Answer::Unseeded };
-        let (used, limit) = month.used(wall, ask.now_us, tier.limit, ask.share.instances);
-        let left = (month_end(wall) - wall).num_microseconds().unwrap_or(i64::MAX).unsigned_abs();
+        let Some(Counter::Periodic(counter)) = self.get(tier.window) else {
+            return Answer::Unseeded;
+        };
+        let left = period.left_us(wall);
+        let keep_us = if recorded { PERIOD_IDLE_US } else { left };
+        counter.keep(period.number, ask.now_us + keep_us);
+        let (used, limit) = counter.used(tier.limit, ask.share.instances);
         if used.saturating_add(ask.cost.max(1)) > limit {
             return Answer::Full(super::state(tier, limit, used, left));
         }
         if ask.look_only {
             return Answer::Room { charged: false, state: super::state(tier, limit, used, left) };
         }
-        month.charge(ask.cost);
+        counter.charge(ask.cost);
         let state = super::state(tier, limit, used + ask.cost, left);
         Answer::Room { charged: true, state }
     }
 }
 
 impl Sliding {
-    fn ask(&mut self, tier: &Tier, limit: u64, ask: &Ask) -> Answer {
+    fn ask(&mut self, tier: &Tier, limit: u64, ask: &Ask<'_>) -> Answer {
         let used = self.used(ask.now_us, limit);
         let wanted = used.saturating_add(ask.cost.max(1));
         if wanted > limit {
@@ -334,51 +351,15 @@ impl Counter {
         match self {
             // The limit only chooses the form, which is kept with 0 counted.
             Self::Sliding(sliding) => sliding.used(now_us, 0) > 0,
-            Self::Month(month) => month.idle_us(now_us) < MONTH_IDLE_US,
+            Self::Periodic(period) => period.is_kept(now_us),
         }
     }
-}
-
-fn is_transient(subject: &Subject) -> bool {
-    !matches!(subject, Subject::User(_) | Subject::Key { .. } | Subject::Pass { .. })
-}
-
-/// Stands for all subjects of one kind that found no place of their own.
-fn overflow_of(subject: &Subject) -> Subject {
-    const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-    match subject {
-        Subject::LoginPair { .. } => Subject::LoginPair { account: 0, address: NOBODY },
-        Subject::LoginAddress(_) => Subject::LoginAddress(NOBODY),
-        Subject::LoginAccount(_) => Subject::LoginAccount(0),
-        Subject::Redeem(_) => Subject::Redeem(UserId::NIL),
-        Subject::RedeemAddress(_) => Subject::RedeemAddress(NOBODY),
-        Subject::Address(_) | Subject::User(_) | Subject::Key { .. } | Subject::Pass { .. } => {
-            Subject::Address(NOBODY)
-        }
-    }
-}
-
-/// From bits that differ between subjects; choosing them well only makes an
-/// attacker wait for himself.
-pub(super) fn shard_of(subject: &Subject) -> usize {
-    let of_uuid = |id: uuid::Uuid| id.as_bytes()[15];
-    let of_address = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => v4.octets().into_iter().fold(0, |all, byte| all ^ byte),
-        IpAddr::V6(v6) => v6.octets().into_iter().fold(0, |all, byte| all ^ byte),
-    };
-    let bits = match subject {
-        Subject::Address(address)
-        | Subject::LoginAddress(address)
-        | Subject::RedeemAddress(address) => of_address(address),
-        Subject::User(id) | Subject::Redeem(id) => of_uuid(id.as_uuid()),
-        Subject::Pass { id, .. } => of_uuid(id.as_uuid()),
-        Subject::Key { id, .. } => of_uuid(id.as_uuid()),
-        Subject::LoginPair { account, address } => account.to_le_bytes()[0] ^ of_address(address),
-        Subject::LoginAccount(account) => account.to_le_bytes()[0],
-    };
-    usize::from(bits ^ bits >> 4) % SHARDS
 }
 
 #[cfg(test)]
 #[path = "memory_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tiers_tests.rs"]
+mod tiers_tests;

@@ -1,4 +1,5 @@
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ fn fake() -> Arc<FakeClock> {
 }
 
 fn tier(subject: Subject, seconds: u32, limit: u64) -> Tier {
-    Tier { subject, window: Window::Sliding { seconds }, limit }
+    Tier::new(subject, Window::Sliding { seconds }, limit)
 }
 
 fn user() -> Subject {
@@ -80,7 +81,7 @@ proptest! {
         let spans = [1u32, 3, 10];
         let subjects = [key(), key(), user()];
         let tiers: Vec<Tier> = (0..3)
-            .map(|i| tier(subjects[i].clone(), spans[i], limits[i]))
+            .map(|i| tier(subjects[i], spans[i], limits[i]))
             .collect();
         let mut model = Model::default();
         for (gap, cost) in steps {
@@ -200,13 +201,13 @@ fn looking_charges_nothing_and_a_refund_gives_back() {
 fn a_month_is_seeded_once_and_begins_anew() {
     let clock = fake();
     let memory = Memory::new(clock.clone());
-    let month = Tier { subject: key(), window: Window::Month, limit: 10 };
+    let month = Tier::new(key(), Window::Month, 10);
     let tiers = [tier(user(), 60, 100), month];
     assert_eq!(decide(&memory, &tiers, 1), Decision::NeedsSeed);
-    assert!(admitted(&memory.decide(&tiers, 1, Some(8), Share::WHOLE)));
+    assert!(admitted(&memory.decide(&tiers, 1, Some(&[0, 8]), Share::WHOLE)));
     // The seed is not taken twice, and the first tier was not charged for the
     // decision that wanted one.
-    assert!(admitted(&memory.decide(&tiers, 1, Some(8), Share::WHOLE)));
+    assert!(admitted(&memory.decide(&tiers, 1, Some(&[0, 8]), Share::WHOLE)));
     let Decision::Refused(state) = decide(&memory, &tiers, 1) else { panic!("10 of 10") };
     assert_eq!((state.window, state.remaining), (Window::Month, 0));
     assert_eq!(state.reset_in_ms, 12 * 3600 * 1000);
@@ -221,8 +222,8 @@ fn a_share_is_a_part_of_what_was_left() {
     let clock = fake();
     let memory = Memory::new(clock);
     let share = Share { instances: 3, halve_guesses: true };
-    let month = [Tier { subject: key(), window: Window::Month, limit: 1000 }];
-    let got = (0..200).filter(|_| admitted(&memory.decide(&month, 1, Some(700), share))).count();
+    let month = [Tier::new(key(), Window::Month, 1000)];
+    let got = (0..200).filter(|_| admitted(&memory.decide(&month, 1, Some(&[700]), share))).count();
     assert_eq!(got, 100);
     let of = |subject, limit| share.of(&tier(subject, 60, limit));
     assert_eq!([of(user(), 100), of(user(), 2), of(user(), 0)], [33, 1, 0]);

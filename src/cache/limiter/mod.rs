@@ -14,6 +14,7 @@ mod lease;
 mod leases;
 mod memory;
 mod redis;
+mod subjects;
 
 use std::{
     fmt,
@@ -23,18 +24,17 @@ use std::{
     },
 };
 
+pub(in crate::cache) use self::subjects::shard_of;
 use self::{
     leases::{Leases, Queue, Turn},
     memory::{Memory, Share},
     redis::SharedCounters,
 };
 use super::redis::RedisStore;
-use crate::{
-    config::OnStoreLoss,
-    domain::{
-        clock::SharedClock,
-        limit::{Decision, Subject, Tier, TierState},
-    },
+use crate::domain::{
+    clock::SharedClock,
+    limit::{Decision, Subject, Tier, TierState},
+    rates::OnStoreLoss,
 };
 
 /// What a client is told when Redis is away and the policy is to deny.
@@ -64,7 +64,6 @@ struct Shared {
     answered: AtomicU64,
     alone: AtomicU64,
     instances: Box<dyn Fn() -> usize + Send + Sync>,
-    on_loss: OnStoreLoss,
 }
 
 struct Inner {
@@ -91,14 +90,13 @@ impl Limiter {
         Self(Arc::new(Inner { memory: Memory::new(clock), shared: None }))
     }
 
-    /// While Redis is away `on_loss` decides; `instances` tells how many share
-    /// a limit then. Login tiers are always shared and halved then, whatever
-    /// `on_loss` says: a guess too many costs more than a login refused.
+    /// While Redis is away each tier's own policy holds; `instances` tells how
+    /// many share a limit then. Login tiers are always shared and halved then,
+    /// whatever theirs says: a guess too many costs more than a login refused.
     pub fn shared(
         clock: SharedClock,
         redis: Arc<RedisStore>,
         instances: impl Fn() -> usize + Send + Sync + 'static,
-        on_loss: OnStoreLoss,
     ) -> Self {
         let counters = SharedCounters::new(Arc::clone(&clock), redis);
         let shared = Shared {
@@ -108,7 +106,6 @@ impl Limiter {
             answered: AtomicU64::new(0),
             alone: AtomicU64::new(0),
             instances: Box::new(instances),
-            on_loss,
         };
         Self(Arc::new(Inner { memory: Memory::new(clock), shared: Some(shared) }))
     }
@@ -117,22 +114,22 @@ impl Limiter {
     ///
     /// A refusal names the full tier; a client that waits for `reset_in_ms`
     /// and is alone will be admitted. With `cost` 0 nothing is charged, and the
-    /// answer is the one that a cost of 1 would get. `seed` is this month's
-    /// count for a tier over [`Month`](crate::domain::limit::Window::Month), of
-    /// which there may be one, given at the second call after
-    /// [`Decision::NeedsSeed`].
-    pub async fn decide(&self, tiers: &[Tier], cost: u64, seed: Option<u64>) -> Decision {
+    /// answer is the one that a cost of 1 would get. `seeds` are, one for each tier,
+    /// what was counted of the [period](crate::domain::limit::Window::period) of a
+    /// tier that has such, given at the second call after
+    /// [`Decision::NeedsSeed`]. No two tiers have the same subject and window.
+    pub async fn decide(&self, tiers: &[Tier], cost: u64, seeds: Option<&[u64]>) -> Decision {
         if tiers.is_empty() {
             return Decision::Admitted(None);
         }
         let Some(shared) = &self.0.shared else {
-            return self.0.memory.decide(tiers, cost, seed, Share::WHOLE);
+            return self.0.memory.decide(tiers, cost, seeds, Share::WHOLE);
         };
-        if let Some(decision) = shared.decide(tiers, cost, seed).await {
+        if let Some(decision) = shared.decide(tiers, cost, seeds).await {
             return decision;
         }
         shared.alone.fetch_add(1, Ordering::Relaxed);
-        self.decide_alone(shared, tiers, cost, seed)
+        self.decide_alone(shared, tiers, cost, seeds)
     }
 
     /// [`Self::decide`] without waiting, where that is possible: `None` when
@@ -141,17 +138,17 @@ impl Limiter {
         &self,
         tiers: &[Tier],
         cost: u64,
-        seed: Option<u64>,
+        seeds: Option<&[u64]>,
     ) -> Option<Decision> {
         match &self.0.shared {
-            None => Some(self.0.memory.decide(tiers, cost, seed, Share::WHOLE)),
+            None => Some(self.0.memory.decide(tiers, cost, seeds, Share::WHOLE)),
             Some(shared) => shared.leases.take(tiers, cost),
         }
     }
 
     /// Whether a request would pass, and how near its end each tier is.
-    pub async fn peek(&self, tiers: &[Tier], seed: Option<u64>) -> Decision {
-        self.decide(tiers, 0, seed).await
+    pub async fn peek(&self, tiers: &[Tier], seeds: Option<&[u64]>) -> Decision {
+        self.decide(tiers, 0, seeds).await
     }
 
     /// Takes back the most recent `cost` of every tier: it turned out not to
@@ -213,28 +210,31 @@ impl Limiter {
         shared: &Shared,
         tiers: &[Tier],
         cost: u64,
-        seed: Option<u64>,
+        seeds: Option<&[u64]>,
     ) -> Decision {
         let instances = u64::try_from((shared.instances)().max(1)).unwrap_or(u64::MAX);
         let share = Share { instances, halve_guesses: true };
-        let other = tiers.iter().find(|tier| !is_guess(&tier.subject));
-        match (shared.on_loss, other) {
-            (OnStoreLoss::Share, _) | (_, None) => self.0.memory.decide(tiers, cost, seed, share),
-            (OnStoreLoss::Deny, Some(tier)) => {
-                Decision::Refused(state(tier, tier.limit, tier.limit, RETRY_AFTER_LOSS_US))
-            }
-            (OnStoreLoss::Allow, Some(_)) => {
-                let guesses: Vec<Tier> =
-                    tiers.iter().filter(|tier| is_guess(&tier.subject)).cloned().collect();
-                self.0.memory.decide(&guesses, cost, seed, share)
-            }
+        let policy = |tier: &Tier| {
+            if is_guess(&tier.subject) { OnStoreLoss::Share } else { tier.on_loss }
+        };
+        if let Some(tier) = tiers.iter().find(|tier| policy(tier) == OnStoreLoss::Deny) {
+            return Decision::Refused(state(tier, tier.limit, tier.limit, RETRY_AFTER_LOSS_US));
         }
+        let counts = |tier: &Tier| policy(tier) == OnStoreLoss::Share;
+        if tiers.iter().all(counts) {
+            return self.0.memory.decide(tiers, cost, seeds, share);
+        }
+        let left = || tiers.iter().enumerate().filter(|(_, tier)| counts(tier));
+        let seeds: Option<Vec<u64>> =
+            seeds.map(|seeds| left().map(|(index, _)| seeds[index]).collect());
+        let tiers: Vec<Tier> = left().map(|(_, tier)| tier.clone()).collect();
+        self.0.memory.decide(&tiers, cost, seeds.as_deref(), share)
     }
 }
 
 impl Shared {
     /// `None` when Redis does not answer.
-    async fn decide(&self, tiers: &[Tier], cost: u64, seed: Option<u64>) -> Option<Decision> {
+    async fn decide(&self, tiers: &[Tier], cost: u64, seeds: Option<&[u64]>) -> Option<Decision> {
         let mut queue = Queue::default();
         loop {
             match self.leases.turn(tiers, cost, &mut queue) {
@@ -249,7 +249,7 @@ impl Shared {
                         self.asked.fetch_add(1, Ordering::Relaxed);
                     }
                     let parts = (self.instances)().max(FEWEST_PARTS) as u64;
-                    let answer = self.counters.decide(tiers, cost, seed, &ask.wish, parts).await;
+                    let answer = self.counters.decide(tiers, cost, seeds, &ask.wish, parts).await;
                     ask.settle(answer.as_ref());
                     let decision = answer?.decision;
                     self.answered.fetch_add(1, Ordering::Relaxed);
@@ -276,6 +276,7 @@ fn is_guess(subject: &Subject) -> bool {
 fn state(tier: &Tier, limit: u64, used: u64, frees_us: u64) -> TierState {
     TierState {
         tier: tier.subject.tier(),
+        name: tier.name.clone(),
         window: tier.window,
         limit,
         remaining: limit.saturating_sub(used),
@@ -286,6 +287,6 @@ fn state(tier: &Tier, limit: u64, used: u64, frees_us: u64) -> TierState {
 /// The one of which the smaller part is left; the first of equals.
 fn nearer(held: Option<TierState>, new: TierState) -> TierState {
     let Some(held) = held else { return new };
-    let left_of = |a: TierState, b: TierState| u128::from(a.remaining) * u128::from(b.limit);
-    if left_of(new, held) < left_of(held, new) { new } else { held }
+    let left_of = |a: &TierState, b: &TierState| u128::from(a.remaining) * u128::from(b.limit);
+    if left_of(&new, &held) < left_of(&held, &new) { new } else { held }
 }

@@ -2,9 +2,9 @@
 //!
 //! Keys carry a hash tag: everything that belongs to one user (its own tiers
 //! and those of its keys) is one slot of a cluster, and so is everything of one
-//! address. A decision over tiers with different tags, such as a login's
-//! account and address, works on a single server; on a cluster it would have to
-//! be asked slot by slot.
+//! address, of one upstream, of one origin. A decision over tiers with different
+//! tags, such as a login's account and address or an upstream and a user, works on
+//! a single server; on a cluster it would have to be asked slot by slot.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +16,7 @@ use crate::{
     cache::redis::RedisStore,
     domain::{
         clock::SharedClock,
-        limit::{Decision, Subject, Tier, Window, month_end, month_start},
+        limit::{Decision, Subject, Tier, Window},
     },
 };
 
@@ -32,6 +32,13 @@ static FORGET: LazyLock<Script> = LazyLock::new(|| {
 
 /// What [`decide.lua`](../decide.lua) returns.
 type Reply = (u8, usize, u64, u64, u64, u64, u64, usize, u64);
+
+/// The count of a period is seeded anew after this long, which heals what it
+/// missed while Redis was away.
+const SEEDED_MS: u64 = 86_400_000;
+/// Where it cannot be, it is kept until then: a while after the period's end,
+/// since clocks differ.
+const BEHIND_MS: u64 = 3_600_000;
 
 /// Lua counts in doubles: above this, integers would have gaps.
 const LARGEST: u64 = 1 << 53;
@@ -53,30 +60,40 @@ impl SharedCounters {
         &self,
         tiers: &[Tier],
         cost: u64,
-        seed: Option<u64>,
+        seeds: Option<&[u64]>,
         wish: &Wish,
         parts: u64,
     ) -> Option<Answer> {
         let wall = self.clock.now();
         let mut script = DECIDE.prepare_invoke();
         script.arg(cost.min(LARGEST));
-        match seed {
-            Some(seed) => script.arg(seed.min(LARGEST)),
-            None => script.arg(""),
-        };
         script.arg(wish.waiting).arg(wish.expected).arg(parts.max(1));
-        // A month that has ended takes nothing back, nor does the new one.
-        let same_month = |unused: &&Unused| month_start(unused.taken.wall) == month_start(wall);
-        let unused = wish.unused.as_ref().filter(same_month);
+        let unused = wish.unused.as_ref();
         script.arg(unused.map_or(0, |unused| unused.taken.at_us));
-        for tier in tiers {
-            let (kind, span_us) = match tier.window {
-                Window::Sliding { seconds } => ("s", u64::from(seconds.max(1)) * 1_000_000),
-                Window::Month => ("m", left_of_month_us(wall)),
-            };
+        for (index, tier) in tiers.iter().enumerate() {
             script.key(counter_of(tier, wall)).key(index_of(&tier.subject));
-            script.arg(kind).arg(tier.limit.min(LARGEST)).arg(span_us);
-            script.arg(unused.map_or(0, |unused| unused.of(tier)));
+            let back = |unused: &Unused| unused.of(tier);
+            let Some(period) = tier.window.period(wall) else {
+                let window_us = u64::from(tier.window.seconds().max(1)) * 1_000_000;
+                script.arg("s").arg(tier.limit.min(LARGEST)).arg(window_us);
+                script.arg(unused.map_or(0, back)).arg("").arg("");
+                continue;
+            };
+            // One that has ended takes nothing back, nor does the new one.
+            let same = |unused: &&Unused| {
+                let taken = tier.window.period(unused.taken.wall);
+                taken.is_some_and(|taken| taken.number == period.number)
+            };
+            let left_us = period.left_us(wall);
+            script.arg("p").arg(tier.limit.min(LARGEST)).arg(left_us);
+            script.arg(unused.filter(same).map_or(0, back));
+            if !tier.subject.is_recorded() {
+                script.arg(0).arg(left_us / 1000 + BEHIND_MS);
+            } else if let Some(seeds) = seeds {
+                script.arg(seeds[index].min(LARGEST)).arg(SEEDED_MS);
+            } else {
+                script.arg("").arg(SEEDED_MS);
+            }
         }
         let (code, index, used, frees_us, permits, life_us, at_us, full, full_us): Reply =
             self.run("limit", script).await?;
@@ -89,7 +106,7 @@ impl SharedCounters {
         let state = state(index, Some(used), frees_us);
         let (decision, full) = match (code, state) {
             (2, _) => (Decision::NeedsSeed, None),
-            (0, Some(state)) => (Decision::Refused(state), Some((state, frees_us))),
+            (0, Some(state)) => (Decision::Refused(state.clone()), Some((state, frees_us))),
             (_, state) => (Decision::Admitted(state), full),
         };
         Some(Answer { decision, permits, life_us, taken: Taken { at_us, wall }, full })
@@ -127,13 +144,17 @@ impl SharedCounters {
     }
 }
 
-/// The instance's clock only chooses the month; at its turn, two instances may
+/// The instance's clock only chooses the period; at its turn, two instances may
 /// disagree for as long as their clocks do.
 fn counter_of(tier: &Tier, wall: DateTime<Utc>) -> String {
     let subject = name_of(&tier.subject);
     match tier.window {
         Window::Sliding { seconds } => format!("{subject}:{seconds}"),
         Window::Month => format!("{subject}:{}", wall.format("%Y-%m")),
+        Window::Anchored { seconds, .. } => {
+            let number = tier.window.period(wall).map_or(0, |period| period.number);
+            format!("{subject}:own-{seconds}:{number}")
+        }
     }
 }
 
@@ -154,13 +175,14 @@ fn name_of(subject: &Subject) -> String {
         }
         Subject::Key { id, owner } => format!("tollgate:limit:{{u:{owner}}}:{tier}:{id}"),
         Subject::Pass { id, owner } => format!("tollgate:limit:{{u:{owner}}}:{tier}:{id}"),
+        Subject::UserAt { user, upstream } => {
+            format!("tollgate:limit:{{u:{user}}}:{tier}:{upstream}")
+        }
+        Subject::Upstream(name) => format!("tollgate:limit:{{up:{name}}}:{tier}"),
+        Subject::Origin(host) => format!("tollgate:limit:{{o:{:016x}}}:{tier}", host.digest()),
         Subject::LoginPair { account, address } => {
             format!("tollgate:limit:{{a:{address}}}:{tier}:{account:016x}")
         }
         Subject::LoginAccount(account) => format!("tollgate:limit:{{l:{account:016x}}}:{tier}"),
     }
-}
-
-fn left_of_month_us(wall: DateTime<Utc>) -> u64 {
-    (month_end(wall) - wall).num_microseconds().unwrap_or(i64::MAX).unsigned_abs()
 }

@@ -43,6 +43,8 @@ struct ApiKeyRow {
     rate_limit: Option<i64>,
     rate_limit_per_minute: Option<i64>,
     monthly_quota: Option<i64>,
+    limits: String,
+    max_concurrent: Option<i64>,
     metadata: String,
     is_active: bool,
     expires_at: Option<DateTime<Utc>>,
@@ -79,6 +81,8 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             rate_limit: limit("rate_limit", row.rate_limit)?,
             rate_limit_per_minute: limit("rate_limit_per_minute", row.rate_limit_per_minute)?,
             monthly_quota: row.monthly_quota.map(row::count),
+            limits: row::parse_json("limits", &row.limits)?,
+            max_concurrent: limit("max_concurrent", row.max_concurrent)?,
             metadata: row::parse_json("metadata", &row.metadata)?,
             is_active: row.is_active,
             expires_at: row.expires_at,
@@ -100,10 +104,11 @@ impl<'c> ApiKeys<'c> {
         const SQL: &str = "
             INSERT INTO api_keys
                 (id, user_id, name, name_key, prefix, scopes, upstreams, allowed_ips,
-                 allowed_origins, rate_limit, rate_limit_per_minute, monthly_quota, metadata,
-                 is_active, expires_at, last_used_at, created_at, rotated_at, version)
+                 allowed_origins, rate_limit, rate_limit_per_minute, monthly_quota, limits,
+                 max_concurrent, metadata, is_active, expires_at, last_used_at, created_at,
+                 rotated_at, version)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                    $18, $19)";
+                    $18, $19, $20, $21)";
 
         on_conn!(self.conn, |conn| sqlx::query(SQL)
             .bind(key.id)
@@ -118,6 +123,8 @@ impl<'c> ApiKeys<'c> {
             .bind(key.rate_limit.map(i64::from))
             .bind(key.rate_limit_per_minute.map(i64::from))
             .bind(key.monthly_quota.map(row::stored))
+            .bind(row::json(&key.limits))
+            .bind(key.max_concurrent.map(i64::from))
             .bind(row::json(&key.metadata))
             .bind(key.is_active)
             .bind(key.expires_at)
@@ -134,7 +141,8 @@ impl<'c> ApiKeys<'c> {
     pub async fn find(&mut self, id: ApiKeyId) -> StoreResult<Option<ApiKey>> {
         const SQL: &str = "
             SELECT id, user_id, name, prefix, scopes, upstreams, allowed_ips, allowed_origins,
-                   rate_limit, rate_limit_per_minute, monthly_quota, metadata, is_active,
+                   rate_limit, rate_limit_per_minute, monthly_quota, limits, max_concurrent,
+                   metadata, is_active,
                    expires_at, last_used_at, created_at, rotated_at, version
             FROM api_keys
             WHERE id = $1";
@@ -158,7 +166,7 @@ impl<'c> ApiKeys<'c> {
         const SQL: &str = "
             SELECT s.expires_at AS secret_expires_at, k.id, k.user_id, k.name, k.prefix, k.scopes, k.upstreams, k.allowed_ips,
                    k.allowed_origins, k.rate_limit, k.rate_limit_per_minute, k.monthly_quota,
-                   k.metadata, k.is_active, k.expires_at, k.last_used_at, k.created_at,
+                   k.limits, k.max_concurrent, k.metadata, k.is_active, k.expires_at, k.last_used_at, k.created_at,
                    k.rotated_at, k.version
             FROM api_key_secrets s JOIN api_keys k ON k.id = s.key_id
             WHERE s.hash = $1 AND (s.expires_at IS NULL OR s.expires_at > $2)";
@@ -178,7 +186,8 @@ impl<'c> ApiKeys<'c> {
     ) -> StoreResult<Page<ApiKey>> {
         const SQL: &str = "
             SELECT id, user_id, name, prefix, scopes, upstreams, allowed_ips, allowed_origins,
-                   rate_limit, rate_limit_per_minute, monthly_quota, metadata, is_active,
+                   rate_limit, rate_limit_per_minute, monthly_quota, limits, max_concurrent,
+                   metadata, is_active,
                    expires_at, last_used_at, created_at, rotated_at, version
             FROM api_keys
             WHERE TRUE";
@@ -216,8 +225,8 @@ impl<'c> ApiKeys<'c> {
             UPDATE api_keys SET
                 name = $3, name_key = $4, scopes = $5, upstreams = $6, allowed_ips = $7,
                 allowed_origins = $8, rate_limit = $9, rate_limit_per_minute = $10,
-                monthly_quota = $11, metadata = $12, is_active = $13, expires_at = $14,
-                version = $2 + 1
+                monthly_quota = $11, limits = $12, max_concurrent = $13, metadata = $14,
+                is_active = $15, expires_at = $16, version = $2 + 1
             WHERE id = $1 AND version = $2";
 
         on_conn!(self.conn, |conn| sqlx::query(SQL)
@@ -232,6 +241,8 @@ impl<'c> ApiKeys<'c> {
             .bind(key.rate_limit.map(i64::from))
             .bind(key.rate_limit_per_minute.map(i64::from))
             .bind(key.monthly_quota.map(row::stored))
+            .bind(row::json(&key.limits))
+            .bind(key.max_concurrent.map(i64::from))
             .bind(row::json(&key.metadata))
             .bind(key.is_active)
             .bind(key.expires_at)

@@ -35,6 +35,17 @@ pub struct UsageFilter {
     pub to: DateTime<Utc>,
 }
 
+/// Whose usage a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageOf<'a> {
+    User(UserId),
+    Key(ApiKeyId),
+    Pass(PassId),
+    Upstream(&'a str),
+    /// A user's at one upstream.
+    UserAt(UserId, &'a str),
+}
+
 /// What sums are split by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageGroup {

@@ -11,7 +11,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::QueryBuilder;
 
 use super::{
-    GroupValue, Usage, UsageFilter, UsageGroup, UsageRow,
+    GroupValue, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow,
     cells::{Detail, table},
 };
 use crate::{
@@ -170,25 +170,33 @@ impl Usage<'_> {
         Ok(whole.into_iter().next().map(|row| row.totals).unwrap_or_default())
     }
 
-    /// How many requests of a key were let through in the hours `from..to`:
-    /// what its quota counts.
-    pub async fn month_requests(
+    /// How many requests were let through in the hours `from..to`: what a limit
+    /// per month counts.
+    pub async fn let_through(
         &mut self,
-        key: ApiKeyId,
+        of: &UsageOf<'_>,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> StoreResult<u64> {
-        const SQL: &str = "
+        const SUM: &str = "
             SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM usage_hourly
-            WHERE key_id = $1 AND detail = $2 AND start >= $3 AND start < $4";
+            WHERE detail = 0 AND start >= ";
 
-        let requests: i64 = on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
-            .bind(key)
-            .bind(Detail::Who.number())
-            .bind(from)
-            .bind(to)
-            .fetch_one(conn)
-            .await)?;
+        let requests: i64 = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(SUM);
+            sql.push_bind(from).push(" AND start < ").push_bind(to);
+            match *of {
+                UsageOf::User(id) => sql.push(" AND user_id = ").push_bind(id),
+                UsageOf::Key(id) => sql.push(" AND key_id = ").push_bind(id),
+                UsageOf::Pass(id) => sql.push(" AND pass_id = ").push_bind(id),
+                UsageOf::Upstream(name) => sql.push(" AND upstream = ").push_bind(name),
+                UsageOf::UserAt(id, name) => {
+                    sql.push(" AND user_id = ").push_bind(id);
+                    sql.push(" AND upstream = ").push_bind(name)
+                }
+            };
+            sql.build_query_scalar().fetch_one(conn).await
+        })?;
         Ok(count(requests))
     }
 }

@@ -28,9 +28,6 @@ use crate::{
 pub const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// Most credentials that are read from the store at once.
 const LOADS: usize = 8;
-/// A stream whose credential could not be asked about for this long is ended
-/// (RELIABILITY, defaults: revocation staleness).
-const STALE_US: u64 = 60_000_000;
 
 type ByProof = HashMap<Proof, Vec<Arc<OpenStream>>>;
 
@@ -95,7 +92,13 @@ impl StreamService {
             }
             Some(Err(AccessError::Store(_))) | None => {
                 away.store(true, Relaxed);
-                for stream in streams.iter().filter(|s| s.unproven_for(now_us) >= STALE_US) {
+                // From the last that was known of the truth, be it by a copy.
+                let bound = self.hub.staleness();
+                let is_stale = self.hub.sync_age().is_some_and(|age| age >= bound);
+                let over = |stream: &OpenStream| {
+                    is_stale || Duration::from_micros(stream.unproven_for(now_us)) >= bound
+                };
+                for stream in streams.iter().filter(|stream| over(stream)) {
                     stream.kill.trip(KillReason::Revoked);
                 }
                 None

@@ -26,6 +26,7 @@ const AT_ONCE: usize = 4 * 1024 * 1024;
 /// 2,000 requests per second the log is therefore a sample; sums are always
 /// of everything. Writing a row costs as much as proxying a request.
 const LOGGED_AT_ONCE: usize = 1_000;
+const HOUR_US: i64 = 3_600_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
@@ -78,7 +79,8 @@ impl UsageService {
         }
     }
 
-    async fn look_for_room(&self) {
+    /// To be called also while the database holds up a flush.
+    pub async fn look_for_room(&self) {
         let journal = self.journal.clone();
         // A panic in there is told by the task itself.
         let _ = tokio::task::spawn_blocking(move || journal.look_for_room()).await;
@@ -105,25 +107,32 @@ impl UsageService {
     }
 
     /// Adds what processes left that were killed, and removes their folders;
-    /// how many records.
+    /// how many records. What fails with one of them holds up no other.
     pub async fn adopt(&self) -> Result<usize, DrainError> {
         let folder = self.folder.clone();
         let found = tokio::task::spawn_blocking(move || journal::orphans(&folder));
-        let mut written = 0;
+        let (mut written, mut failed) = (0, None);
         for orphan in found.await.map_err(std::io::Error::other)?? {
-            let (journal, folder) = (orphan.id, orphan.folder().display().to_string());
-            let records = self.add_orphan(&orphan).await?;
-            reach("usage.adopted").await;
-            tracing::info!(records, folder, "the usage that another process left was added");
-            let removed = tokio::task::spawn_blocking(move || orphan.remove()).await;
-            removed.map_err(std::io::Error::other)??;
-            // Only now: with its files a journal without a mark would be added again.
-            let mut tx = self.db.begin().await?;
-            tx.usage().forget_journal(journal).await?;
-            tx.commit().await?;
-            written += records;
+            match self.adopt_one(orphan).await {
+                Ok(records) => written += records,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(written)
+        failed.map_or(Ok(written), Err)
+    }
+
+    async fn adopt_one(&self, orphan: Orphan) -> Result<usize, DrainError> {
+        let (journal, folder) = (orphan.id, orphan.folder().display().to_string());
+        let records = self.add_orphan(&orphan).await?;
+        reach("usage.adopted").await;
+        tracing::info!(records, folder, "the usage that another process left was added");
+        let removed = tokio::task::spawn_blocking(move || orphan.remove()).await;
+        removed.map_err(std::io::Error::other)??;
+        // Only now: with its files a journal without a mark would be added again.
+        let mut tx = self.db.begin().await?;
+        tx.usage().forget_journal(journal).await?;
+        tx.commit().await?;
+        Ok(records)
     }
 
     /// Adds all of a journal that is not in the database yet; how many records.
@@ -261,7 +270,6 @@ struct Of<'a> {
 }
 
 fn key_of<'a>(frame: &Frame<'a>) -> Of<'a> {
-    const HOUR_US: i64 = 3_600_000_000;
     let Frame { at_us, user_id, key_id, pass_id, upstream, route, status, .. } = *frame;
     let hour = at_us.div_euclid(HOUR_US);
     Of { hour, user_id, key_id, pass_id, upstream, route, status_class: class_of(status) }

@@ -107,15 +107,9 @@ impl UsageService {
         self.caught_up_at.store(self.clock.now().timestamp_micros(), Relaxed);
     }
 
-    /// Records something that no leave was taken for.
+    /// Records what was refused, which no leave was taken for.
     pub fn record_unreserved(&self, record: UsageRecord) {
-        self.journal.record(record, 1);
-    }
-
-    /// The same for what counts as `requests`, as it was charged. The log shows
-    /// it once.
-    pub fn record_many(&self, record: UsageRecord, requests: u64) {
-        self.journal.record(record, requests);
+        self.journal.record(record);
     }
 
     fn count_logged(&self, rows: usize) {

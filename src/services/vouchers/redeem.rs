@@ -49,7 +49,7 @@ impl VoucherService {
         code: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<Redeemed, VoucherError> {
-        let tier = |subject, window, limit| Tier { subject, window, limit };
+        let tier = Tier::new;
         let tiers = [
             tier(Subject::Redeem(user), Window::MINUTE, PER_USER_MINUTE),
             tier(Subject::Redeem(user), Window::DAY, PER_USER_DAY),

@@ -15,7 +15,7 @@ use super::{address, in_front_of, in_front_of_url, recorded};
 use crate::{
     process::alone,
     support::{
-        Options, TestApp,
+        LATE, Options, TestApp,
         raw::Raw,
         recorder::{Recorder, Reply, ok},
     },
@@ -205,7 +205,7 @@ fn blackhole() -> (socket2::Socket, Vec<TcpStream>, SocketAddr) {
 }
 
 /// Within the connect timeout and 50 ms. Other tests run beside this one, so the
-/// better of two trials has to meet it.
+/// best of four trials has to meet it.
 #[tokio::test]
 async fn an_unreachable_upstream_is_a_502_that_names_nothing() {
     const LIMIT: Duration = Duration::from_millis(300);
@@ -240,12 +240,17 @@ async fn an_unreachable_upstream_is_a_502_that_names_nothing() {
             ("UPSTREAM_CONNECT_TIMEOUT_SECONDS", "0.3"),
         ];
         let settings = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
-        // No name is known.
-        let resolver = Names::answering(&[]);
-        let app = TestApp::with(Options { resolver, settings, ..Options::default() }).await;
-        let mut taken = vec![];
-        // With one more attempt each, below what opens the breaker.
-        for _ in 0..2 {
+        let start = async || {
+            // No name is known.
+            let (resolver, settings) = (Names::answering(&[]), settings.clone());
+            TestApp::with(Options { resolver, settings, ..Options::default() }).await
+        };
+        let (mut taken, mut app) = (vec![], start().await);
+        for trial in 0..4 {
+            // With one more attempt each, two are below what opens the breaker.
+            if trial == 2 {
+                app = start().await;
+            }
             let begin = Instant::now();
             let answer = Raw::exchange(address(&app), "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
             taken.push(begin.elapsed());
@@ -267,7 +272,7 @@ async fn an_unreachable_upstream_is_a_502_that_names_nothing() {
         }
         let (best, worst) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
         assert!(*best <= LIMIT + Duration::from_millis(50), "{url}: {taken:?}");
-        assert!(*worst <= LIMIT + Duration::from_millis(2500), "{url}: {taken:?}");
+        assert!(*worst <= LIMIT + LATE, "{url}: {taken:?}");
     }
 }
 

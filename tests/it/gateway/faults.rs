@@ -29,7 +29,7 @@ use crate::{
     rewriting::decode,
     streams::{FREE, address, put_in_front},
     support::{
-        Options, TestApp, epoch,
+        LATE, Options, TestApp, epoch,
         fault::{Ending, Faults, Proxy, Way},
         raw::{Raw, find},
         recorder::{Delivery, Recorder, Reply},
@@ -41,7 +41,7 @@ const PLAIN: &str = "text/plain";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// For what should take moments.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway, the network behind it, and what is there.
 struct Bed {
@@ -126,7 +126,7 @@ impl Bed {
     async fn quiet(&self) {
         let start = Instant::now();
         while self.proxy.open() > 0 || self.recorder.closed() < self.recorder.connections() {
-            assert!(start.elapsed() < Duration::from_secs(5), "a connection stays open");
+            assert!(start.elapsed() < PATIENCE, "a connection stays open");
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
     }
@@ -359,5 +359,5 @@ fn assert_in_time(taken: &[Duration], late: Duration) {
     const LIMIT: Duration = Duration::from_secs(1);
     let (best, worst) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
     assert!(*best >= LIMIT.mul_f64(0.95) && *best <= LIMIT + late, "{taken:?}");
-    assert!(*worst <= LIMIT + Duration::from_millis(2500), "{taken:?}");
+    assert!(*worst <= LIMIT + LATE, "{taken:?}");
 }

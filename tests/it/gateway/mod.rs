@@ -63,7 +63,7 @@ pub async fn admin_key(app: &TestApp) -> String {
 /// The recorded requests, newest first, once there are at least `count`.
 pub async fn recorded(app: &TestApp, count: usize) -> Vec<Value> {
     let usage = &app.app.services.usage;
-    for _ in 0..400 {
+    for _ in 0..3000 {
         app.flush().await;
         let page = PageRequest { limit: 200, after: None };
         let found = usage.requests(&RequestFilter::default(), page).await.unwrap().items;
@@ -77,7 +77,7 @@ pub async fn recorded(app: &TestApp, count: usize) -> Vec<Value> {
 
 /// All that were recorded, once there are at least `count`.
 pub async fn all_recorded(app: &TestApp, count: usize) -> Vec<UsageRecord> {
-    for _ in 0..400 {
+    for _ in 0..3000 {
         app.flush().await;
         let records = every_page(app).await;
         if records.len() >= count {

@@ -28,6 +28,8 @@ fn full() -> Value {
         "allowed_origins": ["https://app.example.com", "http://localhost:3000"],
         "expires_at": "2099-01-02T03:04:05.678901Z",
         "monthly_quota": 9_007_199_254_740_993_u64,
+        "limits": [{ "name": "burst", "limit": 5, "window": "second" }],
+        "max_concurrent": 4,
         "metadata": { "team": "søk", "n": [1, 2.5, null, true], "deep": { "😀": "\u{202e}x" } },
     })
 }
@@ -43,6 +45,8 @@ fn cleared() -> Value {
         "allowed_origins": [],
         "expires_at": null,
         "monthly_quota": null,
+        "limits": [],
+        "max_concurrent": null,
         "metadata": {},
     })
 }
@@ -58,7 +62,8 @@ fn names(object: &Value) -> BTreeSet<&str> {
 /// The fields of a key in the contract.
 fn contract() -> BTreeSet<&'static str> {
     "id name prefix user_id scopes upstreams rate_limit rate_limit_per_minute monthly_quota \
-     allowed_ips allowed_origins is_active expires_at last_used_at created_at rotated_at metadata"
+     limits max_concurrent allowed_ips allowed_origins is_active expires_at last_used_at \
+     created_at rotated_at metadata"
         .split_whitespace()
         .collect()
 }

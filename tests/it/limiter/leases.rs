@@ -8,8 +8,10 @@ use std::{
 use futures_util::future::join_all;
 use tollgate::{
     cache::Limiter,
-    config::OnStoreLoss,
-    domain::limit::{Decision, Tier},
+    domain::{
+        limit::{Decision, Tier},
+        rates::OnStoreLoss,
+    },
 };
 
 use super::{
@@ -51,11 +53,11 @@ async fn an_instance_that_dies_costs_its_slice_at_the_most() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
     let tiers = [tier(&subjects().0, 2, 2000)];
-    let dying = over(&redis, OnStoreLoss::Deny);
+    let dying = over(&redis);
     let start = Instant::now();
     let used = heat(&dying, &tiers).await;
     drop(dying);
-    let other = over(&redis, OnStoreLoss::Deny);
+    let other = over(&redis);
     let got = exhaust(&other, &tiers).await;
     assert!(start.elapsed() < Duration::from_secs(2), "within one window");
     assert!((2000 - used - SLICE..=2000 - used).contains(&got), "{used} and {got}");
@@ -68,7 +70,7 @@ async fn an_instance_that_dies_costs_its_slice_at_the_most() {
 async fn what_was_not_used_is_given_back() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
-    let limiter = over(&redis, OnStoreLoss::Deny);
+    let limiter = over(&redis);
     let tiers = [tier(&subjects().0, 60, 2000)];
     let used = heat(&limiter, &tiers).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -85,7 +87,7 @@ async fn what_was_not_used_is_given_back() {
 async fn what_is_left_is_told_as_if_every_request_had_asked() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
-    let limiter = over(&redis, OnStoreLoss::Deny);
+    let limiter = over(&redis);
     let (user, key) = subjects();
     let tiers = [tier(&user, 600, 100_000), tier(&key, 600, 5000)];
     for n in 1..=2000 {
@@ -115,7 +117,7 @@ async fn what_is_left_is_told_as_if_every_request_had_asked() {
 async fn changes_hold_at_once() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
-    let limiter = over(&redis, OnStoreLoss::Deny);
+    let limiter = over(&redis);
     let (owner, key) = subjects();
     let at = |limit| [tier(&owner, 600, 100_000), tier(&key, 600, limit)];
     let mut used = 0;
@@ -148,8 +150,9 @@ async fn a_burst_asks_a_few_times_and_nobody_is_left_behind() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
     // An answer that comes too late is not what this is about.
-    let limiter = over(&redis, OnStoreLoss::Share);
-    let tiers: Arc<[Tier]> = Arc::new([tier(&subjects().0, 600, 100_000)]);
+    let limiter = over(&redis);
+    let tiers: Arc<[Tier]> =
+        Arc::new([tier(&subjects().0, 600, 100_000).on_loss(OnStoreLoss::Share)]);
     for round in 0..20u32 {
         let before = limiter.stats().unwrap().asked;
         let tasks: Vec<_> = (0..200)
@@ -178,8 +181,8 @@ async fn a_burst_asks_a_few_times_and_nobody_is_left_behind() {
 async fn a_server_that_hangs_holds_up_no_request_for_long() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
-    let limiter = over(&redis, OnStoreLoss::Share);
-    let tiers: Arc<[Tier]> = Arc::new([tier(&subjects().0, 600, 4000)]);
+    let limiter = over(&redis);
+    let tiers: Arc<[Tier]> = Arc::new([tier(&subjects().0, 600, 4000).on_loss(OnStoreLoss::Share)]);
     let span = Duration::from_secs(1);
     let load = join_all(
         (0..20).map(|_| tokio::spawn(drive(limiter.clone(), Arc::clone(&tiers), steady(50, span)))),

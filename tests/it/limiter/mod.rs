@@ -4,7 +4,9 @@
 
 mod leases;
 mod load;
+mod months;
 mod overload;
+mod tiers;
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -15,19 +17,21 @@ use std::{
 use futures_util::future::join_all;
 use tollgate::{
     cache::{Limiter, RedisStore},
-    config::OnStoreLoss,
     domain::{
         clock::SystemClock,
         id::{ApiKeyId, UserId},
         limit::{Decision, Subject, Tier, Window},
+        rates::OnStoreLoss,
     },
 };
 use uuid::Uuid;
 
-use crate::support::redis::{Server, connect, regained, shared_url};
+use crate::support::redis::{
+    PATIENT, Server, answered, connect, connect_patiently, regained, shared_url,
+};
 
-fn over(redis: &Arc<RedisStore>, on_loss: OnStoreLoss) -> Limiter {
-    Limiter::shared(Arc::new(SystemClock), Arc::clone(redis), || 2, on_loss)
+fn over(redis: &Arc<RedisStore>) -> Limiter {
+    Limiter::shared(Arc::new(SystemClock), Arc::clone(redis), || 2)
 }
 
 /// Instances of one installation: on the shared Redis, else one in memory.
@@ -35,10 +39,10 @@ async fn instances(count: usize) -> Vec<Limiter> {
     let Some(url) = shared_url() else {
         return vec![Limiter::memory(Arc::new(SystemClock)); count];
     };
-    // Denying shows a call that missed its deadline as a refusal, where
-    // sharing would hide it.
-    let connected = join_all((0..count).map(|_| connect(&url))).await;
-    connected.iter().map(|redis| over(redis, OnStoreLoss::Deny)).collect()
+    // The server is well: however busy the machine is, it answers, and what is
+    // counted is exact.
+    let connected = join_all((0..count).map(|_| connect_patiently(&url))).await;
+    connected.iter().map(over).collect()
 }
 
 /// A user and a key of theirs that no other test uses.
@@ -47,8 +51,10 @@ fn subjects() -> (Subject, Subject) {
     (Subject::User(owner), Subject::Key { id: ApiKeyId::from(owner.as_uuid()), owner })
 }
 
+/// Denying shows a call that missed its deadline as a refusal, where sharing
+/// would hide it.
 fn tier(subject: &Subject, seconds: u32, limit: u64) -> Tier {
-    Tier { subject: subject.clone(), window: Window::Sliding { seconds }, limit }
+    Tier::new(*subject, Window::Sliding { seconds }, limit).on_loss(OnStoreLoss::Deny)
 }
 
 async fn passes(limiter: &Limiter, tiers: &[Tier], cost: u64) -> bool {
@@ -88,8 +94,10 @@ async fn no_rolling_window_holds_more_than_its_limit() {
     for limit in [20usize, 300] {
         let tiers = [tier(&subjects().0, 1, limit as u64)];
         let mut admitted: Vec<(Instant, Instant)> = Vec::new();
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(3500) {
+        let (start, mut asked) = (Instant::now(), 0);
+        // Long enough, and more than passes in that time.
+        while start.elapsed() < Duration::from_millis(3500) || asked < limit * 7 {
+            asked += limit / 5;
             let burst = join_all((0..limit / 5).map(|n| {
                 let (limiter, tiers) = (&limiters[n % 3], &tiers);
                 async move {
@@ -172,10 +180,10 @@ async fn a_limit_may_change_while_it_counts() {
 async fn a_month_wants_its_seed_once() {
     let limiter = &instances(1).await[0];
     let (user, key) = subjects();
-    let tiers = [tier(&user, 60, 100), Tier { subject: key, window: Window::Month, limit: 10 }];
+    let tiers = [tier(&user, 60, 100), Tier::new(key, Window::Month, 10)];
     assert_eq!(limiter.decide(&tiers, 1, None).await, Decision::NeedsSeed);
-    assert!(matches!(limiter.decide(&tiers, 1, Some(8)).await, Decision::Admitted(_)));
-    assert!(matches!(limiter.decide(&tiers, 1, Some(8)).await, Decision::Admitted(_)));
+    assert!(matches!(limiter.decide(&tiers, 1, Some(&[0, 8])).await, Decision::Admitted(_)));
+    assert!(matches!(limiter.decide(&tiers, 1, Some(&[0, 8])).await, Decision::Admitted(_)));
     let Decision::Refused(state) = limiter.decide(&tiers, 1, None).await else {
         panic!("8 and 2 are 10")
     };
@@ -190,66 +198,80 @@ async fn a_month_wants_its_seed_once() {
 async fn a_server_that_hangs_is_not_waited_for() {
     let Some(server) = Server::start() else { return };
     let redis = connect(&server.url()).await;
-    let limiter = over(&redis, OnStoreLoss::Share);
-    let tiers = [tier(&subjects().0, 600, 100)];
-    assert!(passes(&limiter, &tiers, 10).await);
+    let limiter = over(&redis);
+    let tiers = answered(&redis, async || {
+        let tiers = [tier(&subjects().0, 600, 100).on_loss(OnStoreLoss::Share)];
+        assert!(passes(&limiter, &tiers, 10).await);
+        tiers
+    })
+    .await;
 
     server.stop();
+    let mut taken = vec![];
     for _ in 0..5 {
         let start = Instant::now();
         assert!(passes(&limiter, &tiers, 1).await);
-        assert!(start.elapsed() < Duration::from_millis(90), "{:?}", start.elapsed());
+        taken.push(start.elapsed());
     }
+    // The machine may be late for one, not for all.
+    let (best, worst) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
+    assert!(*best >= Duration::from_millis(45) && *best < Duration::from_millis(90), "{taken:?}");
+    assert!(*worst < Duration::from_millis(2500), "{taken:?}");
     assert!(redis.is_degraded());
-    let start = Instant::now();
+    // Those that follow do not even ask: 1000 waits would be 50 s.
+    let (start, calls) = (Instant::now(), redis.stats().calls);
     let mut alone = 5;
     for _ in 0..1000 {
         alone += u32::from(passes(&limiter, &tiers, 1).await);
     }
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(redis.stats().calls, calls);
     assert_eq!(alone, 50, "half of the limit for one of two instances");
 
     server.resume();
     regained(&redis).await;
     // The five calls that timed out may have been counted when it woke up.
-    assert!((85..=90).contains(&left(&limiter, tiers[0].clone()).await));
+    let left = answered(&redis, async || left(&limiter, tiers[0].clone()).await).await;
+    assert!((85..=90).contains(&left), "{left}");
 }
 
 /// A killed server is noticed at once, an empty one taken up (G-10, G-08).
 #[tokio::test]
 async fn a_server_may_die_and_come_back_empty() {
     let Some(mut server) = Server::start() else { return };
-    let redis = connect(&server.url()).await;
+    // What is noticed is the end of the connection, not a deadline.
+    let redis = connect_patiently(&server.url()).await;
     let tiers = [tier(&subjects().0, 600, 100)];
-    let share = over(&redis, OnStoreLoss::Share);
-    let (deny, allow) = (over(&redis, OnStoreLoss::Deny), over(&redis, OnStoreLoss::Allow));
-    assert!(passes(&share, &tiers, 1).await);
+    let limiter = over(&redis);
+    let by = |on_loss| [tiers[0].clone().on_loss(on_loss)];
+    assert!(passes(&limiter, &tiers, 1).await);
 
     server.kill();
     let start = Instant::now();
-    assert!(passes(&share, &tiers, 1).await);
+    assert!(passes(&limiter, &by(OnStoreLoss::Share), 1).await);
     assert!(redis.is_degraded());
-    assert!(!passes(&deny, &tiers, 1).await);
-    assert_eq!(allow.decide(&tiers, 1000, None).await, Decision::Admitted(None));
+    assert!(!passes(&limiter, &by(OnStoreLoss::Deny), 1).await);
+    let allowed = limiter.decide(&by(OnStoreLoss::Allow), 1000, None).await;
+    assert_eq!(allowed, Decision::Admitted(None));
     // Guessing passwords is never allowed, and never as often as otherwise.
-    let address = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let login = [tier(&Subject::LoginAddress(address), 60, 20)];
-    for limiter in [&share, &deny, &allow] {
+    for (last, on_loss) in (1..).zip(OnStoreLoss::ALL) {
+        let address = IpAddr::V6(Ipv6Addr::from_bits(last));
+        let login = [tier(&Subject::LoginAddress(address), 60, 20).on_loss(on_loss)];
         let mut got = 0;
         for _ in 0..20 {
-            got += u32::from(passes(limiter, &login, 1).await);
+            got += u32::from(passes(&limiter, &login, 1).await);
         }
         assert_eq!(got, 5, "20, for two instances, halved");
     }
-    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENT.call / 6, "{:?}", start.elapsed());
 
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let attempts = redis.stats();
     assert_eq!((attempts.connections, attempts.degraded), (1, true));
     server.restart();
     regained(&redis).await;
-    assert!(passes(&deny, &tiers, 100).await);
-    assert!(!passes(&deny, &tiers, 1).await);
+    assert!(passes(&limiter, &tiers, 100).await);
+    assert!(!passes(&limiter, &tiers, 1).await);
 }
 
 /// A server whose scripts are gone is asked again, not given up (G-14), and
@@ -257,9 +279,9 @@ async fn a_server_may_die_and_come_back_empty() {
 #[tokio::test]
 async fn lost_scripts_and_a_full_server_are_no_errors() {
     let Some(server) = Server::start() else { return };
-    let redis = connect(&server.url()).await;
-    let limiter = over(&redis, OnStoreLoss::Share);
-    let tiers = [tier(&subjects().0, 600, 100)];
+    let redis = connect_patiently(&server.url()).await;
+    let limiter = over(&redis);
+    let tiers = [tier(&subjects().0, 600, 100).on_loss(OnStoreLoss::Share)];
     for _ in 0..50 {
         server.command(&["SCRIPT", "FLUSH"]).await;
         assert!(passes(&limiter, &tiers, 1).await);
@@ -282,7 +304,7 @@ async fn lost_scripts_and_a_full_server_are_no_errors() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_may_come_from_any_runtime() {
     let Some(mut server) = Server::start() else { return };
-    let redis = connect(&server.url()).await;
+    let redis = connect_patiently(&server.url()).await;
     let call_elsewhere = |redis: Arc<RedisStore>| {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

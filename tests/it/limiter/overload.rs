@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tollgate::{cache::Limiter, config::OnStoreLoss, domain::limit::Tier};
+use tollgate::{cache::Limiter, domain::limit::Tier};
 
 use super::{
     load::{Outcome, drive, steady},
@@ -23,8 +23,7 @@ const INSTANCES: usize = 3;
 async fn limiters(server: &Server) -> Vec<Limiter> {
     let url = server.url();
     let connected = join_all((0..INSTANCES).map(|_| connect(&url))).await;
-    // Denying shows a call that missed its deadline as a refusal.
-    connected.iter().map(|redis| over(redis, OnStoreLoss::Deny)).collect()
+    connected.iter().map(over).collect()
 }
 
 fn asked(limiters: &[Limiter]) -> u64 {

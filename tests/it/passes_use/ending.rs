@@ -17,7 +17,7 @@ use super::{Given, HELLO, pass_of};
 use crate::{
     gateway::recorded,
     support::{
-        Options, TestApp, epoch,
+        LATE, Options, TestApp, epoch,
         raw::Raw,
         recorder::{Recorder, Reply},
     },
@@ -26,7 +26,6 @@ use crate::{
 /// What a stream has left of its pass, and how late its end may be noticed on a
 /// busy machine.
 const LEFT: Duration = Duration::from_millis(600);
-const LATE: Duration = Duration::from_millis(2500);
 
 #[tokio::test]
 async fn a_pass_opens_up_to_its_end_and_not_at_it() {

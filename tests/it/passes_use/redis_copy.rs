@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tollgate::domain::clock::FakeClock;
 
 use super::{Given, HELLO, STATUS, give, id_of, pass_of};
-use crate::support::{Options, PASSWORD, TestApp, TestDatabase, epoch, redis::Server};
+use crate::support::{
+    Options, PASSWORD, TestApp, TestDatabase, epoch,
+    redis::{PATIENT, Server},
+};
 
 /// A server and how to look into it.
 struct Inside {
@@ -35,8 +38,12 @@ impl Inside {
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
         ];
         let settings = settings.to_vec();
-        TestApp::with(Options { clock: clock.clone(), database, settings, ..Options::default() })
-            .await
+        // Nothing here is done to the server: what it was told must be there. And
+        // nobody hears of anything but over it.
+        let (clock, redis_waits, deaf) = (clock.clone(), Some(PATIENT), true);
+        let options =
+            Options { clock, database, deaf, redis_waits, settings, ..Options::default() };
+        TestApp::with(options).await
     }
 
     /// The value and how long it stays.

@@ -10,6 +10,7 @@ mod tour;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use secrecy::ExposeSecret as _;
 
 use self::{
@@ -165,7 +166,8 @@ async fn no_secret_is_written_when_nothing_answers() {
 
     // Nor by the commands.
     let setup = resealing(&setup);
-    for line in [
+    // At once, since each waits for the database.
+    let lines = [
         "users list",
         "config show",
         "migrate up",
@@ -173,8 +175,12 @@ async fn no_secret_is_written_when_nothing_answers() {
         "tokens list",
         "vouchers create --amount 5",
         "wallet verify",
-    ] {
-        let ran = setup.run(&line.split(' ').collect::<Vec<_>>(), "").await;
+    ];
+    let ran = lines.map(|line| {
+        let setup = &setup;
+        async move { (line, setup.run(&line.split(' ').collect::<Vec<_>>(), "").await) }
+    });
+    for (line, ran) in join_all(ran).await {
         let text = format!("{}{}", ran.stdout, ran.stderr);
         let found = planted.found_in("the output", text.as_bytes());
         assert!(found.is_empty(), "{line}: {found:?}");

@@ -46,11 +46,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-use crate::support::{Answer, Client, TestDatabase};
+use crate::support::{Answer, Client, LATE, TestDatabase};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
 /// The longest that anything here is waited for that should take moments.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The first admin's, where it is configured.
 const PASSWORD: &str = "correct horse battery";
 
@@ -256,9 +256,9 @@ impl Process {
             .await;
     }
 
-    /// Asks again and again, until it is so.
+    /// Asks again and again, until it is so; a busy machine may be late.
     async fn until(&self, what: &str, patience: Duration, so: impl AsyncFn() -> bool) {
-        let start = Instant::now();
+        let (start, patience) = (Instant::now(), patience + LATE);
         while !so().await {
             assert!(start.elapsed() < patience, "not {what} within {patience:?}: {self:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -291,9 +291,9 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for its end, of which a busy machine may be late.
     async fn ended(&mut self, patience: Duration) -> ExitStatus {
-        let start = Instant::now();
+        let (start, patience) = (Instant::now(), patience + LATE);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;

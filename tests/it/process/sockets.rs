@@ -9,7 +9,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    Process, Setup, alone,
+    LATE, Process, Setup, alone,
     reload::{READ, hang_up},
     streams::{descriptors, memory},
 };
@@ -101,8 +101,8 @@ async fn a_thousand_sockets_are_cheap_survive_reloads_and_end_with_their_own_key
     let last = ended.iter().map(|(_, after)| *after).max().unwrap();
     println!("the last of {} had ended after {last:?}", ended.len());
     assert!(ended.iter().all(|(told, _)| *told == (1008, "revoked".to_owned())));
-    // A quarter of it for the machine, which the test itself keeps busy.
-    assert!(last < Duration::from_millis(1250), "{last:?}");
+    // The machine may be late, which the test itself keeps busy.
+    assert!(last < Duration::from_secs(1) + LATE, "{last:?}");
     upstream.until_open(SOCKETS / 2).await;
     for wire in &mut staying {
         wire.echoes("still").await;
@@ -131,11 +131,11 @@ async fn sockets_are_told_and_recorded_when_the_process_stops() {
     for wire in &mut wires {
         assert_eq!(wire.closed().await, (1001, "going_away".to_owned()));
     }
-    assert!(signalled.elapsed() < Duration::from_secs(1), "{:?}", signalled.elapsed());
+    assert!(signalled.elapsed() < Duration::from_secs(1) + LATE, "{:?}", signalled.elapsed());
     let status = process.ended(Duration::from_secs(5)).await;
     println!("it ended after {:?}", signalled.elapsed());
     assert_eq!(status.code(), Some(0), "{process:?}");
-    assert!(signalled.elapsed() < Duration::from_secs(4), "{:?}", signalled.elapsed());
+    assert!(signalled.elapsed() < Duration::from_secs(4) + LATE, "{:?}", signalled.elapsed());
     assert_eq!(process.logged("stopped").unwrap()["drained"], true);
     assert_eq!(upstream.closes(), vec![1001; COUNT]);
     let process = setup.serve().await;

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Process, Setup, alone};
+use super::{LATE, Process, Setup, alone};
 use crate::support::raw::{Answer, Raw};
 
 const HELLO: &str = "data: hello\n\n";
@@ -134,8 +134,8 @@ async fn a_thousand_streams_are_cheap_and_a_revocation_ends_its_own() {
     let last = ended.iter().map(|(_, after)| *after).max().unwrap();
     println!("the last of {} had ended after {last:?}", ended.len());
     assert!(ended.iter().all(|(answer, _)| answer.complete && answer.text() == told("revoked")));
-    // A quarter of it for the machine, which the test itself keeps busy.
-    assert!(last < Duration::from_millis(1250), "{last:?}");
+    // The machine may be late, which the test itself keeps busy.
+    assert!(last < Duration::from_secs(1) + LATE, "{last:?}");
     let half = async || open.load(SeqCst) == STREAMS / 2;
     process.until("closed upstream", Duration::from_secs(2), half).await;
     drop(staying);
@@ -160,7 +160,7 @@ async fn event_streams_are_told_and_downloads_finished_when_the_process_stops() 
         let answer = raw.answer().await.unwrap();
         assert_eq!((answer.text(), answer.complete), (&*told("going_away"), true));
     }
-    assert!(told_at.elapsed() < Duration::from_secs(1), "{:?}", told_at.elapsed());
+    assert!(told_at.elapsed() < Duration::from_secs(1) + LATE, "{:?}", told_at.elapsed());
     let answer = download.answer().await.unwrap();
     assert_eq!((answer.text(), answer.complete), (&*format!("{HELLO}end"), true));
     let status = process.ended(Duration::from_secs(3)).await;

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -101,13 +101,48 @@ async fn what_was_answered_is_counted_once_wherever_it_is_killed() {
     adopted(&process, &setup).await;
     let admin = process.admin().await;
     let logged = logged(&admin).await;
-    let answered = answered.lock().unwrap();
+    let answered = std::mem::take(&mut *answered.lock().unwrap());
     println!("{} requests were answered, {} are recorded", answered.len(), logged.len());
     let lost: Vec<_> = answered.iter().filter(|path| !logged.contains_key(*path)).collect();
     assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), answered.len());
     let doubled: Vec<_> = logged.iter().filter(|(_, times)| **times != 1).collect();
     assert!(doubled.is_empty(), "{doubled:?}");
     assert_eq!(counted(&admin).await, logged.len());
+}
+
+/// An end in order, in the middle of the load: what was answered is in the
+/// database before the process is gone, and no folder is left (RELIABILITY G-61).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_before_a_stop_is_counted_by_it() {
+    let _alone = alone().await;
+    let setup = setup().await;
+    let (mut answered, mut key) = (0, None);
+    for _ in 0..rounds(3) {
+        let mut process = setup.serve().await;
+        if key.is_none() {
+            key = Some(process.key(&process.admin().await).await.1);
+        }
+        let count = Arc::new(AtomicUsize::new(0));
+        let mut clients = JoinSet::new();
+        for _ in 0..8 {
+            let (caller, count) = (process.client().with_key(key.as_ref().unwrap()), count.clone());
+            clients.spawn(async move {
+                // Until the port is closed.
+                while let Some(answer) = caller.try_get("/api/v1/proxy/hello").await {
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    count.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        process.until("asked", PATIENCE, async || count.load(SeqCst) >= EACH).await;
+        process.signal("-TERM");
+        assert_eq!(process.ended(PATIENCE).await.code(), Some(0), "{process:?}");
+        clients.join_all().await;
+        assert_eq!(journals(&setup), Vec::<PathBuf>::new());
+        answered += count.load(SeqCst);
+    }
+    let process = setup.serve().await;
+    assert_eq!(counted(&process.admin().await).await, answered);
 }
 
 async fn asks(process: &Process, key: &str, times: usize) {

@@ -1,6 +1,7 @@
 //! The promises of the repositories, which both engines keep alike.
 
 mod api_keys;
+mod credential_changes;
 mod database;
 mod idempotency;
 mod ledger;
@@ -23,7 +24,9 @@ use tollgate::{
     domain::{
         api_key::ApiKey,
         id::{ApiKeyId, RefreshTokenId, SessionId, UserId},
+        limit::Per,
         login::{LoginSession, REFRESH_IDLE, RefreshToken, SESSION_LIFE},
+        rates::{NamedLimit, OnStoreLoss},
         token::{PlainToken, TokenHash},
         user::{Roles, User},
     },
@@ -117,6 +120,10 @@ fn refresh_token(session: SessionId) -> RefreshToken {
     }
 }
 
+fn named(name: &str, window: Per, limit: u64, on_store_loss: Option<OnStoreLoss>) -> NamedLimit {
+    NamedLimit { name: name.to_owned().try_into().unwrap(), limit, window, on_store_loss }
+}
+
 fn key(user: UserId, name: &str) -> ApiKey {
     ApiKey {
         id: ApiKeyId::new(epoch()),
@@ -130,6 +137,11 @@ fn key(user: UserId, name: &str) -> ApiKey {
         rate_limit: Some(u32::MAX),
         rate_limit_per_minute: None,
         monthly_quota: Some(1 << 40),
+        limits: vec![
+            named("burst", Per::Second, 5, None),
+            named("by-day_2", Per::Day, i64::MAX as u64, Some(OnStoreLoss::Deny)),
+        ],
+        max_concurrent: Some(u32::MAX),
         metadata: serde_json::from_str(r#"{"team": "ä", "n": 1.5, "nul": "\u0000"}"#).unwrap(),
         is_active: true,
         expires_at: Some(epoch() + TimeDelta::microseconds(1_500_001)),

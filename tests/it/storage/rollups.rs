@@ -265,7 +265,7 @@ async fn many_instances_make_a_month_and_any_drops_it_whole() {
 /// As the version before left them.
 #[tokio::test]
 async fn sums_and_requests_of_before_are_moved() {
-    let store = super::migrations::Before::version(5).await;
+    let store = super::migrations::Before::version(8).await;
     let (user, key) =
         (UserId::new(at("2026-01-01T00:00:00Z")), ApiKeyId::new(DateTime::UNIX_EPOCH));
     let record = logged(at("2026-01-31T23:30:00.5Z"));

@@ -6,7 +6,7 @@ use tollgate::{
         span::Grain,
         usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
     },
-    repositories::{GroupValue, Repositories, RequestFilter, Tx, UsageFilter, UsageGroup},
+    repositories::{GroupValue, Repositories, RequestFilter, Tx, UsageFilter, UsageGroup, UsageOf},
 };
 use uuid::Uuid;
 
@@ -29,8 +29,8 @@ fn record(second: i64, status: u16) -> UsageRecord {
         bytes_out: 1 << 40,
         user_id: None,
         key_id: None,
-        upstream: "default".into(),
         pass_id: None,
+        upstream: "default".into(),
         route: "/**".into(),
         is_stream: false,
         messages: 0,
@@ -203,9 +203,9 @@ async fn a_key_has_totals_and_a_month() {
     let other = ApiKeyId::new(epoch());
     assert_eq!(usage.key_totals(other, None, end).await.unwrap().sum, Rollup::default());
 
-    assert_eq!(usage.month_requests(key, epoch(), end).await.unwrap(), 2);
-    assert_eq!(usage.month_requests(key, first, end).await.unwrap(), 1);
-    assert_eq!(usage.month_requests(other, epoch(), end).await.unwrap(), 0);
+    assert_eq!(usage.let_through(&UsageOf::Key(key), epoch(), end).await.unwrap(), 2);
+    assert_eq!(usage.let_through(&UsageOf::Key(key), first, end).await.unwrap(), 1);
+    assert_eq!(usage.let_through(&UsageOf::Key(other), epoch(), end).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -13,7 +13,7 @@ use super::{FREE, SOON, Source, address, listed, put_in_front};
 use crate::{
     gateway::recorded,
     support::{
-        Client, Options, TestApp,
+        Client, LATE, Options, TestApp,
         raw::Raw,
         recorder::{Recorder, Reply, ok},
     },
@@ -133,7 +133,7 @@ async fn time_limits_hold_for_what_is_not_taken() {
         put_in_front(&app, &recorder.url(), PUBLIC);
         let sender = connect(&app, 0).await;
         let body = get(&sender, path, "").await;
-        assert_reset(body, 3 * SECOND, path).await;
+        assert_reset(body, SECOND + LATE, path).await;
     }
     for (setting, path) in [
         ("total_timeout_seconds = 1", "/up/short"),
@@ -153,7 +153,7 @@ async fn time_limits_hold_for_what_is_not_taken() {
         put_in_front(&app, &recorder.url(), &format!("{PUBLIC}\n{setting}"));
         let sender = connect(&app, 0).await;
         let body = get(&sender, path, "").await;
-        assert_reset(body, 3 * SECOND, path).await;
+        assert_reset(body, SECOND + LATE, path).await;
         assert_eq!(recorded(&app, 1).await[0]["outcome"], "cut", "{path}");
     }
 }

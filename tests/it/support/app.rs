@@ -17,13 +17,14 @@ use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tollgate::{
     app::{App, AppBuilder},
+    cache::RedisDeadlines,
     config::{Config, RedisConfig, Sources},
     domain::clock::{FakeClock, SharedClock, SystemClock},
     jobs, server,
     services::upstreams::resolver::{SharedResolver, SystemResolver},
 };
 
-use super::{Answer, Client, TestDatabase};
+use super::{Answer, Client, TestDatabase, redis::PATIENT};
 
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -37,7 +38,7 @@ pub struct TestApp {
     /// The address that its clients come from.
     pub address: Ipv4Addr,
     pub running: Option<server::Running>,
-    _jobs: [AbortOnDropHandle<()>; 2],
+    _jobs: [AbortOnDropHandle<()>; 3],
     _data: TempDir,
     /// What a reload reads; a test may change it.
     pub sources: Arc<Mutex<Sources>>,
@@ -52,8 +53,14 @@ pub struct Options {
     /// Without Redis even where there is one: only limits in memory follow the
     /// clock.
     pub in_memory: bool,
+    /// Hears of no change but by messages over Redis.
+    pub deaf: bool,
     /// What upstreams' names are looked up with.
     pub resolver: SharedResolver,
+    /// How long Redis is waited for; by itself as the program does where the
+    /// settings name a server, and [`PATIENT`] with the one that tests share,
+    /// which is always well.
+    pub redis_waits: Option<RedisDeadlines>,
     /// Names and values as in the environment; `FILE` is the text of
     /// `tollgate.toml`.
     pub settings: Vec<(&'static str, String)>,
@@ -65,7 +72,9 @@ impl Default for Options {
             clock: Arc::new(SystemClock),
             database: None,
             in_memory: false,
+            deaf: false,
             resolver: Arc::new(SystemResolver),
+            redis_waits: None,
             settings: vec![],
         }
     }
@@ -109,8 +118,31 @@ impl TestApp {
 
     /// `n` instances on one Postgres and one Redis; `None` without them.
     pub async fn instances(n: usize, settings: &[(&'static str, &str)]) -> Option<Vec<Self>> {
-        std::env::var_os("TEST_DATABASE_URL")?;
+        Self::instances_waiting(n, settings, None).await
+    }
+
+    /// The same, where Redis is waited for so long.
+    pub async fn instances_waiting(
+        n: usize,
+        settings: &[(&'static str, &str)],
+        redis_waits: Option<RedisDeadlines>,
+    ) -> Option<Vec<Self>> {
         std::env::var_os("TEST_REDIS_URL")?;
+        Self::several(n, settings, false, redis_waits).await
+    }
+
+    /// `n` instances on one Postgres without Redis; `None` without Postgres.
+    pub async fn without_redis(n: usize, settings: &[(&'static str, &str)]) -> Option<Vec<Self>> {
+        Self::several(n, settings, true, None).await
+    }
+
+    async fn several(
+        n: usize,
+        settings: &[(&'static str, &str)],
+        in_memory: bool,
+        redis_waits: Option<RedisDeadlines>,
+    ) -> Option<Vec<Self>> {
+        std::env::var_os("TEST_DATABASE_URL")?;
         let database = Arc::new(TestDatabase::fresh().await);
         let mut settings: Vec<(&'static str, String)> =
             settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -120,6 +152,8 @@ impl TestApp {
             let options = Options {
                 database: Some(database.clone()),
                 settings: settings.clone(),
+                redis_waits,
+                in_memory,
                 ..Options::default()
             };
             let mut app = Self::with(options).await;
@@ -132,7 +166,9 @@ impl TestApp {
     }
 
     pub async fn with(options: Options) -> Self {
-        let Options { clock, database, in_memory, resolver, settings } = options;
+        let Options { clock, database, in_memory, deaf, resolver, redis_waits, settings } = options;
+        let own_redis = settings.iter().any(|(name, _)| *name == "REDIS_URL");
+        let usual = if own_redis { RedisDeadlines::default() } else { PATIENT };
         let database = match database {
             Some(database) => database,
             None => Arc::new(TestDatabase::fresh().await),
@@ -144,9 +180,11 @@ impl TestApp {
             config.redis = None;
         }
         config.data_dir = data.path().to_owned();
+        config.usage.journal.folder = data.path().join("journal");
         config.database = database.config();
         let reread = sources.clone();
         let builder = AppBuilder::new(config).clock(clock).resolver(resolver);
+        let builder = builder.redis_waits(redis_waits.unwrap_or(usual));
         let builder = builder.reading(move || reread.lock().unwrap().clone());
         let app = Arc::new(builder.build().await.unwrap());
         jobs::prepare(&app, |_| {}).await.unwrap();
@@ -154,16 +192,22 @@ impl TestApp {
         let hub = tokio::spawn(async move { hub.run(CancellationToken::new()).await });
         let streams = jobs::watch_streams(app.services.streams.clone(), CancellationToken::new());
         let streams = tokio::spawn(streams);
+        let changes = app.services.changes.clone();
+        let changes = tokio::spawn(async move {
+            if !deaf {
+                Box::pin(jobs::follow_changes(changes, CancellationToken::new())).await;
+            }
+        });
         let running = server::start(&app.config, &app.server_parts()).unwrap();
         if let Some(redis) = &app.redis {
-            tokio::time::timeout(Duration::from_secs(5), redis.available()).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(30), redis.available()).await.unwrap();
         }
         Self {
             base: format!("http://{}", running.address()),
             address: Ipv4Addr::from_bits(0x0a00_0000 | rand::random::<u32>() >> 8),
             app,
             running: Some(running),
-            _jobs: [AbortOnDropHandle::new(hub), AbortOnDropHandle::new(streams)],
+            _jobs: [hub, streams, changes].map(AbortOnDropHandle::new),
             _data: data,
             sources,
             database,

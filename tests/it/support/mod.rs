@@ -13,6 +13,8 @@ pub mod recorder;
 pub mod redis;
 pub mod websocket;
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 pub use self::{
@@ -20,6 +22,21 @@ pub use self::{
     client::{Answer, Client},
     database::TestDatabase,
 };
+
+/// How late a busy machine may be with what is promised within a second or a
+/// few. Whatever the promise is kept by, without it nothing would come for
+/// longer than this: copies live for five seconds, connections for a minute.
+pub const LATE: Duration = Duration::from_millis(2500);
+
+/// What happened several times was in time: most of it within its limit, and
+/// all of it but for what a busy machine adds.
+#[track_caller]
+pub fn assert_in_time(limit: Duration, taken: &[Duration], what: &str) {
+    let mut sorted = taken.to_vec();
+    sorted.sort_unstable();
+    let (median, worst) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() - 1]);
+    assert!(median <= limit && worst <= limit + LATE, "{what}: {taken:?}");
+}
 
 /// 2026-01-01T00:00:00Z, the instant every test starts at.
 pub fn epoch() -> DateTime<Utc> {

@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Longest wait for the server to start, recovery after a crash included.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_mins(1);
 
 /// A cluster, running or not; gone when dropped.
 pub struct Server {

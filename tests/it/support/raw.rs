@@ -10,7 +10,7 @@ use tokio::{
 };
 
 /// No test waits longer for a byte.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Raw {
     socket: TcpStream,

@@ -32,7 +32,7 @@ pub const PING: u8 = 0x89;
 pub const PONG: u8 = 0x8a;
 
 /// No test waits longer for a byte.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A request for a WebSocket, with more fields.

@@ -15,7 +15,7 @@ use super::{closed, get, post, public, start, targets, with};
 use crate::{
     gateway::recorded,
     support::{
-        Options, epoch,
+        LATE, Options, epoch,
         recorder::{Recorder, Reply, ok},
     },
 };
@@ -116,7 +116,7 @@ async fn a_target_that_takes_no_connection_leaves_time_for_another() {
     }
     let recorder = Recorder::start(ok).await;
     let app = start(&public(&format!(
-        "connect_timeout_seconds=0.6\ntargets=['http://{silent}','{}']",
+        "connect_timeout_seconds=5\ntargets=['http://{silent}','{}']",
         recorder.url()
     )))
     .await;
@@ -127,7 +127,7 @@ async fn a_target_that_takes_no_connection_leaves_time_for_another() {
     while retries().await < 2 {
         let begun = std::time::Instant::now();
         assert_eq!(get(&app, "/").await.status, 200);
-        assert!(begun.elapsed() < Duration::from_millis(650), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
     // Alone it has all of the time, and no more.
     let app = start(&public(&format!("connect_timeout_seconds=0.6\nurl='http://{silent}'"))).await;
@@ -135,7 +135,8 @@ async fn a_target_that_takes_no_connection_leaves_time_for_another() {
     let answer = get(&app, "/").await;
     assert_eq!((answer.status, &answer.json()["code"]), (504, &"upstream_timeout".into()));
     let took = begun.elapsed();
-    assert!((550..700).contains(&took.as_millis()), "{took:?}");
+    let limit = Duration::from_millis(600);
+    assert!(took >= limit.mul_f64(0.9) && took < limit + LATE, "{took:?}");
     assert_eq!(targets(&app).await[0]["last_error"], "connect_timeout");
 }
 

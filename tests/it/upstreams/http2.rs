@@ -261,7 +261,7 @@ async fn a_post_that_dies_is_delivered_once() {
 #[tokio::test]
 async fn a_client_that_leaves_resets_its_stream_and_no_other() {
     let server = Server::start(&[b"h2"]).await;
-    let app = server.app("first_byte_timeout_seconds=1", "1").await;
+    let app = server.app("first_byte_timeout_seconds=3", "1").await;
     for _ in 0..3 {
         let mut client = Raw::connect(address(&app)).await;
         client.send("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await;

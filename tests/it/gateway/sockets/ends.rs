@@ -132,7 +132,7 @@ async fn however_the_credential_came_its_end_is_the_sockets_of_every_instance() 
 async fn a_key_that_expires_ends_its_sockets_at_that_instant() {
     let upstream = Upstream::start().await;
     let app = app(&upstream, "").await;
-    let end = SystemClock.now() + TimeDelta::milliseconds(1500);
+    let end = SystemClock.now() + TimeDelta::milliseconds(3000);
     let fields = json!({ "name": "k", "expires_at": end.to_rfc3339() });
     let issued = app.admin().await.post("/api/v1/keys", fields).await.expect(201);
     let field = format!("X-API-Key: {}\r\n", issued.text("key"));
@@ -140,7 +140,7 @@ async fn a_key_that_expires_ends_its_sockets_at_that_instant() {
     wire.echoes("hello").await;
     assert_eq!(wire.closed().await, (1008, "expired".to_owned()));
     let late = SystemClock.now() - end;
-    assert!(late >= TimeDelta::zero() && late < TimeDelta::milliseconds(1000), "{late}");
+    assert!(late >= TimeDelta::zero() && late < TimeDelta::from_std(SOON).unwrap(), "{late}");
     drop(wire);
     assert_eq!(recorded(&app, 1).await[0]["outcome"], "cut");
 }
@@ -187,7 +187,7 @@ async fn a_login_and_a_pass_that_are_over_end_their_sockets_at_once() {
         let over = Instant::now();
         for wire in [&mut early, &mut late] {
             assert_eq!(wire.closed().await, (1008, "expired".to_owned()), "{kind}");
-            assert!(over.elapsed() < Duration::from_secs(1), "{kind}: {:?}", over.elapsed());
+            assert!(over.elapsed() < SOON, "{kind}: {:?}", over.elapsed());
         }
         drop((early, late));
         upstream.until_open(0).await;
@@ -211,7 +211,7 @@ async fn no_socket_is_open_for_longer_than_its_life() {
     for wire in [&mut silent, &mut talking] {
         assert_eq!(wire.closed().await, (1001, "open_too_long".to_owned()));
         let after = begun.elapsed();
-        assert!(after >= Duration::from_secs(1) && after < Duration::from_secs(2), "{after:?}");
+        assert!(after >= Duration::from_secs(1) && after < SOON, "{after:?}");
     }
     drop((silent, talking));
     upstream.until_open(0).await;

@@ -17,7 +17,7 @@ use crate::support::TestApp;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An upstream that sends back what it is sent, and tells of how it was closed.
 async fn echo() -> (String, tokio::sync::mpsc::UnboundedReceiver<Option<u16>>) {

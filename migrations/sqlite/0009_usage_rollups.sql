@@ -1,4 +1,4 @@
--- Twin of ../postgres/0006_usage_rollups.sql (see there); see 0001_init.sql for the types.
+-- Twin of ../postgres/0009_usage_rollups.sql (see there); see 0001_init.sql for the types.
 
 DROP INDEX usage_hourly_user_id_idx;
 DROP INDEX usage_hourly_key_id_idx;
@@ -337,3 +337,4 @@ INSERT INTO usage_requests (place, id, request_id, at, method, path, status, out
 DROP TABLE usage_hourly_old;
 DROP TABLE usage_latency;
 DROP TABLE usage_requests_old;
+DROP TABLE usage_passes;

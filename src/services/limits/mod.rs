@@ -1,0 +1,250 @@
+//! Which limits a request is under, and whether it may pass.
+
+mod tiers;
+
+use std::{net::IpAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+
+pub use self::tiers::Scope;
+use self::tiers::{Tiers, caps_of};
+/// Places among what is under way; given back when dropped.
+pub use crate::cache::Permit;
+use crate::{
+    cache::{Limiter, LimiterStats, Slots},
+    config::LimitsConfig,
+    domain::{
+        api_key::ApiKey,
+        clock::SharedClock,
+        limit::{Decision, Subject, Tier, TierState, Window},
+        origin::OriginHost,
+        principal::Principal,
+        rates::LimitName,
+    },
+    repositories::{Database, Repositories as _, StoreError, UsageOf},
+};
+
+/// A limit, as those are told that are under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What it is about: `user`, `key`, ….
+    pub of: &'static str,
+    pub name: Option<LimitName>,
+    pub window: Window,
+    pub limit: u64,
+}
+
+/// A limit had no room; nothing was charged to any.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", told(state))]
+pub struct Exceeded {
+    pub state: TierState,
+    /// What else the request was under.
+    pub others: Vec<Rule>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    #[error("{0}")]
+    Exceeded(Box<Exceeded>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// As many as may be are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of {most} requests at once for this {of} is reached")]
+pub struct Crowded {
+    /// What the limit is about: `upstream`, `user`, `key` or `token`.
+    pub of: &'static str,
+    pub most: u32,
+}
+
+pub struct LimitService {
+    limiter: Limiter,
+    slots: Slots,
+    config: ArcSwap<LimitsConfig>,
+    db: Database,
+    clock: SharedClock,
+}
+
+impl LimitService {
+    pub fn new(limiter: Limiter, config: LimitsConfig, db: Database, clock: SharedClock) -> Self {
+        let config = ArcSwap::from_pointee(config);
+        Self { limiter, slots: Slots::default(), config, db, clock }
+    }
+
+    /// Holds for requests that come from now on.
+    pub fn replace(&self, config: LimitsConfig) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// How decisions came about; `None` where limits are not shared.
+    pub fn stats(&self) -> Option<LimiterStats> {
+        self.limiter.stats()
+    }
+
+    /// The counts of what is under way.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// By what a request from a page with this `Origin` is counted, if it is.
+    pub fn origin_of(&self, origin: &[u8]) -> Option<OriginHost> {
+        self.config.load().origin.iter().next()?;
+        OriginHost::of(origin)
+    }
+
+    /// Takes a place among those that are under way, until the permit is
+    /// dropped; `None` where their number does not matter. To be called before
+    /// anything is charged.
+    pub fn enter(&self, scope: Scope<'_>) -> Result<Option<Permit>, Crowded> {
+        let mut caps = caps_of(scope, &self.config.load()).peekable();
+        if caps.peek().is_none() {
+            return Ok(None);
+        }
+        let caps: Vec<_> = caps.collect();
+        let entered = self.slots.enter(&caps).map(Some);
+        entered.map_err(|cap| Crowded { of: cap.subject.tier(), most: cap.most })
+    }
+
+    /// Charges `cost` to every limit the request is under, or to none.
+    ///
+    /// The state is that of the limit nearest to its end; `None` when there is
+    /// no limit at all. A cost of 0 only looks.
+    pub async fn admit(
+        &self,
+        scope: Scope<'_>,
+        cost: u64,
+    ) -> Result<Option<TierState>, LimitError> {
+        let tiers = Tiers::of_request(scope, &self.config.load());
+        self.decide(&tiers, cost).await
+    }
+
+    /// The limits of our own routes: the address's for a stranger, the user's
+    /// for everybody else, never a key's.
+    pub async fn admit_api(
+        &self,
+        principal: Option<&Principal>,
+        address: IpAddr,
+    ) -> Result<Option<TierState>, LimitError> {
+        let user = principal.map(Principal::user_id);
+        let tiers = Tiers::of_ours(user, address, &self.config.load());
+        self.decide(&tiers, 1).await
+    }
+
+    /// The same for a key that is checked on behalf of another application.
+    pub async fn admit_key(
+        &self,
+        key: &ApiKey,
+        cost: u64,
+    ) -> Result<Option<TierState>, LimitError> {
+        let tiers = Tiers::of_key(key, &self.config.load());
+        self.decide(&tiers, cost).await
+    }
+
+    async fn decide(&self, tiers: &[Tier], cost: u64) -> Result<Option<TierState>, LimitError> {
+        if tiers.is_empty() {
+            return Ok(None);
+        }
+        let decision = match self.limiter.decide_in_memory(tiers, cost, None) {
+            Some(decision) => decision,
+            // Boxed, so that the hot path does not move what it does not use.
+            None => Box::pin(self.limiter.decide(tiers, cost, None)).await,
+        };
+        let decision = match decision {
+            Decision::NeedsSeed => {
+                let seeds = Box::pin(self.used_so_far(tiers)).await?;
+                Box::pin(self.limiter.decide(tiers, cost, Some(&seeds))).await
+            }
+            decision => decision,
+        };
+        match decision {
+            Decision::Admitted(state) => Ok(state),
+            Decision::Refused(state) => {
+                let others = tiers.iter().filter(|tier| !is_of(&state, tier)).map(rule).collect();
+                Err(LimitError::Exceeded(Box::new(Exceeded { state, others })))
+            }
+            Decision::NeedsSeed => unreachable!("every tier that needs one has its seed"),
+        }
+    }
+
+    /// What the usage records say of the periods of these tiers, for counters
+    /// that were lost: one number for each.
+    async fn used_so_far(&self, tiers: &[Tier]) -> Result<Vec<u64>, StoreError> {
+        let now = self.clock.now();
+        let mut session = self.db.session().await?;
+        let mut seeds = Vec::with_capacity(tiers.len());
+        for tier in tiers {
+            let period = tier.window.period(now);
+            let seed = match (period, recorded_as(&tier.subject)) {
+                (Some(period), Some(of)) => {
+                    let (from, to) = (hour_of(period.begins), period.ends);
+                    session.usage().let_through(&of, from, to).await?
+                }
+                _ => 0,
+            };
+            seeds.push(seed);
+        }
+        Ok(seeds)
+    }
+}
+
+/// Usage is kept by the hour: a period that begins within one is counted from
+/// the hour's beginning, which is strict.
+fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    let seconds = at.timestamp().div_euclid(3600) * 3600;
+    DateTime::from_timestamp(seconds, 0).expect("an instant before another")
+}
+
+fn recorded_as(subject: &Subject) -> Option<UsageOf<'static>> {
+    Some(match *subject {
+        Subject::User(id) => UsageOf::User(id),
+        Subject::Key { id, .. } => UsageOf::Key(id),
+        Subject::Pass { id, .. } => UsageOf::Pass(id),
+        Subject::Upstream(name) => UsageOf::Upstream(name),
+        Subject::UserAt { user, upstream } => UsageOf::UserAt(user, upstream),
+        Subject::Address(_)
+        | Subject::Origin(_)
+        | Subject::LoginPair { .. }
+        | Subject::LoginAddress(_)
+        | Subject::LoginAccount(_)
+        | Subject::Redeem(_)
+        | Subject::RedeemAddress(_) => return None,
+    })
+}
+
+fn is_of(state: &TierState, tier: &Tier) -> bool {
+    state.tier == tier.subject.tier() && state.window == tier.window
+}
+
+fn rule(tier: &Tier) -> Rule {
+    let Tier { subject, window, limit, name, .. } = tier;
+    Rule { of: subject.tier(), name: name.clone(), window: *window, limit: *limit }
+}
+
+fn told(state: &TierState) -> String {
+    let TierState { tier, window, limit, name, .. } = state;
+    let called = name.as_ref().map(|name| format!(" `{}`", name.as_str())).unwrap_or_default();
+    let of = tier.replace('_', " ");
+    match window {
+        Window::Anchored { seconds: 86_400, .. } => {
+            format!("the limit of {limit} requests per day of this {of} is reached")
+        }
+        Window::Anchored { .. } => {
+            format!("the limit of {limit} requests of this {of} is reached")
+        }
+        _ => {
+            let per = window.name();
+            format!("the limit{called} of {limit} requests per {per} for this {of} is reached")
+        }
+    }
+}
+
+impl Exceeded {
+    /// Whether it is one that only time over a whole period gives back.
+    pub fn is_quota(&self) -> bool {
+        !self.state.window.slides()
+    }
+}
