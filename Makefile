@@ -50,7 +50,7 @@ bench: ## CPU per request beside nginx; options: make bench ARGS="--rounds 3"
 	bench/run $(ARGS)
 
 bench-usage: ## reports on a year of 100 million requests; on Postgres with TEST_DATABASE_URL
-	TOLLGATE_BENCH_USAGE=1 cargo test --release --locked --test it -- reports_on_a_year --nocapture
+	TOLLGATE_BENCH_USAGE=1 cargo test --release --locked --test it -- usage_bench --nocapture --test-threads=1
 
 define DEV_SCRIPT
 set -eu

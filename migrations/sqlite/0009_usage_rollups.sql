@@ -8,13 +8,17 @@ DROP INDEX usage_requests_key_id_idx;
 DROP INDEX usage_requests_at_idx;
 ALTER TABLE usage_requests RENAME TO usage_requests_old;
 
--- Sums of usage per hour, day and month, each row with its latencies: a JSON
--- object from the number of a bucket to how many requests fell into it.
+-- Sums of usage per hour, day and month, each row with its latencies: the number
+-- of a bucket and how many requests fell into it, `"30":5,"31":2`. A bucket may be
+-- there more than once; what was told of it adds up.
 --
 -- The same usage is summed in several details, so that a question reads no more
 -- rows than its answer needs: 0 tells everything apart, 1 who asked (upstream
 -- and route are empty), 2 what was asked for (nobody's ids). Detail 0 has no
 -- months. The nil uuid stands for none; no foreign keys, as before.
+--
+-- Hours in detail 0 are always of everything. All other rows are made of them,
+-- for the hours before `usage_rolled_up.until`.
 CREATE TABLE usage_hourly (
     detail integer NOT NULL,
     start text NOT NULL,
@@ -42,6 +46,9 @@ CREATE TABLE usage_hourly (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_hourly_user_id_idx ON usage_hourly (user_id, detail, start);
 CREATE INDEX usage_hourly_key_id_idx ON usage_hourly (key_id, detail, start);
+
+CREATE INDEX usage_hourly_pass_id_idx ON usage_hourly (pass_id, start)
+    WHERE pass_id <> x'00000000000000000000000000000000';
 
 CREATE TABLE usage_daily (
     detail integer NOT NULL,
@@ -99,6 +106,13 @@ CREATE TABLE usage_monthly (
 CREATE INDEX usage_monthly_user_id_idx ON usage_monthly (user_id, detail, start);
 CREATE INDEX usage_monthly_key_id_idx ON usage_monthly (key_id, detail, start);
 
+CREATE TABLE usage_rolled_up (
+    id integer NOT NULL CONSTRAINT usage_rolled_up_pkey PRIMARY KEY,
+    until text NOT NULL,
+    CONSTRAINT usage_rolled_up_id_check CHECK (id = 1)
+) STRICT;
+INSERT INTO usage_rolled_up VALUES (1, '1970-01-01T00:00:00+00:00');
+
 -- The request log in the order of completion, which is what `place` sorts by.
 -- Up to now it was the order of arrival, by id.
 CREATE TABLE usage_requests (
@@ -127,206 +141,26 @@ CREATE TABLE usage_requests (
 CREATE INDEX usage_requests_user_id_idx ON usage_requests (user_id, place);
 CREATE INDEX usage_requests_key_id_idx ON usage_requests (key_id, place);
 
+-- The other details, days and months are made of these by the first processes
+-- that run.
 INSERT INTO usage_hourly (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
         requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 0, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '/**',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT hour AS start, user_id AS user_id, key_id AS key_id, upstream AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT hour AS start, user_id AS user_id, key_id AS key_id, upstream AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
+    SELECT 0, hour, user_id, key_id, x'00000000000000000000000000000000', upstream, '/**',
+        status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
+        COALESCE((
+            SELECT group_concat('"' || bucket || '":' || count, ',') FROM usage_latency
+            WHERE usage_latency.hour = sums.hour AND usage_latency.user_id = sums.user_id
+                AND usage_latency.key_id = sums.key_id
+                AND usage_latency.upstream = sums.upstream
+                AND usage_latency.status_class = sums.status_class
+        ), '')
+    FROM usage_hourly_old AS sums;
+-- What passes had used is part of the rows above, which do not tell whose it is.
+-- Quotas count it from here; reports do not read this detail.
 INSERT INTO usage_hourly (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
         requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 1, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT hour AS start, user_id AS user_id, key_id AS key_id, '' AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT hour AS start, user_id AS user_id, key_id AS key_id, '' AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
-INSERT INTO usage_hourly (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
-        requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 2, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '/**',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT hour AS start, x'00000000000000000000000000000000' AS user_id, x'00000000000000000000000000000000' AS key_id, upstream AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT hour AS start, x'00000000000000000000000000000000' AS user_id, x'00000000000000000000000000000000' AS key_id, upstream AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
-INSERT INTO usage_daily (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
-        requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 0, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '/**',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT substr(hour, 1, 10) || 'T00:00:00+00:00' AS start, user_id AS user_id, key_id AS key_id, upstream AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT substr(hour, 1, 10) || 'T00:00:00+00:00' AS start, user_id AS user_id, key_id AS key_id, upstream AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
-INSERT INTO usage_daily (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
-        requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 1, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT substr(hour, 1, 10) || 'T00:00:00+00:00' AS start, user_id AS user_id, key_id AS key_id, '' AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT substr(hour, 1, 10) || 'T00:00:00+00:00' AS start, user_id AS user_id, key_id AS key_id, '' AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
-INSERT INTO usage_daily (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
-        requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 2, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '/**',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT substr(hour, 1, 10) || 'T00:00:00+00:00' AS start, x'00000000000000000000000000000000' AS user_id, x'00000000000000000000000000000000' AS key_id, upstream AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT substr(hour, 1, 10) || 'T00:00:00+00:00' AS start, x'00000000000000000000000000000000' AS user_id, x'00000000000000000000000000000000' AS key_id, upstream AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
-INSERT INTO usage_monthly (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
-        requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 1, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT substr(hour, 1, 7) || '-01T00:00:00+00:00' AS start, user_id AS user_id, key_id AS key_id, '' AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT substr(hour, 1, 7) || '-01T00:00:00+00:00' AS start, user_id AS user_id, key_id AS key_id, '' AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
-INSERT INTO usage_monthly (detail, start, user_id, key_id, pass_id, upstream, route, status_class,
-        requests, rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency)
-    SELECT 2, sums.start, sums.user_id, sums.key_id, x'00000000000000000000000000000000', sums.upstream, '/**',
-        sums.status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us, 0, 0,
-        COALESCE(latency, '{}')
-    FROM (
-        SELECT substr(hour, 1, 7) || '-01T00:00:00+00:00' AS start, x'00000000000000000000000000000000' AS user_id, x'00000000000000000000000000000000' AS key_id, upstream AS upstream, status_class,
-            SUM(requests) AS requests,
-            SUM(rejected) AS rejected,
-            SUM(aborted) AS aborted,
-            SUM(bytes_in) AS bytes_in,
-            SUM(bytes_out) AS bytes_out,
-            SUM(duration_us) AS duration_us
-        FROM usage_hourly_old GROUP BY 1, 2, 3, 4, 5
-    ) AS sums
-    LEFT JOIN (
-        SELECT start, user_id, key_id, upstream, status_class, json_group_object(bucket, count) AS latency
-        FROM (
-            SELECT substr(hour, 1, 7) || '-01T00:00:00+00:00' AS start, x'00000000000000000000000000000000' AS user_id, x'00000000000000000000000000000000' AS key_id, upstream AS upstream, status_class, bucket, SUM(count) AS count
-            FROM usage_latency GROUP BY 1, 2, 3, 4, 5, 6
-        ) AS buckets GROUP BY 1, 2, 3, 4, 5
-    ) AS latencies
-        ON latencies.start = sums.start AND latencies.user_id = sums.user_id
-        AND latencies.key_id = sums.key_id AND latencies.upstream = sums.upstream
-        AND latencies.status_class = sums.status_class;
+    SELECT 3, hour, x'00000000000000000000000000000000', x'00000000000000000000000000000000', pass_id, '', '', 0, requests, 0, 0, 0, 0, 0, 0, 0, ''
+    FROM usage_passes;
 INSERT INTO usage_requests (place, id, request_id, at, method, path, status, outcome, duration_us,
         bytes_in, bytes_out, user_id, key_id, pass_id,
         upstream, route, is_stream, messages)

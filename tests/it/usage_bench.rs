@@ -1,28 +1,48 @@
 //! How long reports take where a hundred million requests were summed up in a
-//! year: `make bench-usage`; `docs/usage-queries.md` has what it said.
+//! year, and what it takes to sum requests up: `make bench-usage`;
+//! `docs/usage-queries.md` has what it said. A small one is run with all tests.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use tollgate::{domain::clock::FakeClock, repositories::Repositories as _};
+use tollgate::{
+    domain::{
+        clock::{Clock as _, FakeClock},
+        id::{ApiKeyId, LogPlace, PassId, RecordId, UserId},
+        usage::{Outcome, UsageRecord},
+    },
+    repositories::{Repositories as _, UsageOf},
+};
 use uuid::Uuid;
 
 use crate::support::{Client, Options, PASSWORD, TestApp, TestDatabase, UNLIMITED};
 
-/// With two keys each.
+/// Of a hundred million requests. With two keys each.
 const USERS: u32 = 100;
-const KEYS: u32 = 2 * USERS;
 const UPSTREAMS: u32 = 5;
 const ROUTES: u32 = 3;
 const DAYS: u32 = 365;
 /// Of a key, an upstream and a route in a day: of 1.1 million such days, 91.
-const REQUESTS: u32 = 100_000_000 / (DAYS * KEYS * UPSTREAMS * ROUTES);
+const REQUESTS: u32 = 100_000_000 / (DAYS * 2 * USERS * UPSTREAMS * ROUTES);
 /// The key that asks, and its user's number.
 const ASKING: u32 = 7;
 
 fn began() -> DateTime<Utc> {
     "2025-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// In the last hours of the year, so that a span has edges.
+fn now() -> DateTime<Utc> {
+    began() + TimeDelta::days(364) + TimeDelta::minutes(22 * 60 + 30)
+}
+
+/// The hour before this one, and not the one that has just ended.
+fn rolled_until() -> DateTime<Utc> {
+    began() + TimeDelta::days(364) + TimeDelta::hours(21)
 }
 
 /// Rows of one table and detail, for units of time `from..to` since the year began.
@@ -34,6 +54,7 @@ struct Rows<'a> {
     units: std::ops::Range<u32>,
     /// Requests of one row, all classes of status together.
     requests: u32,
+    users: u32,
     /// The user and the key that ask.
     asking: (Uuid, Uuid),
 }
@@ -60,18 +81,18 @@ impl Rows<'_> {
     }
 
     fn sql(&self) -> String {
-        let Self { postgres, table, detail, units, requests, asking, .. } = self;
+        let Self { postgres, table, detail, units, requests, users, asking, .. } = self;
         let (first, last) = (units.start, units.end - 1);
         let nil = Uuid::nil();
         let nil = if *postgres { format!("'{nil}'::uuid") } else { format!("x'{}'", nil.simple()) };
         let (who, what) = (*detail != 2, *detail != 1);
-        let user = if who { self.id(&format!("k.n % {USERS}"), asking.0) } else { nil.clone() };
+        let user = if who { self.id(&format!("k.n % {users}"), asking.0) } else { nil.clone() };
         let key = if who { self.id("k.n", asking.1) } else { nil.clone() };
         let upstream = if what { "'upstream-' || u.n" } else { "''" };
         let route = if what { "'/v1/route-' || r.n || '/*'" } else { "''" };
         let count = |many, all: u32| if many { all - 1 } else { 0 };
         let (keys, upstreams, routes) =
-            (count(who, KEYS), count(what, UPSTREAMS), count(what, ROUTES));
+            (count(who, 2 * users), count(what, UPSTREAMS), count(what, ROUTES));
         let numbers = |name: &str, first: u32, last: u32| {
             format!(
                 "{name}(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM {name} WHERE n < {last})"
@@ -94,7 +115,7 @@ impl Rows<'_> {
                  SELECT 2, {requests} - {requests} / 20 UNION ALL SELECT 4, {requests} / 20)
              SELECT {detail}, {}, {user}, {key}, {nil}, {upstream}, {route}, s.class, s.requests,
                  0, 0, s.requests * 1000, s.requests * 5000, s.requests * 40000, 0, s.requests,
-                 '{{' || {latency} || '}}'
+                 {latency}
              FROM t CROSS JOIN k CROSS JOIN u CROSS JOIN r CROSS JOIN s",
             lists.join(", "),
             self.start(),
@@ -104,9 +125,10 @@ impl Rows<'_> {
 
 /// Rows as a year of it leaves them. Hours that tell everything apart only of the
 /// first and the last days: a report reads no others.
-async fn fill(database: &TestDatabase, asking: (Uuid, Uuid)) {
+async fn fill(database: &TestDatabase, users: u32, asking: (Uuid, Uuid)) {
+    let keys = 2 * users;
     let postgres = matches!(database, TestDatabase::Postgres { .. });
-    let day = KEYS * UPSTREAMS * ROUTES * REQUESTS;
+    let day = keys * UPSTREAMS * ROUTES * REQUESTS;
     let months = (0..12).map(|at| at..at + 1).collect::<Vec<_>>();
     let days = (0..DAYS).step_by(31).map(|at| at..(at + 31).min(DAYS)).collect::<Vec<_>>();
     let hours = (0..24 * DAYS).step_by(720).map(|at| at..(at + 720).min(24 * DAYS));
@@ -114,19 +136,21 @@ async fn fill(database: &TestDatabase, asking: (Uuid, Uuid)) {
     let edges = [0..48, 24 * DAYS - 48..24 * DAYS];
     for (table, unit, detail, spans, requests) in [
         ("usage_hourly", "hour", 0, &edges[..], REQUESTS / 24),
-        ("usage_hourly", "hour", 1, &hours[..], day / 24 / KEYS),
+        ("usage_hourly", "hour", 1, &hours[..], day / 24 / keys),
         ("usage_hourly", "hour", 2, &hours[..], day / 24 / UPSTREAMS / ROUTES),
         ("usage_daily", "day", 0, &days[..], REQUESTS),
-        ("usage_daily", "day", 1, &days[..], day / KEYS),
+        ("usage_daily", "day", 1, &days[..], day / keys),
         ("usage_daily", "day", 2, &days[..], day / UPSTREAMS / ROUTES),
-        ("usage_monthly", "month", 1, &months[..], 30 * day / KEYS),
+        ("usage_monthly", "month", 1, &months[..], 30 * day / keys),
         ("usage_monthly", "month", 2, &months[..], 30 * day / UPSTREAMS / ROUTES),
     ] {
         for units in spans.iter().cloned() {
-            let rows = Rows { postgres, table, unit, detail, units, requests, asking };
+            let rows = Rows { postgres, table, unit, detail, units, requests, users, asking };
             database.execute(rows.sql()).await;
         }
     }
+    let until = rolled_until().to_rfc3339();
+    database.execute(format!("UPDATE usage_rolled_up SET until = '{until}'")).await;
     if postgres {
         database.execute("ANALYZE").await;
     }
@@ -146,26 +170,44 @@ async fn time(client: &Client, path: &str) -> (Duration, usize) {
     (times[times.len() / 2], length)
 }
 
+fn is_wanted() -> bool {
+    std::env::var_os("TOLLGATE_BENCH_USAGE").is_some()
+}
+
+/// An instance with such a year, and who asks: the user's id and the user, the
+/// key's and the key.
+struct Filled {
+    app: TestApp,
+    user: (UserId, Client),
+    key: (ApiKeyId, Client),
+}
+
+impl Filled {
+    async fn year(users: u32) -> Self {
+        let clock = FakeClock::starting_at(now());
+        let settings = UNLIMITED.map(|(name, value)| (name, value.to_owned())).to_vec();
+        let app = TestApp::with(Options { clock, settings, ..Options::default() }).await;
+        let mut tx = app.app.db.begin().await.unwrap();
+        for days in (0..DAYS).step_by(28) {
+            tx.usage().add_month(began() + TimeDelta::days(days.into())).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let user = app.user("ada").await;
+        let id: Uuid = user.get("/api/v1/users/me").await.expect(200).text("id").parse().unwrap();
+        let (key_id, key) = app.key(&user, json!({ "name": "k" })).await;
+        let key_id: Uuid = key_id.parse().unwrap();
+        fill(&app.database, users, (id, key_id)).await;
+        Self { app, user: (id.into(), user), key: (key_id.into(), key) }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_on_a_year_of_a_hundred_million_requests() {
-    if std::env::var_os("TOLLGATE_BENCH_USAGE").is_none() {
+    if !is_wanted() {
         return;
     }
-    // In the last hours, so that a span has edges.
-    let now = began() + TimeDelta::days(364) + TimeDelta::minutes(22 * 60 + 30);
-    let clock = FakeClock::starting_at(now);
-    let settings = UNLIMITED.map(|(name, value)| (name, value.to_owned())).to_vec();
-    let app = TestApp::with(Options { clock, settings, ..Options::default() }).await;
-    let mut tx = app.app.db.begin().await.unwrap();
-    for days in (0..DAYS).step_by(28) {
-        tx.usage().add_month(began() + TimeDelta::days(days.into())).await.unwrap();
-    }
-    tx.commit().await.unwrap();
-    let user = app.user("ada").await;
-    let id = user.get("/api/v1/users/me").await.expect(200).text("id").parse().unwrap();
-    let (key_id, key) = app.key(&user, json!({ "name": "k" })).await;
     let started = Instant::now();
-    fill(&app.database, (id, key_id.parse().unwrap())).await;
+    let Filled { app, user: (user_id, user), key: (key_id, key) } = Filled::year(USERS).await;
     println!("filled in {:.0?}", started.elapsed());
 
     let admin = app.log_in("admin", PASSWORD).await;
@@ -204,8 +246,138 @@ async fn reports_on_a_year_of_a_hundred_million_requests() {
             measure(who, client, format!("/usage?{year}{group}")).await;
         }
     }
+    let month = began() + TimeDelta::days(334);
+    for of in [UsageOf::User(user_id), UsageOf::Key(key_id), UsageOf::Upstream("upstream-1")] {
+        let (took, count) = time_of(&app, &of, month).await;
+        println!("| a limit | `{of:?}` | {count} | {:.0} ms |", took.as_secs_f64() * 1000.0);
+    }
     println!("slowest: {slowest:.0?}");
     let all = admin.get(&format!("/api/v1/usage/all?{year}")).await.expect(200);
     let requests = all.json["totals"]["requests"].as_u64().unwrap();
     assert!((98_000_000..=100_000_000).contains(&requests), "{requests}");
+}
+
+/// What a limit asks for when its counter was lost; the best of several.
+async fn time_of(app: &TestApp, of: &UsageOf<'_>, from: DateTime<Utc>) -> (Duration, u64) {
+    let mut best = (Duration::MAX, 0);
+    for _ in 0..5 {
+        let mut session = app.app.db.session().await.unwrap();
+        let started = Instant::now();
+        let count = session.usage().let_through(of, from, now()).await.unwrap();
+        best = best.min((started.elapsed(), count));
+    }
+    best
+}
+
+/// What one key or user asks takes as long as its own usage is long, whatever
+/// others use: a question that no longer finds its rows by an index reads all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_asks_takes_no_longer_where_there_are_many_others() {
+    let mut few = vec![];
+    for users in [ASKING + 1, 12 * (ASKING + 1)] {
+        let Filled { app, user: (user_id, user), key: (key_id, key) } = Filled::year(users).await;
+        let mut times = vec![];
+        for client in [&user, &key] {
+            for query in ["&from=2025-11-28T05:00:00Z&group_by=route", "&interval=hour"] {
+                let path = format!("/api/v1/usage?to=2025-12-31T22:00:00Z{query}");
+                let mut best = Duration::MAX;
+                for _ in 0..3 {
+                    let started = Instant::now();
+                    client.get(&path).await.expect(200);
+                    best = best.min(started.elapsed());
+                }
+                times.push((path, best));
+            }
+        }
+        let month = began() + TimeDelta::days(334);
+        for of in [
+            UsageOf::User(user_id),
+            UsageOf::Key(key_id),
+            UsageOf::Pass(PassId::new(now())),
+            UsageOf::UserAt(user_id, "upstream-1"),
+        ] {
+            times.push((format!("{of:?}"), time_of(&app, &of, month).await.0));
+        }
+        if few.is_empty() {
+            few = times;
+            continue;
+        }
+        for ((what, alone), (_, among_others)) in few.iter().zip(times) {
+            // Twelve times the rows; the machine may be busy.
+            let most = 4 * *alone + Duration::from_millis(40);
+            assert!(among_others < most, "{what}: {alone:?}, among others {among_others:?}");
+        }
+    }
+}
+
+/// Numbers as if by chance, the same each time.
+fn chance(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    *state >> 33
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_takes_to_sum_a_thousand_requests_up() {
+    const KEYS: u64 = 50;
+    const BATCHES: usize = 60;
+    const RECORDS: usize = 1000;
+    if !is_wanted() {
+        return;
+    }
+    let clock = FakeClock::starting_at(began());
+    // Hardly a log: it is another matter.
+    let settings = vec![("USAGE_REQUEST_LOG_MAX", "1".to_owned())];
+    let app = TestApp::with(Options { clock: clock.clone(), settings, ..Options::default() }).await;
+    let usage = &app.app.services.usage;
+    let keys: Vec<_> = (0..KEYS).map(|_| (UserId::new(began()), ApiKeyId::new(began()))).collect();
+    let (mut state, mut times, mut rows) = (1, vec![], vec![]);
+    for _ in 0..BATCHES {
+        let mut seen = HashSet::new();
+        for _ in 0..RECORDS {
+            let (user, key) = keys[usize::try_from(chance(&mut state) % KEYS).unwrap()];
+            let (upstream, route) = (chance(&mut state) % 3, chance(&mut state) % 5);
+            let status = if chance(&mut state).is_multiple_of(20) { 404 } else { 200 };
+            seen.insert((key, upstream, route, status));
+            let at = clock.now();
+            usage.journal().reserve().unwrap().record(
+                UsageRecord {
+                    id: RecordId::new(at),
+                    request_id: "r".to_owned(),
+                    at,
+                    method: "GET".into(),
+                    path: "/".to_owned(),
+                    status,
+                    outcome: Outcome::Completed,
+                    duration_us: 1 << (8 + chance(&mut state) % 8),
+                    bytes_in: 1,
+                    bytes_out: 2,
+                    user_id: Some(user),
+                    key_id: Some(key),
+                    pass_id: None,
+                    upstream: format!("upstream-{upstream}").into(),
+                    route: format!("/v1/route-{route}/*").into(),
+                    is_stream: false,
+                    messages: 0,
+                    place: LogPlace::NIL,
+                },
+                0,
+            );
+        }
+        let started = Instant::now();
+        usage.flush().await.unwrap();
+        times.push(started.elapsed());
+        rows.push(seen.len());
+    }
+    let total: Duration = times.iter().sum();
+    times.sort_unstable();
+    println!(
+        "{RECORDS} records: median {:.1?}, mean {:.1?}, {} rows",
+        times[BATCHES / 2],
+        total / u32::try_from(BATCHES).unwrap(),
+        rows.iter().sum::<usize>() / BATCHES,
+    );
+    clock.advance(TimeDelta::hours(2));
+    let started = Instant::now();
+    usage.roll_up().await.unwrap();
+    println!("rolled the hour up in {:.1?}", started.elapsed());
 }

@@ -1,8 +1,10 @@
 //! In which rows usage is summed up.
 //!
-//! The same usage goes into several rows: per hour, day and month, and of each in
-//! up to three details. Writing costs a few rows more per batch; in return a
-//! report reads about as many rows as it shows, however long its span.
+//! The same usage is in several rows: per hour, day and month, and of each in up
+//! to three details, so that a report reads about as many rows as it shows,
+//! however long its span. All but the hours that tell everything apart are made
+//! when an hour is over: a row of them is written once an hour, not twice a
+//! second.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use super::{UsageFilter, UsageGroup};
 use crate::domain::{
     id::{ApiKeyId, PassId, UserId},
-    span::Grain,
+    span::{Grain, cover},
     usage::{Rollup, RollupKey},
 };
 
@@ -71,6 +73,41 @@ pub(super) fn table(grain: Grain) -> &'static str {
     }
 }
 
+/// Rows of one table that answer a part of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub grain: Grain,
+    pub detail: Detail,
+    pub from: DateTime<Utc>,
+    /// Excluded.
+    pub to: DateTime<Utc>,
+}
+
+/// From where to read the hours `from..to`: rows of `detail`, none longer than
+/// `coarsest`, for what was rolled up before `until`, and for the rest the hours
+/// that tell everything apart.
+///
+/// An `until` of a moment ago does as well: the rows of before it are there, and
+/// the hours that are behind it stay.
+pub(super) fn parts(
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    until: DateTime<Utc>,
+    coarsest: Grain,
+    detail: Detail,
+) -> Vec<Part> {
+    let (from, to) = (Grain::Hour.floor(from), Grain::Hour.ceil(to));
+    let coarsest = coarsest.min(detail.coarsest());
+    let rolled_up = cover(from, to.min(until), coarsest).into_iter();
+    let mut parts: Vec<_> = rolled_up
+        .map(|part| Part { grain: part.grain, detail, from: part.from, to: part.to })
+        .collect();
+    let rest = from.max(until);
+    if rest < to {
+        parts.push(Part { grain: Grain::Hour, detail: Detail::Everything, from: rest, to });
+    }
+    parts
+}
+
 /// One row. Their order is that of the primary keys, the same on every instance:
 /// two that add to the same rows wait for each other, never in a circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,13 +141,27 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// Every row that `rollups` add to, once and in order.
-pub(super) fn cells(rollups: &[(RollupKey, Rollup)]) -> BTreeMap<Cell<'_>, Rollup> {
+/// The rows of hours that tell everything apart, once and in order.
+pub(super) fn base(rollups: &[(RollupKey, Rollup)]) -> BTreeMap<Cell<'_>, Rollup> {
+    let mut cells: BTreeMap<Cell<'_>, Rollup> = BTreeMap::new();
+    for (key, rollup) in rollups {
+        let cell = Cell::of(key, Grain::Hour, Detail::Everything);
+        cells.entry(cell).or_default().merge(rollup);
+    }
+    cells
+}
+
+/// All other rows that these add to, once and in order.
+pub(super) fn derived<'a>(
+    rollups: impl IntoIterator<Item = &'a (RollupKey, Rollup)>,
+) -> BTreeMap<Cell<'a>, Rollup> {
     let mut cells: BTreeMap<Cell<'_>, Rollup> = BTreeMap::new();
     for (key, rollup) in rollups {
         for detail in Detail::ALL {
             for grain in Grain::ALL.into_iter().filter(|grain| *grain <= detail.coarsest()) {
-                cells.entry(Cell::of(key, grain, detail)).or_default().merge(rollup);
+                if (grain, detail) != (Grain::Hour, Detail::Everything) {
+                    cells.entry(Cell::of(key, grain, detail)).or_default().merge(rollup);
+                }
             }
         }
     }

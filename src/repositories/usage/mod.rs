@@ -1,14 +1,19 @@
 //! Storage of usage: sums per hour, day and month for reports and billing, and the
 //! most recent requests one by one.
 //!
+//! What is used is added to the hours that tell everything apart, and to nothing
+//! else; when an hour is over, [`Usage::roll_up`] makes the rest of it.
+//!
 //! Nothing here refers to users or keys by foreign key: what was used stays
 //! countable after they are gone.
 
 mod cells;
 mod journals;
+mod latency;
 mod prune;
 mod read;
 mod requests;
+mod roll_up;
 mod write;
 
 use chrono::{DateTime, Utc};

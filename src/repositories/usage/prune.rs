@@ -83,17 +83,20 @@ impl Usage<'_> {
     /// many rows. For all tables to tell the same, `before` begins a month.
     pub async fn prune_sums_before(&mut self, before: DateTime<Utc>) -> StoreResult<u64> {
         let mut removed = 0;
-        for (grain, days) in [(Grain::Hour, 1), (Grain::Day, 31), (Grain::Month, 366)] {
-            let table = table(grain);
-            // Every sum is there in this detail, too, and there are few of them.
-            let detail = Detail::What.number();
+        for (grain, detail, days) in [
+            // Every sum is there in these.
+            (Grain::Hour, Detail::Everything, 1),
+            (Grain::Day, Detail::What, 31),
+            (Grain::Month, Detail::What, 366),
+        ] {
+            let (table, detail) = (table(grain), detail.number());
             let oldest = format!("SELECT MIN(start) FROM {table} WHERE detail = {detail}");
             let oldest: Option<DateTime<Utc>> = on_conn!(self.conn, |conn| {
                 sqlx::query_scalar(AssertSqlSafe(oldest)).fetch_one(conn).await
             })?;
             let Some(oldest) = oldest else { continue };
             let end = before.min(oldest + TimeDelta::days(days));
-            let delete = format!("DELETE FROM {table} WHERE detail IN (0, 1, 2) AND start < $1");
+            let delete = format!("DELETE FROM {table} WHERE detail IN (0, 1, 2, 3) AND start < $1");
             removed += on_conn!(self.conn, within LONG_DEADLINE, |conn| {
                 let done = sqlx::query(AssertSqlSafe(delete)).bind(end).execute(conn).await;
                 done.map(|done| done.rows_affected())

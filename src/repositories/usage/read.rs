@@ -1,8 +1,8 @@
 //! Sums usage up.
 //!
-//! A span is made of months, days and hours, as coarse as its question allows,
-//! all read in one statement and therefore as of one instant. Rows are added up
-//! as they come: what is in memory is the answer.
+//! A span is made of months, days and hours, as coarse as its question allows and
+//! as was rolled up, all read in one statement and therefore as of one instant.
+//! Rows are added up as they come: what is in memory is the answer.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,19 @@ use sqlx::QueryBuilder;
 
 use super::{
     GroupValue, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow,
-    cells::{Detail, table},
+    cells::{Detail, parts, table},
+    latency,
 };
 use crate::{
     domain::{
         id::{ApiKeyId, PassId, UserId},
-        span::{Grain, cover},
-        usage::{Rollup, Totals},
+        span::Grain,
+        usage::{Histogram, Rollup, Totals},
     },
     repositories::{
-        StoreResult,
+        DbConn, StoreResult,
         connection::{LONG_DEADLINE, on_conn},
-        row::{count, parse_json},
+        row::count,
     },
 };
 
@@ -78,9 +79,9 @@ impl SumRow {
             duration_us: count(self.duration_us),
             stream_us: count(self.stream_us),
             messages: count(self.messages),
-            latency: parse_json("latency", &self.latency)?,
+            latency: Histogram::default(),
         });
-        Ok(())
+        latency::add(&self.latency, &mut totals.sum.latency)
     }
 }
 
@@ -108,8 +109,9 @@ impl Usage<'_> {
         group: Option<UsageGroup>,
     ) -> StoreResult<Vec<UsageRow>> {
         let detail = Detail::for_question(filter, group);
-        let coarsest = bucket.unwrap_or(Grain::Month).min(detail.coarsest());
-        let parts = cover(filter.from, filter.to, coarsest);
+        let coarsest = bucket.unwrap_or(Grain::Month);
+        let until = self.rolled_until().await?;
+        let parts = parts((filter.from, filter.to), until, coarsest, detail);
         let start = Grain::Hour.floor(filter.from);
         let [id, upstream, route] = columns(group);
 
@@ -128,7 +130,7 @@ impl Usage<'_> {
                      stream_us, messages, latency FROM {} WHERE detail = ",
                     table(part.grain)
                 ));
-                sql.push(detail.number());
+                sql.push(part.detail.number());
                 sql.push(" AND start >= ").push_bind(part.from);
                 sql.push(" AND start < ").push_bind(part.to);
                 if let Some(user_id) = filter.user_id {
@@ -178,23 +180,62 @@ impl Usage<'_> {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> StoreResult<u64> {
-        const SUM: &str = "
-            SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM usage_hourly
-            WHERE detail = 0 AND start >= ";
-
+        let detail = match of {
+            UsageOf::Pass(pass) => return self.let_through_with(*pass, from, to).await,
+            UsageOf::User(_) | UsageOf::Key(_) => Detail::Who,
+            UsageOf::Upstream(_) => Detail::What,
+            UsageOf::UserAt(..) => Detail::Everything,
+        };
+        let until = self.rolled_until().await?;
+        let parts = parts((from, to), until, Grain::Month, detail);
+        if parts.is_empty() {
+            return Ok(0);
+        }
         let requests: i64 = on_conn!(self.conn, |conn| {
-            let mut sql = QueryBuilder::new(SUM);
-            sql.push_bind(from).push(" AND start < ").push_bind(to);
-            match *of {
-                UsageOf::User(id) => sql.push(" AND user_id = ").push_bind(id),
-                UsageOf::Key(id) => sql.push(" AND key_id = ").push_bind(id),
-                UsageOf::Pass(id) => sql.push(" AND pass_id = ").push_bind(id),
-                UsageOf::Upstream(name) => sql.push(" AND upstream = ").push_bind(name),
-                UsageOf::UserAt(id, name) => {
+            let mut sql =
+                QueryBuilder::new("SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM (");
+            for (at, part) in parts.iter().enumerate() {
+                sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
+                let (table, detail) = (table(part.grain), part.detail.number());
+                sql.push(format_args!("requests FROM {table} WHERE detail = {detail}"));
+                sql.push(" AND start >= ").push_bind(part.from);
+                sql.push(" AND start < ").push_bind(part.to);
+                if let UsageOf::User(id) | UsageOf::UserAt(id, _) = *of {
                     sql.push(" AND user_id = ").push_bind(id);
-                    sql.push(" AND upstream = ").push_bind(name)
                 }
-            };
+                if let UsageOf::Key(id) = *of {
+                    sql.push(" AND key_id = ").push_bind(id);
+                }
+                if let UsageOf::Upstream(name) | UsageOf::UserAt(_, name) = *of {
+                    sql.push(" AND upstream = ").push_bind(name);
+                }
+            }
+            sql.push(") AS parts").build_query_scalar().fetch_one(conn).await
+        })?;
+        Ok(count(requests))
+    }
+
+    /// The same with a pass: of hours, since its time begins with its first use
+    /// and not with a day.
+    async fn let_through_with(
+        &mut self,
+        pass: PassId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> StoreResult<u64> {
+        // The index is of those rows that are of a pass; the engines want to be
+        // told that these are.
+        let of_a_pass = match self.conn {
+            DbConn::Postgres(_) => "pass_id <> '00000000-0000-0000-0000-000000000000'::uuid",
+            DbConn::Sqlite(_) => "pass_id <> x'00000000000000000000000000000000'",
+        };
+        let requests: i64 = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(
+                "SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM usage_hourly
+                 WHERE detail IN (0, 3) AND ",
+            );
+            sql.push(of_a_pass).push(" AND pass_id = ").push_bind(pass);
+            sql.push(" AND start >= ").push_bind(from).push(" AND start < ").push_bind(to);
             sql.build_query_scalar().fetch_one(conn).await
         })?;
         Ok(count(requests))

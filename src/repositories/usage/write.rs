@@ -1,17 +1,20 @@
 //! Adds usage.
 
+use std::collections::BTreeMap;
+
 use sqlx::QueryBuilder;
 
 use super::{
     Usage,
-    cells::{Cell, cells, table},
+    cells::{Cell, base, derived, table},
+    latency::{self, LONGEST, merged},
 };
 use crate::{
     domain::usage::{Rollup, RollupKey},
     repositories::{
-        DbConn, StoreResult,
+        StoreResult,
         connection::{LONG_DEADLINE, on_conn},
-        row::{json, stored},
+        row::stored,
     },
 };
 
@@ -19,31 +22,40 @@ use crate::{
 /// 65,535.
 const BATCH: usize = 1000;
 
-/// Two histograms as one, by each engine's own means.
-const MERGE_ON_POSTGRES: &str = "usage_merge(stored.latency, excluded.latency)";
-const MERGE_ON_SQLITE: &str = "(
-    SELECT json_group_object(key, count) FROM (
-        SELECT key, SUM(value) AS count FROM (
-            SELECT key, value FROM json_each(stored.latency)
-            UNION ALL SELECT key, value FROM json_each(excluded.latency)
-        ) GROUP BY key))";
-
 impl Usage<'_> {
     /// Adds sums to what is stored. Not idempotent: the caller sees to it that
     /// each sum is added once, in one transaction with whatever tells so.
     pub async fn add_rollups(&mut self, rollups: &[(RollupKey, Rollup)]) -> StoreResult<()> {
-        // One statement must not meet a row twice (Postgres refuses).
-        let cells: Vec<_> = cells(rollups).into_iter().collect();
+        if rollups.is_empty() {
+            return Ok(());
+        }
+        let until = self.hold_rolled_until().await?;
+        self.add_cells(base(rollups), LONGEST).await?;
+        // What comes after its hour was rolled up, from a journal of a process
+        // that is dead for example.
+        let late = rollups.iter().filter(|(key, _)| key.hour < until);
+        self.add_cells(derived(late), 0).await
+    }
+
+    /// Adds to these rows. Latencies of up to `longest` are put behind what is
+    /// there, those of others merged with it.
+    pub(super) async fn add_cells(
+        &mut self,
+        cells: BTreeMap<Cell<'_>, Rollup>,
+        longest: u32,
+    ) -> StoreResult<()> {
+        let cells: Vec<_> = cells.into_iter().collect();
         for grain in cells.chunk_by(|(a, _), (b, _)| a.grain == b.grain) {
+            // One statement must not meet a row twice (Postgres refuses).
             for batch in grain.chunks(BATCH) {
-                self.add_cells(batch).await?;
+                self.add_batch(batch, longest).await?;
             }
         }
         Ok(())
     }
 
     /// Cells of one grain.
-    async fn add_cells(&mut self, batch: &[(Cell<'_>, Rollup)]) -> StoreResult<()> {
+    async fn add_batch(&mut self, batch: &[(Cell<'_>, Rollup)], longest: u32) -> StoreResult<()> {
         const COLUMNS: &str = "
             (detail, start, user_id, key_id, pass_id, upstream, route, status_class, requests,
              rejected, aborted, bytes_in, bytes_out, duration_us, stream_us, messages, latency) ";
@@ -59,12 +71,10 @@ impl Usage<'_> {
                 stream_us = stored.stream_us + excluded.stream_us,
                 messages = stored.messages + excluded.messages,
                 latency = ";
+        const BOTH: &str = "trim(stored.latency || ',' || excluded.latency, ',')";
 
         let Some((first, _)) = batch.first() else { return Ok(()) };
-        let merge = match self.conn {
-            DbConn::Postgres(_) => MERGE_ON_POSTGRES,
-            DbConn::Sqlite(_) => MERGE_ON_SQLITE,
-        };
+        let merged = merged(&self.conn, BOTH);
         on_conn!(self.conn, within LONG_DEADLINE, |conn| {
             let mut sql = QueryBuilder::new("INSERT INTO ");
             sql.push(table(first.grain)).push(" AS stored ").push(COLUMNS);
@@ -86,9 +96,11 @@ impl Usage<'_> {
                     .push_bind(stored(sum.duration_us))
                     .push_bind(stored(sum.stream_us))
                     .push_bind(stored(sum.messages))
-                    .push_bind(json(&sum.latency));
+                    .push_bind(latency::to_text(&sum.latency));
             });
-            sql.push(ADD).push(merge);
+            sql.push(ADD).push(format_args!(
+                "CASE WHEN length(stored.latency) < {longest} THEN {BOTH} ELSE {merged} END"
+            ));
             // Its text varies with the number of rows: not worth keeping.
             sql.build().persistent(false).execute(conn).await.map(drop)
         })

@@ -42,6 +42,9 @@ pub use crate::{
 
 /// Rows of the request log are removed this many at a time at least.
 const TRIMMED_AT_ONCE: usize = 1_000;
+/// How long after its end an hour is rolled up: nearly all of it is in the
+/// database by then. What comes later costs more.
+const LATE: TimeDelta = TimeDelta::minutes(2);
 /// Marks of journals are kept for as long as anybody might bring one back.
 const MARKS_KEPT: TimeDelta = TimeDelta::days(400);
 
@@ -159,6 +162,25 @@ impl UsageService {
             known.push(month);
         }
         Ok(())
+    }
+
+    /// Rolls up the hours that are over, one in a transaction; how many. What of
+    /// them comes later is added to what was made of them. Safe to run on every
+    /// instance.
+    pub async fn roll_up(&self) -> Result<usize, StoreError> {
+        let before = Grain::Hour.floor(self.clock.now() - LATE);
+        let mut hours = 0;
+        loop {
+            let mut session = self.db.session().await?;
+            let Some(hour) = session.usage().hour_to_roll_up(before).await? else {
+                return Ok(hours);
+            };
+            drop(session);
+            let mut tx = self.db.begin().await?;
+            let is_mine = tx.usage().roll_up(hour).await?;
+            tx.commit().await?;
+            hours += usize::from(is_mine);
+        }
     }
 
     /// Drops what is past its retention. Safe to run on every instance.

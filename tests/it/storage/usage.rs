@@ -10,7 +10,7 @@ use tollgate::{
 };
 use uuid::Uuid;
 
-use super::{Store, at};
+use super::{Store, at, rollups::roll_up};
 use crate::support::epoch;
 
 const HOUR: i64 = 3600;
@@ -301,7 +301,10 @@ async fn old_sums_are_removed_a_day_at_a_time() {
         [record(0, 200), record(HOUR, 200), record(30 * HOUR, 200), record(60 * HOUR, 200)];
     let mut tx = store.begin().await;
     add(&mut tx, &records).await;
+    tx.commit().await.unwrap();
+    roll_up(&store, at(61 * HOUR)).await;
     let before = at(60 * HOUR);
+    let mut tx = store.begin().await;
     let mut usage = tx.usage();
     // Three details of each hour, and of the two days that are over; the month
     // began with them.
