@@ -44,6 +44,7 @@ mod tour;
 mod upstreams;
 mod usage;
 mod usage_bench;
+mod usage_bench_writing;
 mod usage_export;
 mod usage_journal;
 mod usage_kept;

@@ -1,19 +1,15 @@
 //! How long reports take where a hundred million requests were summed up in a
-//! year, and what it takes to sum requests up: `make bench-usage`;
-//! `docs/usage-queries.md` has what it said. A small one is run with all tests.
+//! year: `make bench-usage`; `docs/usage-queries.md` has what it said. A small
+//! one is run with all tests.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use tollgate::{
     domain::{
-        clock::{Clock as _, FakeClock},
-        id::{ApiKeyId, LogPlace, PassId, RecordId, UserId},
-        usage::{Outcome, UsageRecord},
+        clock::FakeClock,
+        id::{ApiKeyId, PassId, UserId},
     },
     repositories::{Repositories as _, UsageOf},
 };
@@ -23,13 +19,14 @@ use crate::support::{Client, Options, PASSWORD, TestApp, TestDatabase, UNLIMITED
 
 /// Of a hundred million requests. With two keys each.
 const USERS: u32 = 100;
+const YEAR: Year = Year { users: USERS, first_day: 0 };
 const UPSTREAMS: u32 = 5;
 const ROUTES: u32 = 3;
 const DAYS: u32 = 365;
 /// Of a key, an upstream and a route in a day: of 1.1 million such days, 91.
 const REQUESTS: u32 = 100_000_000 / (DAYS * 2 * USERS * UPSTREAMS * ROUTES);
 /// The key that asks, and its user's number.
-const ASKING: u32 = 7;
+const ASKING: u32 = 1;
 
 fn began() -> DateTime<Utc> {
     "2025-01-01T00:00:00Z".parse().unwrap()
@@ -125,7 +122,8 @@ impl Rows<'_> {
 
 /// Rows as a year of it leaves them. Hours that tell everything apart only of the
 /// first and the last days: a report reads no others.
-async fn fill(database: &TestDatabase, users: u32, asking: (Uuid, Uuid)) {
+async fn fill(database: &TestDatabase, year: Year, asking: (Uuid, Uuid)) {
+    let Year { users, first_day } = year;
     let keys = 2 * users;
     let postgres = matches!(database, TestDatabase::Postgres { .. });
     let day = keys * UPSTREAMS * ROUTES * REQUESTS;
@@ -144,7 +142,13 @@ async fn fill(database: &TestDatabase, users: u32, asking: (Uuid, Uuid)) {
         ("usage_monthly", "month", 1, &months[..], 30 * day / keys),
         ("usage_monthly", "month", 2, &months[..], 30 * day / UPSTREAMS / ROUTES),
     ] {
-        for units in spans.iter().cloned() {
+        let first = match unit {
+            "hour" => 24 * first_day,
+            "day" => first_day,
+            _ => first_day / 30,
+        };
+        for units in spans.iter().filter(|units| units.end > first).cloned() {
+            let units = units.start.max(first)..units.end;
             let rows = Rows { postgres, table, unit, detail, units, requests, users, asking };
             database.execute(rows.sql()).await;
         }
@@ -170,7 +174,14 @@ async fn time(client: &Client, path: &str) -> (Duration, usize) {
     (times[times.len() / 2], length)
 }
 
-fn is_wanted() -> bool {
+/// How much of a year there is.
+#[derive(Clone, Copy)]
+struct Year {
+    users: u32,
+    first_day: u32,
+}
+
+pub fn is_wanted() -> bool {
     std::env::var_os("TOLLGATE_BENCH_USAGE").is_some()
 }
 
@@ -183,7 +194,7 @@ struct Filled {
 }
 
 impl Filled {
-    async fn year(users: u32) -> Self {
+    async fn with(year: Year) -> Self {
         let clock = FakeClock::starting_at(now());
         let settings = UNLIMITED.map(|(name, value)| (name, value.to_owned())).to_vec();
         let app = TestApp::with(Options { clock, settings, ..Options::default() }).await;
@@ -196,7 +207,7 @@ impl Filled {
         let id: Uuid = user.get("/api/v1/users/me").await.expect(200).text("id").parse().unwrap();
         let (key_id, key) = app.key(&user, json!({ "name": "k" })).await;
         let key_id: Uuid = key_id.parse().unwrap();
-        fill(&app.database, users, (id, key_id)).await;
+        fill(&app.database, year, (id, key_id)).await;
         Self { app, user: (id.into(), user), key: (key_id.into(), key) }
     }
 }
@@ -207,7 +218,7 @@ async fn reports_on_a_year_of_a_hundred_million_requests() {
         return;
     }
     let started = Instant::now();
-    let Filled { app, user: (user_id, user), key: (key_id, key) } = Filled::year(USERS).await;
+    let Filled { app, user: (user_id, user), key: (key_id, key) } = Filled::with(YEAR).await;
     println!("filled in {:.0?}", started.elapsed());
 
     let admin = app.log_in("admin", PASSWORD).await;
@@ -273,111 +284,46 @@ async fn time_of(app: &TestApp, of: &UsageOf<'_>, from: DateTime<Utc>) -> (Durat
 /// others use: a question that no longer finds its rows by an index reads all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_asks_takes_no_longer_where_there_are_many_others() {
-    let mut few = vec![];
-    for users in [ASKING + 1, 12 * (ASKING + 1)] {
-        let Filled { app, user: (user_id, user), key: (key_id, key) } = Filled::year(users).await;
-        let mut times = vec![];
-        for client in [&user, &key] {
-            for query in ["&from=2025-11-28T05:00:00Z&group_by=route", "&interval=hour"] {
-                let path = format!("/api/v1/usage?to=2025-12-31T22:00:00Z{query}");
-                let mut best = Duration::MAX;
-                for _ in 0..3 {
-                    let started = Instant::now();
-                    client.get(&path).await.expect(200);
-                    best = best.min(started.elapsed());
+    const DECEMBER: u32 = 334;
+    let alone = Filled::with(Year { users: 2, first_day: DECEMBER }).await;
+    let crowded = Filled::with(Year { users: 48, first_day: DECEMBER }).await;
+    let span = "/api/v1/usage?from=2025-12-02T05:00:00Z&to=2025-12-31T22:00:00Z";
+    let reports = ["&group_by=route", "&interval=hour"].map(|query| format!("{span}{query}"));
+    let month = began() + TimeDelta::days(DECEMBER.into());
+    for question in 0..8 {
+        let ask = async |filled: &Filled| {
+            let Filled { app, user: (user_id, user), key: (key_id, key) } = filled;
+            let of = match question {
+                0..4 => {
+                    let client = [user, key][question % 2];
+                    return best_of_five(client, &reports[question / 2]).await;
                 }
-                times.push((path, best));
+                4 => UsageOf::User(*user_id),
+                5 => UsageOf::Key(*key_id),
+                6 => UsageOf::Pass(PassId::new(now())),
+                _ => UsageOf::UserAt(*user_id, "upstream-1"),
+            };
+            time_of(app, &of, month).await.0
+        };
+        // To read all takes 24 times as long. The machine may be busy for a while.
+        let mut times = vec![];
+        loop {
+            let (few, many) = (ask(&alone).await, ask(&crowded).await);
+            if many < 5 * few + Duration::from_millis(10) {
+                break;
             }
-        }
-        let month = began() + TimeDelta::days(334);
-        for of in [
-            UsageOf::User(user_id),
-            UsageOf::Key(key_id),
-            UsageOf::Pass(PassId::new(now())),
-            UsageOf::UserAt(user_id, "upstream-1"),
-        ] {
-            times.push((format!("{of:?}"), time_of(&app, &of, month).await.0));
-        }
-        if few.is_empty() {
-            few = times;
-            continue;
-        }
-        for ((what, alone), (_, among_others)) in few.iter().zip(times) {
-            // Twelve times the rows; the machine may be busy.
-            let most = 4 * *alone + Duration::from_millis(40);
-            assert!(among_others < most, "{what}: {alone:?}, among others {among_others:?}");
+            times.push((few, many));
+            assert!(times.len() < 4, "question {question}: {times:?}");
         }
     }
 }
 
-/// Numbers as if by chance, the same each time.
-fn chance(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    *state >> 33
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_it_takes_to_sum_a_thousand_requests_up() {
-    const KEYS: u64 = 50;
-    const BATCHES: usize = 60;
-    const RECORDS: usize = 1000;
-    if !is_wanted() {
-        return;
-    }
-    let clock = FakeClock::starting_at(began());
-    // Hardly a log: it is another matter.
-    let settings = vec![("USAGE_REQUEST_LOG_MAX", "1".to_owned())];
-    let app = TestApp::with(Options { clock: clock.clone(), settings, ..Options::default() }).await;
-    let usage = &app.app.services.usage;
-    let keys: Vec<_> = (0..KEYS).map(|_| (UserId::new(began()), ApiKeyId::new(began()))).collect();
-    let (mut state, mut times, mut rows) = (1, vec![], vec![]);
-    for _ in 0..BATCHES {
-        let mut seen = HashSet::new();
-        for _ in 0..RECORDS {
-            let (user, key) = keys[usize::try_from(chance(&mut state) % KEYS).unwrap()];
-            let (upstream, route) = (chance(&mut state) % 3, chance(&mut state) % 5);
-            let status = if chance(&mut state).is_multiple_of(20) { 404 } else { 200 };
-            seen.insert((key, upstream, route, status));
-            let at = clock.now();
-            usage.journal().reserve().unwrap().record(
-                UsageRecord {
-                    id: RecordId::new(at),
-                    request_id: "r".to_owned(),
-                    at,
-                    method: "GET".into(),
-                    path: "/".to_owned(),
-                    status,
-                    outcome: Outcome::Completed,
-                    duration_us: 1 << (8 + chance(&mut state) % 8),
-                    bytes_in: 1,
-                    bytes_out: 2,
-                    user_id: Some(user),
-                    key_id: Some(key),
-                    pass_id: None,
-                    upstream: format!("upstream-{upstream}").into(),
-                    route: format!("/v1/route-{route}/*").into(),
-                    is_stream: false,
-                    messages: 0,
-                    place: LogPlace::NIL,
-                },
-                0,
-            );
-        }
+async fn best_of_five(client: &Client, path: &str) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
         let started = Instant::now();
-        usage.flush().await.unwrap();
-        times.push(started.elapsed());
-        rows.push(seen.len());
+        client.get(path).await.expect(200);
+        best = best.min(started.elapsed());
     }
-    let total: Duration = times.iter().sum();
-    times.sort_unstable();
-    println!(
-        "{RECORDS} records: median {:.1?}, mean {:.1?}, {} rows",
-        times[BATCHES / 2],
-        total / u32::try_from(BATCHES).unwrap(),
-        rows.iter().sum::<usize>() / BATCHES,
-    );
-    clock.advance(TimeDelta::hours(2));
-    let started = Instant::now();
-    usage.roll_up().await.unwrap();
-    println!("rolled the hour up in {:.1?}", started.elapsed());
+    best
 }

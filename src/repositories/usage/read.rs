@@ -99,6 +99,27 @@ fn columns(group: Option<UsageGroup>) -> [&'static str; 3] {
     }
 }
 
+/// Whose rows are asked for; the index that finds them begins with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Everybodys,
+    Users,
+    Keys,
+}
+
+/// What a part is read from.
+///
+/// SQLite takes the order of the primary key for the best way, and would read
+/// everybody's rows of a year to find those of one key: it is told.
+fn source(conn: &DbConn<'_>, grain: Grain, whose: Whose) -> String {
+    let table = table(grain);
+    match (conn, whose) {
+        (DbConn::Postgres(_), _) | (_, Whose::Everybodys) => table.to_owned(),
+        (DbConn::Sqlite(_), Whose::Users) => format!("{table} INDEXED BY {table}_user_id_idx"),
+        (DbConn::Sqlite(_), Whose::Keys) => format!("{table} INDEXED BY {table}_key_id_idx"),
+    }
+}
+
 impl Usage<'_> {
     /// Sums per `bucket` of time, `None` for all of the span, and per group within
     /// it if asked for, in that order. What is without usage is left out.
@@ -114,6 +135,13 @@ impl Usage<'_> {
         let parts = parts((filter.from, filter.to), until, coarsest, detail);
         let start = Grain::Hour.floor(filter.from);
         let [id, upstream, route] = columns(group);
+        let whose = match filter {
+            UsageFilter { key_id: Some(_), .. } => Whose::Keys,
+            UsageFilter { user_id: Some(_), .. } => Whose::Users,
+            _ => Whose::Everybodys,
+        };
+        let sources: Vec<_> =
+            parts.iter().map(|part| source(&self.conn, part.grain, whose)).collect();
 
         let mut rows: BTreeMap<(DateTime<Utc>, Option<GroupValue>), Totals> = BTreeMap::new();
         if parts.is_empty() {
@@ -122,15 +150,14 @@ impl Usage<'_> {
         let mut corrupt = Ok(());
         on_conn!(self.conn, within LONG_DEADLINE, |conn| {
             let mut sql = QueryBuilder::new("");
-            for (at, part) in parts.iter().enumerate() {
+            for (at, (part, source)) in parts.iter().zip(&sources).enumerate() {
                 sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
                 sql.push(format_args!(
                     "start, {id} AS by_id, {upstream} AS by_upstream, {route} AS by_route,
                      status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us,
-                     stream_us, messages, latency FROM {} WHERE detail = ",
-                    table(part.grain)
+                     stream_us, messages, latency FROM {source} WHERE detail = {}",
+                    part.detail.number()
                 ));
-                sql.push(part.detail.number());
                 sql.push(" AND start >= ").push_bind(part.from);
                 sql.push(" AND start < ").push_bind(part.to);
                 if let Some(user_id) = filter.user_id {
@@ -180,24 +207,27 @@ impl Usage<'_> {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> StoreResult<u64> {
-        let detail = match of {
+        let (detail, whose) = match of {
             UsageOf::Pass(pass) => return self.let_through_with(*pass, from, to).await,
-            UsageOf::User(_) | UsageOf::Key(_) => Detail::Who,
-            UsageOf::Upstream(_) => Detail::What,
-            UsageOf::UserAt(..) => Detail::Everything,
+            UsageOf::User(_) => (Detail::Who, Whose::Users),
+            UsageOf::Key(_) => (Detail::Who, Whose::Keys),
+            UsageOf::Upstream(_) => (Detail::What, Whose::Everybodys),
+            UsageOf::UserAt(..) => (Detail::Everything, Whose::Users),
         };
         let until = self.rolled_until().await?;
         let parts = parts((from, to), until, Grain::Month, detail);
         if parts.is_empty() {
             return Ok(0);
         }
+        let sources: Vec<_> =
+            parts.iter().map(|part| source(&self.conn, part.grain, whose)).collect();
         let requests: i64 = on_conn!(self.conn, |conn| {
             let mut sql =
                 QueryBuilder::new("SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM (");
-            for (at, part) in parts.iter().enumerate() {
+            for (at, (part, source)) in parts.iter().zip(&sources).enumerate() {
                 sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
-                let (table, detail) = (table(part.grain), part.detail.number());
-                sql.push(format_args!("requests FROM {table} WHERE detail = {detail}"));
+                let detail = part.detail.number();
+                sql.push(format_args!("requests FROM {source} WHERE detail = {detail}"));
                 sql.push(" AND start >= ").push_bind(part.from);
                 sql.push(" AND start < ").push_bind(part.to);
                 if let UsageOf::User(id) | UsageOf::UserAt(id, _) = *of {
