@@ -14,8 +14,8 @@ ALTER TABLE usage_requests RENAME TO usage_requests_old;
 --
 -- The same usage is summed in several details, so that a question reads no more
 -- rows than its answer needs: 0 tells everything apart, 1 who asked (upstream
--- and route are empty), 2 what was asked for (nobody's ids). Detail 0 has no
--- months. The nil uuid stands for none; no foreign keys, as before.
+-- and route are empty), 2 what was asked for (nobody's ids), 4 neither. Detail 0
+-- has no months. The nil uuid stands for none; no foreign keys, as before.
 --
 -- Hours in detail 0 are always of everything. All other rows are made of them,
 -- for the hours before `usage_rolled_up.until`.

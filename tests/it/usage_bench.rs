@@ -82,7 +82,7 @@ impl Rows<'_> {
         let (first, last) = (units.start, units.end - 1);
         let nil = Uuid::nil();
         let nil = if *postgres { format!("'{nil}'::uuid") } else { format!("x'{}'", nil.simple()) };
-        let (who, what) = (*detail != 2, *detail != 1);
+        let (who, what) = (matches!(detail, 0 | 1), matches!(detail, 0 | 2));
         let user = if who { self.id(&format!("k.n % {users}"), asking.0) } else { nil.clone() };
         let key = if who { self.id("k.n", asking.1) } else { nil.clone() };
         let upstream = if what { "'upstream-' || u.n" } else { "''" };
@@ -109,7 +109,8 @@ impl Rows<'_> {
         let latency = latency.join(" || ',' || ");
         format!(
             "INSERT INTO {table} WITH RECURSIVE {}, s(class, requests) AS (
-                 SELECT 2, {requests} - {requests} / 20 UNION ALL SELECT 4, {requests} / 20)
+                 SELECT 2, CAST({requests} - {requests} / 20 AS bigint)
+                 UNION ALL SELECT 4, {requests} / 20)
              SELECT {detail}, {}, {user}, {key}, {nil}, {upstream}, {route}, s.class, s.requests,
                  0, 0, s.requests * 1000, s.requests * 5000, s.requests * 40000, 0, s.requests,
                  {latency}
@@ -136,11 +137,14 @@ async fn fill(database: &TestDatabase, year: Year, asking: (Uuid, Uuid)) {
         ("usage_hourly", "hour", 0, &edges[..], REQUESTS / 24),
         ("usage_hourly", "hour", 1, &hours[..], day / 24 / keys),
         ("usage_hourly", "hour", 2, &hours[..], day / 24 / UPSTREAMS / ROUTES),
+        ("usage_hourly", "hour", 4, &hours[..], day / 24),
         ("usage_daily", "day", 0, &days[..], REQUESTS),
         ("usage_daily", "day", 1, &days[..], day / keys),
         ("usage_daily", "day", 2, &days[..], day / UPSTREAMS / ROUTES),
+        ("usage_daily", "day", 4, &days[..], day),
         ("usage_monthly", "month", 1, &months[..], 30 * day / keys),
         ("usage_monthly", "month", 2, &months[..], 30 * day / UPSTREAMS / ROUTES),
+        ("usage_monthly", "month", 4, &months[..], 30 * day),
     ] {
         let first = match unit {
             "hour" => 24 * first_day,

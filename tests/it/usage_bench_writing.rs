@@ -7,10 +7,13 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tollgate::domain::{
-    clock::{Clock as _, FakeClock},
-    id::{ApiKeyId, LogPlace, RecordId, UserId},
-    usage::{Outcome, UsageRecord},
+use tollgate::{
+    domain::{
+        clock::FakeClock,
+        id::{ApiKeyId, LogPlace, RecordId, UserId},
+        usage::{Outcome, UsageRecord},
+    },
+    services::usage::UsageService,
 };
 
 use crate::{
@@ -28,11 +31,45 @@ fn chance(state: &mut u64) -> u64 {
     *state >> 33
 }
 
+const KEYS: u64 = 50;
+const BATCHES: usize = 60;
+const RECORDS: usize = 1000;
+
+/// Records a batch of the first hour; of how many rows it is.
+fn record_batch(usage: &UsageService, keys: &[(UserId, ApiKeyId)], state: &mut u64) -> usize {
+    let mut seen = HashSet::new();
+    for _ in 0..RECORDS {
+        let (user, key) = keys[usize::try_from(chance(state) % KEYS).unwrap()];
+        let (upstream, route) = (chance(state) % 3, chance(state) % 5);
+        let status = if chance(state).is_multiple_of(20) { 404 } else { 200 };
+        seen.insert((key, upstream, route, status));
+        let record = UsageRecord {
+            id: RecordId::new(began()),
+            request_id: "r".to_owned(),
+            at: began(),
+            method: "GET".into(),
+            path: "/".to_owned(),
+            status,
+            outcome: Outcome::Completed,
+            duration_us: 1 << (8 + chance(state) % 8),
+            bytes_in: 1,
+            bytes_out: 2,
+            user_id: Some(user),
+            key_id: Some(key),
+            pass_id: None,
+            upstream: format!("upstream-{upstream}").into(),
+            route: format!("/v1/route-{route}/*").into(),
+            is_stream: false,
+            messages: 0,
+            place: LogPlace::NIL,
+        };
+        usage.journal().reserve().unwrap().record(record, 0);
+    }
+    seen.len()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_it_takes_to_sum_a_thousand_requests_up() {
-    const KEYS: u64 = 50;
-    const BATCHES: usize = 60;
-    const RECORDS: usize = 1000;
     if !is_wanted() {
         return;
     }
@@ -42,54 +79,21 @@ async fn what_it_takes_to_sum_a_thousand_requests_up() {
     let app = TestApp::with(Options { clock: clock.clone(), settings, ..Options::default() }).await;
     let usage = &app.app.services.usage;
     let keys: Vec<_> = (0..KEYS).map(|_| (UserId::new(began()), ApiKeyId::new(began()))).collect();
-    let (mut state, mut times, mut rows) = (1, vec![], vec![]);
-    for _ in 0..BATCHES {
-        let mut seen = HashSet::new();
-        for _ in 0..RECORDS {
-            let (user, key) = keys[usize::try_from(chance(&mut state) % KEYS).unwrap()];
-            let (upstream, route) = (chance(&mut state) % 3, chance(&mut state) % 5);
-            let status = if chance(&mut state).is_multiple_of(20) { 404 } else { 200 };
-            seen.insert((key, upstream, route, status));
-            let at = clock.now();
-            usage.journal().reserve().unwrap().record(
-                UsageRecord {
-                    id: RecordId::new(at),
-                    request_id: "r".to_owned(),
-                    at,
-                    method: "GET".into(),
-                    path: "/".to_owned(),
-                    status,
-                    outcome: Outcome::Completed,
-                    duration_us: 1 << (8 + chance(&mut state) % 8),
-                    bytes_in: 1,
-                    bytes_out: 2,
-                    user_id: Some(user),
-                    key_id: Some(key),
-                    pass_id: None,
-                    upstream: format!("upstream-{upstream}").into(),
-                    route: format!("/v1/route-{route}/*").into(),
-                    is_stream: false,
-                    messages: 0,
-                    place: LogPlace::NIL,
-                },
-                0,
-            );
+    let mut state = 1;
+    for what in ["of this hour", "of an hour that is rolled up"] {
+        let (mut times, mut rows) = (vec![], 0);
+        for _ in 0..BATCHES {
+            rows += record_batch(usage, &keys, &mut state);
+            let started = Instant::now();
+            usage.flush().await.unwrap();
+            times.push(started.elapsed());
         }
+        times.sort_unstable();
+        let (median, rows) = (times[BATCHES / 2], rows / BATCHES);
+        println!("{RECORDS} records {what}, of {rows} rows in detail 0: {median:.1?}");
+        clock.advance(TimeDelta::hours(2));
         let started = Instant::now();
-        usage.flush().await.unwrap();
-        times.push(started.elapsed());
-        rows.push(seen.len());
+        let hours = usage.roll_up().await.unwrap();
+        println!("{hours} hour rolled up: {:.1?}", started.elapsed());
     }
-    let total: Duration = times.iter().sum();
-    times.sort_unstable();
-    println!(
-        "{RECORDS} records: median {:.1?}, mean {:.1?}, {} rows",
-        times[BATCHES / 2],
-        total / u32::try_from(BATCHES).unwrap(),
-        rows.iter().sum::<usize>() / BATCHES,
-    );
-    clock.advance(TimeDelta::hours(2));
-    let started = Instant::now();
-    usage.roll_up().await.unwrap();
-    println!("rolled the hour up in {:.1?}", started.elapsed());
 }

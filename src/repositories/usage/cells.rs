@@ -1,7 +1,7 @@
 //! In which rows usage is summed up.
 //!
 //! The same usage is in several rows: per hour, day and month, and of each in up
-//! to three details, so that a report reads about as many rows as it shows,
+//! to four details, so that a report reads about as many rows as it shows,
 //! however long its span. All but the hours that tell everything apart are made
 //! when an hour is over: a row of them is written once an hour, not twice a
 //! second.
@@ -26,10 +26,12 @@ pub(super) enum Detail {
     Who,
     /// Upstream and route.
     What,
+    /// Nothing at all.
+    Nothing,
 }
 
 impl Detail {
-    const ALL: [Self; 3] = [Self::Everything, Self::Who, Self::What];
+    const ALL: [Self; 4] = [Self::Everything, Self::Who, Self::What, Self::Nothing];
 
     /// As it is stored.
     pub fn number(self) -> i16 {
@@ -37,6 +39,8 @@ impl Detail {
             Self::Everything => 0,
             Self::Who => 1,
             Self::What => 2,
+            // 3 is of no use here: what was known of passes before.
+            Self::Nothing => 4,
         }
     }
 
@@ -50,7 +54,8 @@ impl Detail {
         match (who, what) {
             (true, true) => Self::Everything,
             (true, false) => Self::Who,
-            (false, _) => Self::What,
+            (false, true) => Self::What,
+            (false, false) => Self::Nothing,
         }
     }
 
@@ -59,7 +64,7 @@ impl Detail {
         match self {
             // As many rows as days have; nobody asks for it by the month.
             Self::Everything => Grain::Day,
-            Self::Who | Self::What => Grain::Month,
+            Self::Who | Self::What | Self::Nothing => Grain::Month,
         }
     }
 }
@@ -125,7 +130,8 @@ pub(super) struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     fn of(key: &'a RollupKey, grain: Grain, detail: Detail) -> Self {
-        let (who, what) = (detail != Detail::What, detail != Detail::Who);
+        let who = matches!(detail, Detail::Everything | Detail::Who);
+        let what = matches!(detail, Detail::Everything | Detail::What);
         let id = |id: Option<Uuid>| id.filter(|_| who).unwrap_or_default();
         Self {
             grain,

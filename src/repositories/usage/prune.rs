@@ -86,8 +86,8 @@ impl Usage<'_> {
         for (grain, detail, days) in [
             // Every sum is there in these.
             (Grain::Hour, Detail::Everything, 1),
-            (Grain::Day, Detail::What, 31),
-            (Grain::Month, Detail::What, 366),
+            (Grain::Day, Detail::Nothing, 31),
+            (Grain::Month, Detail::Nothing, 366),
         ] {
             let (table, detail) = (table(grain), detail.number());
             let oldest = format!("SELECT MIN(start) FROM {table} WHERE detail = {detail}");
@@ -96,7 +96,8 @@ impl Usage<'_> {
             })?;
             let Some(oldest) = oldest else { continue };
             let end = before.min(oldest + TimeDelta::days(days));
-            let delete = format!("DELETE FROM {table} WHERE detail IN (0, 1, 2, 3) AND start < $1");
+            let delete =
+                format!("DELETE FROM {table} WHERE detail IN (0, 1, 2, 3, 4) AND start < $1");
             removed += on_conn!(self.conn, within LONG_DEADLINE, |conn| {
                 let done = sqlx::query(AssertSqlSafe(delete)).bind(end).execute(conn).await;
                 done.map(|done| done.rows_affected())

@@ -306,13 +306,13 @@ async fn old_sums_are_removed_a_day_at_a_time() {
     let before = at(60 * HOUR);
     let mut tx = store.begin().await;
     let mut usage = tx.usage();
-    // Three details of each hour, and of the two days that are over; the month
+    // Four details of each hour, and of the three days that have begun; the month
     // began with them.
-    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 2 * 3 + 3 * 3 + 2);
-    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 3);
+    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 2 * 4 + 3 * 4 + 3);
+    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 4);
     assert_eq!(usage.prune_sums_before(before).await.unwrap(), 0);
     let rows = usage.sums(&everything(), Some(Grain::Hour), None).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.start).collect::<Vec<_>>(), [before]);
-    assert_eq!(usage.prune_sums_before(before + TimeDelta::hours(1)).await.unwrap(), 3);
+    assert_eq!(usage.prune_sums_before(before + TimeDelta::hours(1)).await.unwrap(), 4);
     assert_eq!(usage.prune_sums_before(before).await.unwrap(), 0);
 }
