@@ -16,12 +16,9 @@ use crate::{
 pub(super) const LONGEST: u32 = 768;
 
 pub(super) fn to_text(histogram: &Histogram) -> String {
-    let mut text = String::new();
-    for (bucket, count) in histogram.buckets() {
-        let comma = if text.is_empty() { "" } else { "," };
-        text += &format!("{comma}\"{bucket}\":{count}");
-    }
-    text
+    let buckets = histogram.buckets();
+    let entries: Vec<_> = buckets.map(|(bucket, count)| format!("\"{bucket}\":{count}")).collect();
+    entries.join(",")
 }
 
 /// Adds what is stored to `histogram`.
