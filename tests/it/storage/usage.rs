@@ -10,7 +10,7 @@ use tollgate::{
 };
 use uuid::Uuid;
 
-use super::{Store, at, rollups::roll_up};
+use super::{Store, at, roll_up::roll_up};
 use crate::support::epoch;
 
 const HOUR: i64 = 3600;
