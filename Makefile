@@ -1,13 +1,13 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check races torture fmt openapi schemathesis bench browser conformance
+.PHONY: help run dev test check races torture fmt openapi schemathesis bench bench-usage browser conformance
 
 # `make run ARGS="--help"`: further arguments of the program.
 ARGS ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## build and serve; needs no configuration and no service
 	cargo build --release --locked
@@ -47,6 +47,9 @@ conformance: ## the test-suite of an HTTP client with and without the gateway
 
 bench: ## CPU per request beside nginx; options: make bench ARGS="--rounds 3"
 	bench/run $(ARGS)
+
+bench-usage: ## reports on a year of 100 million requests; on Postgres with TEST_DATABASE_URL
+	TOLLGATE_BENCH_USAGE=1 cargo test --release --locked --test it -- usage_bench --nocapture --test-threads=1
 
 define DEV_SCRIPT
 set -eu

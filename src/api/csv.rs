@@ -7,13 +7,25 @@ use axum::{
 };
 
 const TEXT_CSV: &str = "text/csv";
+/// Of a table whose first line names its columns.
+pub(super) const MEDIA_TYPE: &str = "text/csv; charset=utf-8; header=present";
 
 /// A CSV file of this name, which must be plain ASCII without quotes.
 pub(super) fn attachment(status: StatusCode, name: &str, body: Body) -> Response {
+    file(status, MEDIA_TYPE, name, body)
+}
+
+/// A file of this kind and name, which must be plain ASCII without quotes.
+pub(super) fn file(
+    status: StatusCode,
+    media_type: &'static str,
+    name: &str,
+    body: Body,
+) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
     let disposition = HeaderValue::try_from(disposition).expect("names are ours and plain");
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present")),
+        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (header::CONTENT_DISPOSITION, disposition),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];

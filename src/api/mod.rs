@@ -12,6 +12,7 @@ mod double_option;
 pub mod error;
 mod error_map;
 mod error_map_money;
+mod export;
 mod extract;
 mod forward_auth;
 mod health;
@@ -169,6 +170,7 @@ fn private() -> ApiRouter {
         .merge(tokens::router())
         .merge(usage::router())
         .merge(requests::router())
+        .merge(export::router())
         .merge(wallet::router())
         .merge(admin::router())
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::AppState,
     domain::{
-        id::{ApiKeyId, RecordId, UserId},
+        id::{ApiKeyId, PassId, RecordId, UserId},
         principal::Credential,
         usage::{Outcome, UsageRecord},
         user::Role,
@@ -40,27 +40,34 @@ pub struct ListRequestsQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RequestResponse {
     #[schema(value_type = uuid::Uuid)]
-    id: RecordId,
-    request_id: String,
-    at: DateTime<Utc>,
+    pub(super) id: RecordId,
+    pub(super) request_id: String,
+    pub(super) at: DateTime<Utc>,
     #[schema(example = "GET")]
-    method: String,
+    pub(super) method: String,
     /// Without the query.
     #[schema(example = "/api/v1/proxy/hello")]
-    path: String,
+    pub(super) path: String,
     #[schema(example = 200)]
-    status: u16,
+    pub(super) status: u16,
     #[schema(inline)]
-    outcome: OutcomeName,
-    duration_ms: f64,
-    bytes_in: u64,
-    bytes_out: u64,
+    pub(super) outcome: OutcomeName,
+    pub(super) duration_ms: f64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
     #[schema(value_type = Option<uuid::Uuid>, required = true)]
-    user_id: Option<UserId>,
+    pub(super) user_id: Option<UserId>,
     #[schema(value_type = Option<uuid::Uuid>, required = true)]
-    key_id: Option<ApiKeyId>,
+    pub(super) key_id: Option<ApiKeyId>,
+    #[schema(value_type = Option<uuid::Uuid>, required = true)]
+    pub(super) token_id: Option<PassId>,
     #[schema(example = "echo")]
-    upstream: String,
+    pub(super) upstream: String,
+    /// One of the patterns that the upstream lists, or `/**`.
+    #[schema(example = "/v1/chat/*")]
+    pub(super) route: String,
+    /// Of a WebSocket, both ways, or events of a stream.
+    pub(super) messages: u64,
 }
 
 /// How a request ended.
@@ -72,6 +79,18 @@ pub enum OutcomeName {
     Failed,
     Cut,
     Rejected,
+}
+
+impl OutcomeName {
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Aborted => "aborted",
+            Self::Failed => "failed",
+            Self::Cut => "cut",
+            Self::Rejected => "rejected",
+        }
+    }
 }
 
 impl From<Outcome> for OutcomeName {
@@ -102,12 +121,15 @@ impl From<UsageRecord> for RequestResponse {
             bytes_out: record.bytes_out,
             user_id: record.user_id,
             key_id: record.key_id,
+            token_id: record.pass_id,
             upstream: record.upstream.into_owned(),
+            route: record.route.into_owned(),
+            messages: record.messages,
         }
     }
 }
 
-/// The most recent requests, newest first: the calling key's, or with a login
+/// The most recent requests, those that ended last first: the calling key's, or with a login
 /// all of mine. Kept for a configured time and count.
 #[utoipa::path(
     get,

@@ -18,7 +18,7 @@ use crate::{
         id::{ApiKeyId, UserId},
         principal::{Credential, Principal},
     },
-    services::usage::{Interval, Report, ReportItem, ReportQuery, Totals, UsageFilter, UsageGroup},
+    services::usage::{Grain, Report, ReportItem, ReportQuery, Totals, UsageFilter, UsageGroup},
 };
 
 /// Buckets in one answer at the most: 13 months by the hour.
@@ -43,6 +43,9 @@ pub enum GroupName {
     /// Time passes; requests without one are in a group of their own.
     Token,
     Upstream,
+    /// The upstream's name and one of the patterns that it lists under `routes`;
+    /// `/**` for all other paths.
+    Route,
     /// 2 for 200 to 299 and so on.
     Status,
 }
@@ -52,7 +55,11 @@ pub enum GroupName {
 pub enum GroupOfAllName {
     User,
     Key,
+    /// Time passes; requests without one are in a group of their own.
+    Token,
     Upstream,
+    /// The upstream's name and one of the patterns that it lists under `routes`.
+    Route,
 }
 
 /// By what the groups are ordered, largest first.
@@ -111,24 +118,31 @@ pub struct UsageOfAllQuery {
 pub struct TotalsResponse {
     /// Let through to the upstream.
     #[schema(example = 1042)]
-    requests: u64,
+    pub(super) requests: u64,
     /// Refused by a limit; not part of `requests`.
     #[schema(example = 7)]
-    rejected: u64,
+    pub(super) rejected: u64,
     #[schema(example = 1030)]
-    succeeded: u64,
+    pub(super) succeeded: u64,
     #[schema(example = 10)]
-    client_errors: u64,
+    pub(super) client_errors: u64,
     #[schema(example = 2)]
-    server_errors: u64,
+    pub(super) server_errors: u64,
     /// Of `requests`: the client left before the end.
     #[schema(example = 1)]
-    aborted: u64,
+    pub(super) aborted: u64,
     /// Bytes of request bodies.
-    bytes_in: u64,
+    pub(super) bytes_in: u64,
     /// Bytes of response bodies that were handed over.
-    bytes_out: u64,
-    duration_ms: DurationResponse,
+    pub(super) bytes_out: u64,
+    /// How long `WebSocket`s and event streams were open.
+    #[schema(example = 12.5)]
+    pub(super) stream_seconds: f64,
+    /// Messages of `WebSocket`s, both ways, and events of event streams that are not
+    /// compressed.
+    #[schema(example = 42)]
+    pub(super) messages: u64,
+    pub(super) duration_ms: DurationResponse,
 }
 
 /// From the request's arrival to the end of its body. Percentiles come from a
@@ -136,24 +150,24 @@ pub struct TotalsResponse {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DurationResponse {
     #[schema(required = true, example = 12.5)]
-    mean: Option<f64>,
+    pub(super) mean: Option<f64>,
     #[schema(required = true, example = 10.24)]
-    p50: Option<f64>,
+    pub(super) p50: Option<f64>,
     #[schema(required = true, example = 40.96)]
-    p95: Option<f64>,
+    pub(super) p95: Option<f64>,
     #[schema(required = true, example = 81.92)]
-    p99: Option<f64>,
+    pub(super) p99: Option<f64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UsageItemResponse {
     /// The beginning of the bucket.
-    start: DateTime<Utc>,
+    pub(super) start: DateTime<Utc>,
     /// What the item is grouped by; null where there is none.
     #[schema(required = true, example = "default")]
-    group: Option<String>,
+    pub(super) group: Option<String>,
     #[serde(flatten)]
-    totals: TotalsResponse,
+    pub(super) totals: TotalsResponse,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -183,24 +197,41 @@ impl From<Totals> for TotalsResponse {
             aborted: totals.sum.aborted,
             bytes_in: totals.sum.bytes_in,
             bytes_out: totals.sum.bytes_out,
+            stream_seconds: totals.sum.stream_seconds(),
+            messages: totals.sum.messages,
             duration_ms,
         }
+    }
+}
+
+impl From<ReportItem> for UsageItemResponse {
+    fn from(item: ReportItem) -> Self {
+        let ReportItem { start, group, totals } = item;
+        Self { start, group, totals: totals.into() }
     }
 }
 
 impl From<Report> for UsageResponse {
     fn from(report: Report) -> Self {
         let Report { from, to, totals, items } = report;
-        let item = |ReportItem { start, group, totals }| UsageItemResponse {
-            start,
-            group,
-            totals: TotalsResponse::from(totals),
-        };
-        Self { from, to, totals: totals.into(), items: items.into_iter().map(item).collect() }
+        let items = items.into_iter().map(UsageItemResponse::from).collect();
+        Self { from, to, totals: totals.into(), items }
     }
 }
 
-impl From<IntervalName> for Interval {
+impl From<GroupOfAllName> for UsageGroup {
+    fn from(name: GroupOfAllName) -> Self {
+        match name {
+            GroupOfAllName::User => Self::User,
+            GroupOfAllName::Key => Self::Key,
+            GroupOfAllName::Token => Self::Pass,
+            GroupOfAllName::Upstream => Self::Upstream,
+            GroupOfAllName::Route => Self::Route,
+        }
+    }
+}
+
+impl From<IntervalName> for Grain {
     fn from(name: IntervalName) -> Self {
         match name {
             IntervalName::Hour => Self::Hour,
@@ -238,15 +269,15 @@ async fn get_usage(
     Query(query): Query<UsageQuery>,
 ) -> ApiResult<JsonBody<UsageResponse>> {
     let UsageQuery { from, to, interval, group_by } = query;
-    let interval = Some(interval.map_or(Interval::Day, Interval::from));
+    let interval = Some(interval.map_or(Grain::Day, Grain::from));
     let (from, to) = span(from, to, interval, state.services.clock.now())?;
     let (user_id, key_id) = own(&principal);
-    let group = group_by.and_then(|name| match name {
-        GroupName::Key => Some(UsageGroup::Key),
-        GroupName::Upstream => Some(UsageGroup::Upstream),
-        GroupName::Status => Some(UsageGroup::Status),
-        // No request has a pass in this version: one group, of none.
-        GroupName::Token => None,
+    let group = group_by.map(|name| match name {
+        GroupName::Key => UsageGroup::Key,
+        GroupName::Upstream => UsageGroup::Upstream,
+        GroupName::Route => UsageGroup::Route,
+        GroupName::Status => UsageGroup::Status,
+        GroupName::Token => UsageGroup::Pass,
     });
     let filter = UsageFilter { user_id, key_id, upstream: None, from, to };
     let report = state.services.usage.report(&ReportQuery { filter, interval, group }).await?;
@@ -270,15 +301,11 @@ async fn get_usage_of_all(
     let UsageOfAllQuery { from, to, interval, group_by, sort, limit } = query;
     let interval = match (interval, group_by) {
         (Some(name), _) => Some(name.into()),
-        (None, None) => Some(Interval::Day),
+        (None, None) => Some(Grain::Day),
         (None, Some(_)) => None,
     };
     let (from, to) = span(from, to, interval, state.services.clock.now())?;
-    let group = group_by.map(|name| match name {
-        GroupOfAllName::User => UsageGroup::User,
-        GroupOfAllName::Key => UsageGroup::Key,
-        GroupOfAllName::Upstream => UsageGroup::Upstream,
-    });
+    let group = group_by.map(UsageGroup::from);
     let filter = UsageFilter { user_id: None, key_id: None, upstream: None, from, to };
     let mut report = state.services.usage.report(&ReportQuery { filter, interval, group }).await?;
     if interval.is_none() {
@@ -297,10 +324,10 @@ pub(super) fn own(principal: &Principal) -> (Option<UserId>, Option<ApiKeyId>) {
     }
 }
 
-fn span(
+pub(super) fn span(
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
-    interval: Option<Interval>,
+    interval: Option<Grain>,
     now: DateTime<Utc>,
 ) -> ApiResult<(DateTime<Utc>, DateTime<Utc>)> {
     let wrong = |field: &str, message: &str| {
@@ -320,8 +347,8 @@ fn span(
         return Err(wrong("from", "must lie before `to` and not before 1970"));
     }
     let width = match interval {
-        Some(Interval::Hour) => TimeDelta::hours(1),
-        Some(Interval::Day) | None => TimeDelta::days(1),
+        Some(Grain::Hour) => TimeDelta::hours(1),
+        Some(Grain::Day | Grain::Month) | None => TimeDelta::days(1),
     };
     if interval.is_some() && (to - from).num_seconds() / width.num_seconds() > MAX_BUCKETS {
         return Err(wrong("from", "the span has too many buckets of this interval"));

@@ -155,6 +155,17 @@ pub(super) fn path_pattern(text: &str) -> Parsed<String> {
     plain_path(path).map(|_| text.to_owned())
 }
 
+/// Such a path in which a segment may be `*`, and the last one `**`.
+pub(super) fn route_pattern(text: &str) -> Parsed<String> {
+    const LONGEST: usize = 200;
+    let expected = "expected a path of at most 200 characters; a segment may be *, the last one **";
+    let path = text.strip_suffix("/**").unwrap_or(text);
+    let plain: Vec<_> = path.split('/').map(|part| if part == "*" { "x" } else { part }).collect();
+    let plain = if path.is_empty() { "/".to_owned() } else { plain.join("/") };
+    let fits = text.len() <= LONGEST && !plain.contains('*') && plain_path(&plain).is_ok();
+    if fits && !text.is_empty() { Ok(text.to_owned()) } else { Err(expected.to_owned()) }
+}
+
 /// RFC 3986, 2.3: the characters that never need an escape, so that a prefix
 /// has one spelling only.
 fn is_canonical_segment(segment: &str) -> bool {

@@ -111,6 +111,11 @@ pub static KEYS: &[Key] = &[
         "Its path prefix; / for all that is not ours; or a host name.",
     ),
     key(
+        "UPSTREAM_ROUTES",
+        "",
+        "What its usage is told apart by: /v1/chat/*, /v1/**; * is one segment, ** all below.",
+    ),
+    key(
         "UPSTREAM_REWRITE",
         "",
         "Whether its pages are rewritten for the prefix. Default: under one.",
@@ -273,7 +278,7 @@ pub static KEYS: &[Key] = &[
         "Comma-separated; still open what they sealed. See tollgate secrets rotate.",
     )
     .of(Kind::Secret),
-    key("USAGE_RETENTION_DAYS", "400", "How long hourly usage is kept."),
+    key("USAGE_RETENTION_DAYS", "400", "How long usage is kept; sums by whole months."),
     key("USAGE_REQUEST_LOG_MAX", "10000", "How many of the latest requests are kept one by one."),
     key(
         "USAGE_JOURNAL_MAX_BYTES",

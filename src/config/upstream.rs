@@ -8,6 +8,7 @@ use super::{Mount, Preset, rewrite::RewriteConfig};
 use crate::domain::{
     policy::{Demand, PathPattern, Policy},
     rates::{OwnRates, Rates},
+    route::{self, RoutePattern},
 };
 
 /// One backend. Made by the settings `UPSTREAM_*` or by a table of
@@ -25,6 +26,8 @@ pub struct UpstreamConfig {
     pub policy: Policy,
     /// Parts with a policy of their own; the first that matches holds.
     pub paths: Vec<PathPolicy>,
+    /// What usage is told apart by; the first that matches counts.
+    pub routes: Vec<RoutePattern>,
     /// Origins whose pages may open `WebSocket`s with a cookie, besides its own.
     pub origins: Vec<String>,
     pub tls: TlsConfig,
@@ -152,6 +155,11 @@ impl UpstreamConfig {
     /// The policy of a part.
     pub fn policy_at(&self, part: Option<usize>) -> &Policy {
         part.and_then(|at| self.paths.get(at)).map_or(&self.policy, |part| &part.policy)
+    }
+
+    /// The pattern of the route that a path below the mount belongs to.
+    pub fn route_of(&self, path: &str) -> &'static str {
+        route::route_of(&self.routes, path)
     }
 
     /// Whether `WebSocket`s are let through.

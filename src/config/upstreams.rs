@@ -20,13 +20,18 @@ use super::{
     upstream::{HealthCheck, HostHeader},
     values::{self, list, number, truth},
 };
-use crate::domain::policy::{CredentialKind, Demand, PathPattern, Policy};
+use crate::domain::{
+    policy::{CredentialKind, Demand, PathPattern, Policy},
+    route::RoutePattern,
+};
 
 /// Longest time a request may take, seconds.
 const DAY: f64 = 86_400.0;
 const MAX_BODY: u64 = 1 << 40;
 /// More than a request's whole head may have.
 const MAX_COOKIE: usize = 1 << 16;
+/// Each is looked at for every request, and is a row of usage per hour.
+const MAX_ROUTES: usize = 100;
 
 /// All of them; problems are noted.
 pub(super) fn all(reader: &mut Reader, tables: Vec<toml::Table>) -> Upstreams {
@@ -76,6 +81,10 @@ fn default(reader: &mut Reader) -> UpstreamConfig {
     upstream.rewrite.enabled = reader
         .optional("UPSTREAM_REWRITE", truth)
         .unwrap_or(matches!(upstream.mount, Mount::Prefix(_)));
+    upstream.routes = routes(reader.optional("UPSTREAM_ROUTES", list(addresses::route_pattern)));
+    if upstream.routes.len() > MAX_ROUTES {
+        reader.refuse("UPSTREAM_ROUTES", "expected at most 100");
+    }
     upstream.tls.verify = reader.required("UPSTREAM_VERIFY_TLS", truth);
     upstream.assertion = super::assemble::assertion(reader);
     upstream.basic_auth = basic_auth(user, password);
@@ -115,6 +124,7 @@ fn with_defaults(
         preset,
         policy: Policy::default(),
         paths: vec![],
+        routes: vec![],
         origins: vec![],
         tls: TlsConfig { verify: true, ca: None, http2: true },
         assertion: false,
@@ -163,6 +173,10 @@ fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfi
         let path = part.need("path", addresses::path_pattern).unwrap_or_default();
         PathPolicy { path: PathPattern::new(&path), policy: policy(part, &whole) }
     });
+    upstream.routes = routes(table.list("routes", addresses::route_pattern));
+    if upstream.routes.len() > MAX_ROUTES {
+        table.refuse("routes", format!("expected at most {MAX_ROUTES}"));
+    }
     set(&mut upstream.strip_prefix, table.get("strip_prefix", truth));
     upstream.rewrite.enabled &= upstream.strip_prefix;
     set(&mut upstream.rewrite, table.other("rewrite"));
@@ -220,6 +234,10 @@ fn declared(table: &mut Table<'_>, algorithm: Algorithm) -> Option<UpstreamConfi
         set(&mut socket.per_credential, table.get("per_credential", number(1..=100_000)));
     });
     (name.is_some() && mount.is_some()).then_some(upstream)
+}
+
+fn routes(given: Option<Vec<String>>) -> Vec<RoutePattern> {
+    given.unwrap_or_default().iter().map(|text| RoutePattern::new(intern(text))).collect()
 }
 
 fn basic_auth(user: Option<String>, password: Option<SecretString>) -> Option<BasicAuth> {

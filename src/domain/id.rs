@@ -88,6 +88,11 @@ id_type!(
     RecordId
 );
 id_type!(
+    /// Where a recorded request stands in the log: in the order of completion,
+    /// strictly so within one instance.
+    LogPlace
+);
+id_type!(
     /// One open stream: the id that its request will be recorded with.
     StreamId
 );

@@ -22,6 +22,8 @@ pub mod password;
 pub mod policy;
 pub mod principal;
 pub mod rates;
+pub mod route;
+pub mod span;
 pub mod stream;
 pub mod text;
 pub mod ticket;

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::id::{ApiKeyId, PassId, RecordId, UserId};
+use super::id::{ApiKeyId, LogPlace, PassId, RecordId, UserId};
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,9 +61,16 @@ pub struct UsageRecord {
     pub bytes_out: u64,
     pub user_id: Option<UserId>,
     pub key_id: Option<ApiKeyId>,
-    /// Only summed up.
     pub pass_id: Option<PassId>,
     pub upstream: Cow<'static, str>,
+    /// The pattern of its route, one of those that the upstream lists.
+    pub route: Cow<'static, str>,
+    /// A socket or an event stream, which is paid by the time that it is open.
+    pub is_stream: bool,
+    /// Messages of a socket both ways, or events of a stream.
+    pub messages: u64,
+    /// Set when it is written down.
+    pub place: LogPlace,
 }
 
 /// The part of a record that is added up.
@@ -72,12 +80,48 @@ pub struct Used {
     pub duration_us: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    pub is_stream: bool,
+    pub messages: u64,
 }
 
 impl UsageRecord {
     pub fn used(&self) -> Used {
-        let Self { outcome, duration_us, bytes_in, bytes_out, .. } = *self;
-        Used { outcome, duration_us, bytes_in, bytes_out }
+        let Self { outcome, duration_us, bytes_in, bytes_out, is_stream, messages, .. } = *self;
+        Used { outcome, duration_us, bytes_in, bytes_out, is_stream, messages }
+    }
+
+    /// When it ended, in microseconds since 1970.
+    pub fn ended_us(&self) -> u64 {
+        let began = u64::try_from(self.at.timestamp_micros()).unwrap_or(0);
+        began.saturating_add(self.duration_us)
+    }
+}
+
+impl LogPlace {
+    /// Microseconds that a version 7 id has room for: until the year 10889.
+    const MOST: u64 = ((1 << 48) - 1) * 1000;
+
+    /// The place of what ended `us` microseconds after 1970, in the log of one
+    /// `instance` of several. A UUIDv7, with the microseconds where RFC 9562
+    /// (6.2, method 3) has them.
+    pub fn at(us: u64, instance: Uuid) -> Self {
+        let us = us.min(Self::MOST);
+        let high = ((us / 1000) << 16) | 0x7000 | (us % 1000);
+        let low = 1 << 63 | instance.as_u64_pair().1 & (u64::MAX >> 2);
+        Self::from(Uuid::from_u64_pair(high, low))
+    }
+
+    /// Before all that ended at `at` or later, and behind all that did before.
+    pub fn first_of(at: DateTime<Utc>) -> Self {
+        let ms = u64::try_from(at.timestamp_millis()).unwrap_or(0).min(Self::MOST / 1000);
+        Self::from(Uuid::from_u64_pair(ms << 16, 0))
+    }
+
+    /// When, to the millisecond.
+    pub fn time(self) -> DateTime<Utc> {
+        let ms = self.as_uuid().as_u64_pair().0 >> 16;
+        let ms = i64::try_from(ms).expect("48 bits");
+        DateTime::from_timestamp_millis(ms).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 }
 
@@ -86,14 +130,16 @@ pub fn class_of(status: u16) -> i16 {
     i16::try_from(status / 100).unwrap_or(5)
 }
 
-/// What requests are added up by: one row of the hourly roll-up.
+/// What requests are added up by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RollupKey {
     /// The first instant of the hour, UTC.
     pub hour: DateTime<Utc>,
     pub user_id: Option<UserId>,
     pub key_id: Option<ApiKeyId>,
+    pub pass_id: Option<PassId>,
     pub upstream: String,
+    pub route: String,
     pub status_class: i16,
 }
 
@@ -109,6 +155,10 @@ pub struct Rollup {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub duration_us: u64,
+    /// How long sockets and event streams were open.
+    pub stream_us: u64,
+    /// Messages of sockets both ways, and events of streams.
+    pub messages: u64,
     pub latency: Histogram,
 }
 
@@ -125,6 +175,8 @@ impl Rollup {
         self.bytes_in += used.bytes_in;
         self.bytes_out += used.bytes_out;
         self.duration_us += used.duration_us.saturating_mul(requests);
+        self.stream_us += if used.is_stream { used.duration_us } else { 0 };
+        self.messages += used.messages;
         self.latency.add(Histogram::bucket(used.duration_us), requests);
     }
 
@@ -135,7 +187,14 @@ impl Rollup {
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.duration_us += other.duration_us;
+        self.stream_us += other.stream_us;
+        self.messages += other.messages;
         self.latency.merge(&other.latency);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "exact to the microsecond for 285 years")]
+    pub fn stream_seconds(&self) -> f64 {
+        self.stream_us as f64 / 1_000_000.0
     }
 
     /// Mean duration in milliseconds; `None` without requests.
@@ -171,8 +230,17 @@ impl Totals {
 /// Bucket `b` holds durations below [`Histogram::upper_us`]`(b)` and not below
 /// that of `b - 1`; four buckets per doubling, so a percentile is off by less
 /// than 19 %. Sparse: only buckets that hold something are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Histogram(std::collections::BTreeMap<i16, u64>);
+
+impl FromIterator<(i16, u64)> for Histogram {
+    fn from_iter<I: IntoIterator<Item = (i16, u64)>>(buckets: I) -> Self {
+        let mut this = Self::default();
+        buckets.into_iter().for_each(|(bucket, count)| this.add(bucket, count));
+        this
+    }
+}
 
 impl Histogram {
     /// Durations from here on (about 19 hours) share the last bucket.
@@ -253,6 +321,21 @@ mod tests {
                 prop_assert!(us >= Histogram::upper_us(bucket - 1));
             }
         }
+    }
+
+    #[test]
+    fn places_in_the_log_follow_time_to_the_microsecond() {
+        let at = DateTime::from_timestamp_micros(1_767_225_600_001_999).unwrap();
+        let (one, other) = (Uuid::from_u128(u128::MAX), Uuid::nil());
+        let us = u64::try_from(at.timestamp_micros()).unwrap();
+        let place = |us, of| LogPlace::at(us, of);
+        assert!(place(us, one) < place(us + 1, other) && place(us, other) < place(us, one));
+        assert!(LogPlace::first_of(at) < place(us, other));
+        assert!(LogPlace::first_of(at) > place(us - 1000, one));
+        assert_eq!(place(us, one).time().timestamp_millis(), at.timestamp_millis());
+        let uuid = place(us, one).as_uuid();
+        assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
+        assert!(place(u64::MAX, one) > place(us, one));
     }
 
     #[test]

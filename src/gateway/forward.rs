@@ -214,8 +214,9 @@ impl Asking<'_> {
         };
         let slot = services.usage.journal().reserve()?;
         let at = services.clock.now();
-        let mut record =
-            record_of(principal, client, at, &original.method, original.path(), config.name);
+        let path = original.path();
+        let place = (config.name, config.route_of(path));
+        let mut record = record_of(principal, client, at, &original.method, path, place);
         let origin = page_of(services, headers);
         let scope = Scope { principal, address: client.address, upstream: config, origin };
         seen.limit = match services.limits.admit(scope, 1).await {

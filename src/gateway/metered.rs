@@ -18,7 +18,10 @@ use super::{
     upload::Progress,
 };
 use crate::{
-    domain::usage::{Outcome, UsageRecord},
+    domain::{
+        stream::Passed,
+        usage::{Outcome, UsageRecord},
+    },
     services::limits::Permit,
 };
 
@@ -87,12 +90,23 @@ impl<S: Sink> Meter<S> {
         self.0.as_ref().map(|open| &open.record)
     }
 
-    /// Says what went through a tunnel so far: bytes, and the messages of the
-    /// client, each of which was charged like a request.
-    pub fn tunnelled(&mut self, bytes_in: u64, bytes_out: u64, messages: u64) {
+    /// Says what went through a tunnel so far. Each message of the client was
+    /// charged like a request.
+    pub fn tunnelled(&mut self, passed: &Passed) {
+        let Passed { bytes_in, bytes_out, messages_in, messages_out } = *passed;
         if let Some(open) = &mut self.0 {
             (open.record.bytes_in, open.record.bytes_out) = (bytes_in, bytes_out);
-            open.messages = messages;
+            open.messages = messages_in;
+            open.record.is_stream = true;
+            open.record.messages = messages_in + messages_out;
+        }
+    }
+
+    /// Says how many events of a stream went by so far.
+    fn streamed(&mut self, events: u64) {
+        if let Some(open) = &mut self.0 {
+            open.record.is_stream = true;
+            open.record.messages = events;
         }
     }
 
@@ -176,6 +190,9 @@ impl<B: Body, S: Sink> Metered<B, S> {
     /// Makes it one that may be ended from elsewhere.
     #[must_use]
     pub fn stream(mut self, stream: Stream) -> Self {
+        if stream.is_of_events() {
+            self.meter.streamed(0);
+        }
         self.stream = Some(Box::new(stream));
         self
     }
@@ -245,6 +262,9 @@ impl<B: Body, S: Sink> Metered<B, S> {
         self.meter.add(data.len());
         if let Some(stream) = &mut self.stream {
             stream.pass(data);
+            if stream.is_of_events() {
+                self.meter.streamed(stream.events());
+            }
         }
     }
 }

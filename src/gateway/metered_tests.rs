@@ -5,7 +5,10 @@ use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 
 use super::*;
-use crate::domain::{id::RecordId, kill::KillReason};
+use crate::domain::{
+    id::{LogPlace, RecordId},
+    kill::KillReason,
+};
 
 impl Sink for mpsc::Sender<UsageRecord> {
     fn record(self, record: UsageRecord, _messages: u64) {
@@ -31,6 +34,10 @@ fn meter() -> (Meter<mpsc::Sender<UsageRecord>>, mpsc::Receiver<UsageRecord>) {
         key_id: None,
         pass_id: None,
         upstream: "default".into(),
+        route: "/**".into(),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     };
     (Meter::new(sender, record, Instant::now(), None), receiver)
 }

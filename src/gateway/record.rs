@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Arrival, CLIENT_CLOSED_REQUEST};
 use crate::{
     domain::{
-        id::RecordId,
+        id::{LogPlace, RecordId},
         principal::Principal,
         text,
         usage::{Outcome, UsageRecord},
@@ -28,17 +28,20 @@ pub fn record(
     method: &Method,
 ) -> UsageRecord {
     let Arrival { client, path, route, at, .. } = *arrival;
-    record_of(principal, client, at, method, path, route.upstream.config.name)
+    let config = &route.upstream.config;
+    let place = (config.name, config.route_of(route.path));
+    record_of(principal, client, at, method, path, place)
 }
 
-/// The same of a request that is not passed on here.
+/// The same of a request that is not passed on here. The last are the upstream
+/// and the pattern of its route.
 pub fn record_of(
     principal: Option<&Principal>,
     client: &ClientInfo,
     at: DateTime<Utc>,
     method: &Method,
     path: &str,
-    upstream: &'static str,
+    (upstream, route): (&'static str, &'static str),
 ) -> UsageRecord {
     let request_id = &client.request_id;
     UsageRecord {
@@ -57,6 +60,10 @@ pub fn record_of(
         key_id: principal.and_then(Principal::key_id),
         pass_id: principal.and_then(Principal::pass_id),
         upstream: Cow::Borrowed(upstream),
+        route: Cow::Borrowed(route),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     }
 }
 

@@ -49,7 +49,7 @@ use crate::{
         kill::KillReason,
         origin::OriginHost,
         principal::Principal,
-        stream::{Passed, StreamKind},
+        stream::StreamKind,
         usage::Outcome,
     },
     server::ClientInfo,
@@ -346,8 +346,7 @@ impl Socket {
     }
 
     fn settle(&mut self) {
-        let Passed { bytes_in, bytes_out, messages_in, .. } = self.handle.passed();
-        self.meter.tunnelled(bytes_in, bytes_out, messages_in);
+        self.meter.tunnelled(&self.handle.passed());
     }
 }
 

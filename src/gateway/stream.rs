@@ -81,6 +81,7 @@ pub fn origin_of(principal: Option<&Principal>, headers: &HeaderMap) -> Option<H
 #[derive(Debug)]
 pub struct Stream {
     entry: Arc<Entry>,
+    kind: StreamKind,
     /// Of an event stream that can be read and may be added to.
     events: Option<Events>,
 }
@@ -142,6 +143,7 @@ impl Stream {
         };
         let this = Self {
             entry: Arc::new(entry),
+            kind,
             events: (kind == StreamKind::Sse && open_ended).then(Events::default),
         };
         this.tell();
@@ -159,6 +161,16 @@ impl Stream {
             self.entry.register();
             self.tell();
         }
+    }
+
+    /// Whether it is a stream of events, be they readable or not.
+    pub fn is_of_events(&self) -> bool {
+        self.kind == StreamKind::Sse
+    }
+
+    /// Whole events that went by, as far as they could be read.
+    pub fn events(&self) -> u64 {
+        self.events.map_or(0, |events| events.passed())
     }
 
     /// Whether it is to end now.
@@ -193,7 +205,7 @@ impl Stream {
     }
 
     fn tell(&self) {
-        self.entry.tell(self.events.map_or(0, |events| events.passed()));
+        self.entry.tell(self.events());
     }
 }
 

@@ -35,6 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often counters that count nothing are freed, and samples of durations
 /// are folded together.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked for hours whose usage is to be rolled up.
+const ROLL_UP_EVERY: Duration = Duration::from_mins(1);
 /// How often what is past its retention is dropped.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
 /// How often it is looked whether the ledger is to be verified, and what the
@@ -89,6 +91,20 @@ pub fn start(app: &App, shutdown: &Shutdown) {
     let usage = app.services.usage.clone();
     tasks.spawn(every(FLUSH_EVERY, stop(), async move || usage.look_for_room().await));
 
+    let (services, token) = (app.services.clone(), stop());
+    tasks.spawn(every(ROLL_UP_EVERY, stop(), async move || {
+        if services.health.phase() == Phase::Starting {
+            return;
+        }
+        // After an upgrade there may be as many hours as a year has.
+        let work = Box::pin(services.usage.roll_up());
+        let Some(done) = token.run_until_cancelled(work).await else { return };
+        if let Err(error) = done {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "usage could not be rolled up; tried again later");
+        }
+    }));
+
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
@@ -103,6 +119,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             return;
         }
         let pruned = async {
+            services.usage.prepare().await?;
             services.usage.prune().await?;
             services.logins.prune().await?;
             services.wallet.prune_keys().await?;

@@ -63,6 +63,9 @@ fn is_temporary(error: &anyhow::Error) -> bool {
     if let Some(error) = error.downcast_ref::<CurrencyError>() {
         return matches!(error, CurrencyError::Store(StoreError::Unavailable(_)));
     }
+    if let Some(StoreError::Unavailable(_)) = error.downcast_ref::<StoreError>() {
+        return true;
+    }
     matches!(
         error.downcast_ref::<AccountError>(),
         Some(AccountError::Store(StoreError::Unavailable(_)) | AccountError::Hashing(_))
@@ -72,6 +75,7 @@ fn is_temporary(error: &anyhow::Error) -> bool {
 async fn attempt(app: &App) -> anyhow::Result<Option<FirstAdmin>> {
     app.db.migrate().await?;
     let services = &app.services;
+    services.usage.prepare().await?;
     services.wallet.settle_currency().await?;
     let made =
         bootstrap::first_admin(&app.db, &services.accounts, &app.config.admin, &services.clock);

@@ -48,7 +48,7 @@ pub use self::{
 };
 use crate::{
     config::{JournalConfig, OnFull},
-    domain::usage::UsageRecord,
+    domain::{id::LogPlace, usage::UsageRecord},
 };
 
 /// How long what was written may wait for `fdatasync`.
@@ -97,6 +97,9 @@ struct Inner {
     damaged: AtomicU64,
     sync_failures: AtomicU64,
     written: Notify,
+    /// When the last record ended, microseconds since 1970; each has its own, in
+    /// the order of their coming.
+    ended: AtomicU64,
 }
 
 /// Part of a lane that was taken into the database.
@@ -143,6 +146,7 @@ impl Journal {
             damaged: AtomicU64::new(0),
             sync_failures: AtomicU64::new(0),
             written: Notify::new(),
+            ended: AtomicU64::new(0),
         }))
     }
 
@@ -340,6 +344,14 @@ impl Inner {
             self.written.notify_one();
         }
         Ok(())
+    }
+
+    /// The next place in the log for what ended at `us`. Where the clock stands
+    /// still, or goes back, places go on.
+    fn next_place(&self, us: u64) -> LogPlace {
+        let next = |last: u64| us.max(last.saturating_add(1));
+        let last = self.ended.fetch_update(Relaxed, Relaxed, |last| Some(next(last)));
+        LogPlace::at(last.map_or(us, next), self.id)
     }
 }
 

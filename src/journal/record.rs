@@ -15,7 +15,8 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use crate::domain::{
-    id::{ApiKeyId, PassId, RecordId, UserId},
+    id::{ApiKeyId, LogPlace, PassId, RecordId, UserId},
+    route,
     usage::{Outcome, UsageRecord, Used},
 };
 
@@ -24,8 +25,12 @@ const HEAD: usize = 8;
 const VERSION: u8 = 1;
 const HAS_USER: u8 = 1;
 const HAS_KEY: u8 = 2;
-/// Its id comes last, where a reader that does not know of it stops before.
+/// Its id comes behind the texts, where a reader that does not know of it stops
+/// before.
 const HAS_PASS: u8 = 4;
+const IS_STREAM: u8 = 8;
+/// The same of the route, the place in the log and what went through a stream.
+const HAS_MORE: u8 = 16;
 /// Bytes of a text that are kept; paths are recorded at up to 512 characters.
 const LONGEST_TEXT: usize = 4096;
 
@@ -34,7 +39,8 @@ const LONGEST_TEXT: usize = 4096;
 pub struct Entry {
     pub record: UsageRecord,
     pub requests: u64,
-    /// Beside them, the messages within it: they have no duration of their own.
+    /// Beside them, the messages within it that were charged like requests: they
+    /// have no duration of their own.
     pub messages: u64,
 }
 
@@ -52,11 +58,17 @@ pub struct Frame<'a> {
     pub key_id: Option<ApiKeyId>,
     pub pass_id: Option<PassId>,
     pub requests: u64,
+    /// Those that were charged like requests.
     pub messages: u64,
+    pub is_stream: bool,
+    /// All of them.
+    pub passed: u64,
+    pub place: LogPlace,
     pub method: &'a str,
     pub upstream: &'a str,
     pub request_id: &'a str,
     pub path: &'a str,
+    pub route: &'a str,
 }
 
 /// Appends `entry` to `buffer`.
@@ -68,7 +80,9 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
     let given = |bit, is: bool| if is { bit } else { 0 };
     let flags = given(HAS_USER, record.user_id.is_some())
         | given(HAS_KEY, record.key_id.is_some())
-        | given(HAS_PASS, record.pass_id.is_some());
+        | given(HAS_PASS, record.pass_id.is_some())
+        | given(IS_STREAM, record.is_stream)
+        | HAS_MORE;
     let outcome = Outcome::ALL.iter().position(|known| *known == record.outcome);
     let outcome = outcome.and_then(|at| u8::try_from(at).ok()).expect("one of a few");
     buffer.extend_from_slice(&[VERSION, flags, outcome]);
@@ -85,18 +99,25 @@ pub(super) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
         buffer.extend_from_slice(id.as_uuid().as_bytes());
     }
     for text in [&*record.method, &*record.upstream, &record.request_id, &record.path] {
-        let text = cut(text, LONGEST_TEXT);
-        let length = u16::try_from(text.len()).expect("cut to less");
-        buffer.extend_from_slice(&length.to_le_bytes());
-        buffer.extend_from_slice(text.as_bytes());
+        put_text(text, buffer);
     }
     if let Some(id) = record.pass_id {
         buffer.extend_from_slice(id.as_uuid().as_bytes());
     }
-    let length = u16::try_from(buffer.len() - start - HEAD).expect("four texts of at most 4 KiB");
+    buffer.extend_from_slice(&record.messages.to_le_bytes());
+    buffer.extend_from_slice(record.place.as_uuid().as_bytes());
+    put_text(&record.route, buffer);
+    let length = u16::try_from(buffer.len() - start - HEAD).expect("five texts of at most 4 KiB");
     buffer[start + 2..start + 4].copy_from_slice(&length.to_le_bytes());
     let checksum = checksum(length, &buffer[start + HEAD..]);
     buffer[start + 4..start + HEAD].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn put_text(text: &str, buffer: &mut Vec<u8>) {
+    let text = cut(text, LONGEST_TEXT);
+    let length = u16::try_from(text.len()).expect("cut to less");
+    buffer.extend_from_slice(&length.to_le_bytes());
+    buffer.extend_from_slice(text.as_bytes());
 }
 
 fn checksum(length: u16, payload: &[u8]) -> u32 {
@@ -113,6 +134,7 @@ fn cut(text: &str, bytes: usize) -> &str {
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, read and used in place")]
 pub enum Next<'a> {
     Record(Frame<'a>),
     /// So many bytes that are no record.
@@ -160,6 +182,7 @@ impl<'a> Frames<'a> {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "as `Next`")]
 enum Found<'a> {
     Record(Frame<'a>, usize),
     /// The beginning of one.
@@ -211,6 +234,12 @@ fn parse(payload: &[u8]) -> Option<Frame<'_>> {
     let [method, upstream, request_id, path] =
         [rest.text()?, rest.text()?, rest.text()?, rest.text()?];
     let pass_id = if flags & HAS_PASS > 0 { Some(PassId::from(rest.uuid()?)) } else { None };
+    let (passed, place, route) = if flags & HAS_MORE > 0 {
+        (rest.number()?, LogPlace::from(rest.uuid()?), rest.text()?)
+    } else {
+        // What was known of messages before, and the order that the log had.
+        (messages, LogPlace::from(id.as_uuid()), route::OTHER)
+    };
     DateTime::from_timestamp_micros(at_us)?;
     Some(Frame {
         id,
@@ -225,10 +254,14 @@ fn parse(payload: &[u8]) -> Option<Frame<'_>> {
         pass_id,
         requests,
         messages,
+        is_stream: flags & IS_STREAM > 0,
+        passed,
+        place,
         method,
         upstream,
         request_id,
         path,
+        route,
     })
 }
 
@@ -259,8 +292,8 @@ impl<'a> Rest<'a> {
 
 impl Frame<'_> {
     pub fn used(&self) -> Used {
-        let Self { outcome, duration_us, bytes_in, bytes_out, .. } = *self;
-        Used { outcome, duration_us, bytes_in, bytes_out }
+        let Self { outcome, duration_us, bytes_in, bytes_out, is_stream, .. } = *self;
+        Used { outcome, duration_us, bytes_in, bytes_out, is_stream, messages: self.passed }
     }
 
     /// The record with texts of its own.
@@ -280,6 +313,10 @@ impl Frame<'_> {
             key_id: self.key_id,
             pass_id: self.pass_id,
             upstream: Cow::Owned(self.upstream.to_owned()),
+            route: Cow::Owned(self.route.to_owned()),
+            is_stream: self.is_stream,
+            messages: self.passed,
+            place: self.place,
         }
     }
 }

@@ -7,10 +7,11 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let entry = (
         (any::<u128>(), 0i64..4_000_000_000_000_000, any::<u16>(), 0..Outcome::ALL.len()),
         (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()),
-        (any::<Option<u128>>(), any::<Option<u128>>(), any::<Option<u128>>()),
-        (".{0,8}", ".{0,20}", ".{0,40}", ".{0,600}"),
+        (any::<Option<u128>>(), any::<Option<u128>>(), any::<Option<u128>>(), any::<u128>()),
+        (".{0,8}", ".{0,20}", ".{0,40}", ".{0,600}", ".{0,20}"),
+        (any::<bool>(), any::<u64>()),
     );
-    let made = entry.prop_map(|(plain, numbers, ids, texts)| Entry {
+    let made = entry.prop_map(|(plain, numbers, ids, texts, stream)| Entry {
         record: UsageRecord {
             id: RecordId::from(Uuid::from_u128(plain.0)),
             request_id: texts.2,
@@ -26,6 +27,10 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
             key_id: ids.1.map(|id| ApiKeyId::from(Uuid::from_u128(id))),
             pass_id: ids.2.map(|id| PassId::from(Uuid::from_u128(id))),
             upstream: texts.1.into(),
+            route: texts.4.into(),
+            is_stream: stream.0,
+            messages: stream.1,
+            place: LogPlace::from(Uuid::from_u128(ids.3)),
         },
         requests: numbers.3,
         messages: numbers.4,
@@ -114,6 +119,53 @@ proptest! {
     fn any_bytes_are_read_to_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let (_, _, position) = read(&bytes, true);
         prop_assert_eq!(position, bytes.len());
+    }
+}
+
+/// As it was written before there were routes and places.
+fn encode_before(entry: &Entry) -> Vec<u8> {
+    let Entry { record, requests, messages } = entry;
+    let outcome = Outcome::ALL.iter().position(|known| *known == record.outcome).unwrap();
+    let given = |bit, is: bool| if is { bit } else { 0 };
+    let flags = given(HAS_USER, record.user_id.is_some())
+        | given(HAS_KEY, record.key_id.is_some())
+        | given(HAS_PASS, record.pass_id.is_some());
+    let mut payload = vec![VERSION, flags, u8::try_from(outcome).unwrap()];
+    payload.extend_from_slice(record.id.as_uuid().as_bytes());
+    payload.extend_from_slice(&record.at.timestamp_micros().to_le_bytes());
+    payload.extend_from_slice(&record.status.to_le_bytes());
+    for number in [record.duration_us, record.bytes_in, record.bytes_out, *requests, *messages] {
+        payload.extend_from_slice(&number.to_le_bytes());
+    }
+    for id in [record.user_id.map(UserId::as_uuid), record.key_id.map(ApiKeyId::as_uuid)] {
+        payload.extend(id.into_iter().flat_map(Uuid::into_bytes));
+    }
+    for text in [&*record.method, &*record.upstream, &record.request_id, &record.path] {
+        payload.extend_from_slice(&u16::try_from(text.len()).unwrap().to_le_bytes());
+        payload.extend_from_slice(text.as_bytes());
+    }
+    payload.extend(record.pass_id.map(PassId::as_uuid).into_iter().flat_map(Uuid::into_bytes));
+    let length = u16::try_from(payload.len()).unwrap();
+    let checksum = checksum(length, &payload).to_le_bytes();
+    [&MAGIC[..], &length.to_le_bytes(), &checksum, &payload].concat()
+}
+
+proptest! {
+    /// What a process of the version before left is added by this one.
+    #[test]
+    fn records_of_the_version_before_are_read(entries in entries()) {
+        let bytes: Vec<u8> = entries.iter().flat_map(encode_before).collect();
+        let (read, damaged, _) = read(&bytes, true);
+        prop_assert_eq!(damaged, 0);
+        let known = entries.into_iter().map(|mut entry| {
+            let record = &mut entry.record;
+            record.is_stream = false;
+            record.route = route::OTHER.into();
+            record.messages = entry.messages;
+            record.place = LogPlace::from(record.id.as_uuid());
+            entry
+        });
+        prop_assert_eq!(read, known.collect::<Vec<_>>());
     }
 }
 

@@ -52,11 +52,12 @@ impl Journal {
 
 impl Inner {
     /// Writes it, if need be in the room that was kept for that.
-    pub fn write(&self, entry: Entry) {
+    pub fn write(&self, mut entry: Entry) {
         if self.full.load(Relaxed) && self.config.on_full == OnFull::Unmetered {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
+        entry.record.place = self.next_place(entry.record.ended_us());
         let Err(error) = self.append(&entry) else { return };
         self.become_full_by(&error);
         self.give_up_reserve();

@@ -137,7 +137,7 @@ mod tests {
             ("UNIQUE constraint failed: refresh_tokens.hash", false, "refresh_tokens_hash_key"),
             ("UNIQUE constraint failed: t.a, t.b", false, "t_a_b_key"),
             (
-                "UNIQUE constraint failed: usage_hourly.hour, usage_hourly.user_id",
+                "UNIQUE constraint failed: usage_hourly.start, usage_hourly.user_id",
                 true,
                 "usage_hourly_pkey",
             ),

@@ -19,9 +19,10 @@ use crate::{
     domain::{
         api_key::{ApiKey, KeyRefusal},
         clock::SharedClock,
-        id::{ApiKeyId, RecordId, UserId},
+        id::{ApiKeyId, LogPlace, RecordId, UserId},
         limit::TierState,
         page::{Page, PageRequest},
+        route,
         token::{PlainToken, TokenHash},
         usage::{Outcome, UsageRecord},
     },
@@ -303,6 +304,10 @@ fn verification(
         key_id: Some(key.id),
         pass_id: None,
         upstream: Cow::Borrowed("verify"),
+        route: Cow::Borrowed(route::OTHER),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     }
 }
 

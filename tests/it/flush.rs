@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use tollgate::domain::{
-    id::{RecordId, UserId},
+    id::{LogPlace, RecordId, UserId},
     page::PageRequest,
     usage::{Outcome, UsageRecord},
 };
@@ -27,6 +27,10 @@ fn record(user: UserId, number: i64) -> UsageRecord {
         key_id: None,
         pass_id: None,
         upstream: "default".into(),
+        route: "/**".into(),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     }
 }
 

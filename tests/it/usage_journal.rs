@@ -15,7 +15,7 @@ use tollgate::{
     config::{JournalConfig, OnFull, UsageConfig},
     domain::{
         clock::{Clock as _, SystemClock},
-        id::RecordId,
+        id::{LogPlace, RecordId},
         usage::{Outcome, UsageRecord},
     },
     repositories::{Database, UsageFilter},
@@ -97,6 +97,10 @@ fn record(usage: &UsageService, requests: usize) {
                 key_id: None,
                 pass_id: None,
                 upstream: "echo".into(),
+                route: "/**".into(),
+                is_stream: false,
+                messages: 0,
+                place: LogPlace::NIL,
             },
             0,
         );

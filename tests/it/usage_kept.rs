@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tollgate::{
     domain::{
         clock::Clock as _,
-        id::{ApiKeyId, RecordId},
+        id::{ApiKeyId, LogPlace, RecordId},
         usage::{Outcome, UsageRecord},
     },
     jobs,
@@ -26,6 +26,11 @@ const REQUESTS: &str = "/api/v1/usage/requests";
 
 async fn requests(client: &Client) -> Value {
     client.get(USAGE).await.expect(200).json["totals"]["requests"].clone()
+}
+
+async fn requests_since(client: &Client, from: &str) -> Value {
+    let usage = client.get(&format!("{USAGE}?from={from}")).await.expect(200);
+    usage.json["totals"]["requests"].clone()
 }
 
 fn ids(answer: &Answer) -> Vec<String> {
@@ -49,6 +54,10 @@ fn record(at: DateTime<Utc>, key: ApiKeyId, duration_us: u64) -> UsageRecord {
         key_id: Some(key),
         pass_id: None,
         upstream: "echo".into(),
+        route: "/**".into(),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::NIL,
     }
 }
 
@@ -147,7 +156,7 @@ async fn the_log_is_read_in_pages_that_new_requests_do_not_shift() {
     };
     call(7).await;
     let whole = ids(&key.get(REQUESTS).await.expect(200));
-    assert!(whole.is_sorted_by(|a, b| a > b));
+    assert!(whole.is_sorted_by(|a, b| a > b), "each ended before the next began");
     let mut seen = vec![];
     let mut path = format!("{REQUESTS}?limit=3");
     loop {
@@ -160,6 +169,30 @@ async fn the_log_is_read_in_pages_that_new_requests_do_not_shift() {
     assert_eq!(seen, whole);
     key.get(&format!("{REQUESTS}?limit=0")).await.expect_problem(422, "validation_failed");
     key.get(&format!("{REQUESTS}?cursor=x")).await.expect_problem(422, "validation_failed");
+}
+
+/// The clock stands still, so all ended within one millisecond.
+#[tokio::test]
+async fn the_log_has_requests_of_one_instant_in_the_order_of_their_end() {
+    let (app, _clock) = TestApp::with_clock().await;
+    let (_, key) = app.key(&app.admin().await, json!({ "name": "k" })).await;
+    for number in 0..40 {
+        key.clone().with("x-request-id", &format!("n{number}")).get(HELLO).await.expect(200);
+        if number % 7 == 0 {
+            app.flush().await;
+        }
+    }
+    app.flush().await;
+    let expected: Vec<_> = (0..40).rev().map(|number| json!(format!("n{number}"))).collect();
+    let (mut found, mut path) = (vec![], format!("{REQUESTS}?limit=9"));
+    loop {
+        let page = key.get(&path).await.expect(200);
+        let items = page.json["items"].as_array().unwrap();
+        found.extend(items.iter().map(|item| item["request_id"].clone()));
+        let Some(cursor) = page.json["next_cursor"].as_str() else { break };
+        path = format!("{REQUESTS}?limit=9&cursor={cursor}");
+    }
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]
@@ -184,7 +217,14 @@ async fn old_usage_is_dropped_by_count_and_by_age() {
     assert_eq!((requests(&key).await, ids(&key.get(REQUESTS).await).len()), (json!(33), 10));
     clock.advance(TimeDelta::hours(1));
     app.app.services.usage.prune().await.unwrap();
-    assert_eq!((requests(&key).await, ids(&key.get(REQUESTS).await).len()), (json!(0), 0));
+    assert_eq!((requests(&key).await, ids(&key.get(REQUESTS).await).len()), (json!(33), 0));
+    // Sums go by whole months.
+    clock.advance(TimeDelta::days(29) + TimeDelta::hours(22));
+    app.app.services.usage.prune().await.unwrap();
+    assert_eq!(requests_since(&key, "2026-01-01T00:00:00Z").await, 33);
+    clock.advance(TimeDelta::days(1) + TimeDelta::hours(2));
+    app.app.services.usage.prune().await.unwrap();
+    assert_eq!(requests_since(&key, "2026-01-01T00:00:00Z").await, 0);
 }
 
 #[tokio::test]

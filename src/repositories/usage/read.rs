@@ -1,149 +1,188 @@
 //! Sums usage up.
 //!
-//! Counts and latencies lie in two tables but are read in one statement, and
-//! therefore as of one instant.
+//! A span is made of months, days and hours, as coarse as its question allows and
+//! as was rolled up, all read in one statement and therefore as of one instant.
+//! Rows are added up as they come: what is in memory is the answer.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
 use sqlx::QueryBuilder;
 
-use super::{GroupValue, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow};
+use super::{
+    GroupValue, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow,
+    cells::{Detail, parts, table},
+    latency,
+};
 use crate::{
     domain::{
-        id::{ApiKeyId, UserId},
-        usage::Totals,
+        id::{ApiKeyId, PassId, UserId},
+        span::Grain,
+        usage::{Histogram, Rollup, Totals},
     },
     repositories::{
-        StoreError, StoreResult,
+        DbConn, StoreResult,
         connection::{LONG_DEADLINE, on_conn},
         row::count,
     },
 };
 
-/// The sums, and beside them what the other table would have there. Postgres
-/// sums bigints to numerics, hence the casts; each is null without rows.
-const COUNTS: &str = "
-    NULL AS bucket,
-    CAST(COALESCE(SUM(requests), 0) AS bigint) AS requests,
-    CAST(COALESCE(SUM(rejected), 0) AS bigint) AS rejected,
-    CAST(COALESCE(SUM(aborted), 0) AS bigint) AS aborted,
-    CAST(COALESCE(SUM(bytes_in), 0) AS bigint) AS bytes_in,
-    CAST(COALESCE(SUM(bytes_out), 0) AS bigint) AS bytes_out,
-    CAST(COALESCE(SUM(duration_us), 0) AS bigint) AS duration_us,
-    CAST(COALESCE(SUM(CASE WHEN status_class < 4 THEN requests END), 0) AS bigint) AS succeeded,
-    CAST(COALESCE(SUM(CASE WHEN status_class = 4 THEN requests END), 0) AS bigint)
-        AS client_errors,
-    CAST(COALESCE(SUM(CASE WHEN status_class > 4 THEN requests END), 0) AS bigint)
-        AS server_errors
-    FROM usage_hourly WHERE TRUE";
-const LATENCIES: &str = "
-    bucket, CAST(SUM(count) AS bigint), 0, 0, 0, 0, 0, 0, 0, 0
-    FROM usage_latency WHERE TRUE";
-
-/// The sums of a group, or the requests in one bucket of its latencies.
+/// One row of a table of sums, with what it is told apart by.
 #[derive(sqlx::FromRow)]
 struct SumRow {
-    by_hour: Option<DateTime<Utc>>,
-    by_user: Option<UserId>,
-    by_key: Option<ApiKeyId>,
+    start: DateTime<Utc>,
+    by_id: Option<uuid::Uuid>,
     by_upstream: Option<String>,
-    by_status: Option<i16>,
-    bucket: Option<i16>,
+    by_route: Option<String>,
+    status_class: i16,
     requests: i64,
     rejected: i64,
     aborted: i64,
     bytes_in: i64,
     bytes_out: i64,
     duration_us: i64,
-    succeeded: i64,
-    client_errors: i64,
-    server_errors: i64,
+    stream_us: i64,
+    messages: i64,
+    latency: String,
 }
 
 impl SumRow {
-    fn group(&self) -> Option<GroupValue> {
-        let key = self.by_key.map(|id| GroupValue::Key(id.non_nil()));
-        let user = self.by_user.map(|id| GroupValue::User(id.non_nil()));
-        key.or(user)
-            .or_else(|| self.by_upstream.clone().map(GroupValue::Upstream))
-            .or_else(|| self.by_status.map(GroupValue::Status))
-    }
-
-    fn add_to(&self, totals: &mut Totals) {
-        totals.succeeded += count(self.succeeded);
-        totals.client_errors += count(self.client_errors);
-        totals.server_errors += count(self.server_errors);
-        let rollup = &mut totals.sum;
-        if let Some(bucket) = self.bucket {
-            rollup.latency.add(bucket, count(self.requests));
-            return;
+    fn group(&mut self, group: UsageGroup) -> GroupValue {
+        let id = self.by_id.unwrap_or_default();
+        let upstream = self.by_upstream.take().unwrap_or_default();
+        match group {
+            UsageGroup::Key => GroupValue::Key(ApiKeyId::from(id).non_nil()),
+            UsageGroup::User => GroupValue::User(UserId::from(id).non_nil()),
+            UsageGroup::Pass => GroupValue::Pass(PassId::from(id).non_nil()),
+            UsageGroup::Upstream => GroupValue::Upstream(upstream),
+            UsageGroup::Route => {
+                GroupValue::Route(upstream, self.by_route.take().unwrap_or_default())
+            }
+            UsageGroup::Status => GroupValue::Status(self.status_class),
         }
-        rollup.requests += count(self.requests);
-        rollup.rejected += count(self.rejected);
-        rollup.aborted += count(self.aborted);
-        rollup.bytes_in += count(self.bytes_in);
-        rollup.bytes_out += count(self.bytes_out);
-        rollup.duration_us += count(self.duration_us);
+    }
+
+    fn add_to(&self, totals: &mut Totals) -> StoreResult<()> {
+        let requests = count(self.requests);
+        match self.status_class {
+            ..4 => totals.succeeded += requests,
+            4 => totals.client_errors += requests,
+            5.. => totals.server_errors += requests,
+        }
+        totals.sum.merge(&Rollup {
+            requests,
+            rejected: count(self.rejected),
+            aborted: count(self.aborted),
+            bytes_in: count(self.bytes_in),
+            bytes_out: count(self.bytes_out),
+            duration_us: count(self.duration_us),
+            stream_us: count(self.stream_us),
+            messages: count(self.messages),
+            latency: Histogram::default(),
+        });
+        latency::add(&self.latency, &mut totals.sum.latency)
     }
 }
 
-/// What is summed: the filter with open ends, and how rows are told apart.
-#[derive(Clone, Copy, Default)]
-struct Sums<'f> {
-    user_id: Option<UserId>,
-    key_id: Option<ApiKeyId>,
-    upstream: Option<&'f str>,
-    from: Option<DateTime<Utc>>,
-    to: Option<DateTime<Utc>>,
-    by_hour: bool,
-    group: Option<UsageGroup>,
+/// The columns that a group is made of: an id, the upstream and the route.
+fn columns(group: Option<UsageGroup>) -> [&'static str; 3] {
+    // Both engines must know that it is an id.
+    const NO_ID: &str = "user_id";
+    match group {
+        None | Some(UsageGroup::Status) => [NO_ID, "NULL", "NULL"],
+        Some(UsageGroup::User) => ["user_id", "NULL", "NULL"],
+        Some(UsageGroup::Key) => ["key_id", "NULL", "NULL"],
+        Some(UsageGroup::Pass) => ["pass_id", "NULL", "NULL"],
+        Some(UsageGroup::Upstream) => [NO_ID, "upstream", "NULL"],
+        Some(UsageGroup::Route) => [NO_ID, "upstream", "route"],
+    }
 }
 
-impl Sums<'_> {
-    /// Each dimension with its name in the answer, `NULL` where not asked for.
-    fn columns(self) -> [(&'static str, &'static str); 5] {
-        let group = |wanted| self.group == Some(wanted);
-        let column = |asked, name| if asked { name } else { "NULL" };
-        [
-            (column(self.by_hour, "hour"), "by_hour"),
-            (column(group(UsageGroup::User), "user_id"), "by_user"),
-            (column(group(UsageGroup::Key), "key_id"), "by_key"),
-            (column(group(UsageGroup::Upstream), "upstream"), "by_upstream"),
-            (column(group(UsageGroup::Status), "status_class"), "by_status"),
-        ]
+/// Whose rows are asked for; the index that finds them begins with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Everybodys,
+    Users,
+    Keys,
+}
+
+/// What a part is read from.
+///
+/// SQLite takes the order of the primary key for the best way, and would read
+/// everybody's rows of a year to find those of one key: it is told.
+fn source(conn: &DbConn<'_>, grain: Grain, whose: Whose) -> String {
+    let table = table(grain);
+    match (conn, whose) {
+        (DbConn::Postgres(_), _) | (_, Whose::Everybodys) => table.to_owned(),
+        (DbConn::Sqlite(_), Whose::Users) => format!("{table} INDEXED BY {table}_user_id_idx"),
+        (DbConn::Sqlite(_), Whose::Keys) => format!("{table} INDEXED BY {table}_key_id_idx"),
     }
 }
 
 impl Usage<'_> {
-    /// Sums per hour, and per group within it if asked for, in that order.
-    /// Hours without usage are left out.
-    pub async fn hourly(
+    /// Sums per `bucket` of time, `None` for all of the span, and per group within
+    /// it if asked for, in that order. What is without usage is left out.
+    pub async fn sums(
         &mut self,
         filter: &UsageFilter,
+        bucket: Option<Grain>,
         group: Option<UsageGroup>,
     ) -> StoreResult<Vec<UsageRow>> {
-        let sums = Sums {
-            user_id: filter.user_id,
-            key_id: filter.key_id,
-            upstream: filter.upstream.as_deref(),
-            from: Some(filter.from),
-            to: Some(filter.to),
-            by_hour: true,
-            group,
+        let detail = Detail::for_question(filter, group);
+        let coarsest = bucket.unwrap_or(Grain::Month);
+        let until = self.rolled_until().await?;
+        let parts = parts((filter.from, filter.to), until, coarsest, detail);
+        let start = Grain::Hour.floor(filter.from);
+        let [id, upstream, route] = columns(group);
+        let whose = match filter {
+            UsageFilter { key_id: Some(_), .. } => Whose::Keys,
+            UsageFilter { user_id: Some(_), .. } => Whose::Users,
+            _ => Whose::Everybodys,
         };
-        let mut rows = BTreeMap::new();
-        for sum in self.sum(sums).await? {
-            let hour = sum.by_hour.ok_or_else(|| StoreError::corrupt("hour", "null"))?;
-            let group = sum.group();
-            let row = rows.entry((hour, group.clone())).or_insert_with(|| UsageRow {
-                hour,
-                group,
-                totals: Totals::default(),
-            });
-            sum.add_to(&mut row.totals);
+        let sources: Vec<_> =
+            parts.iter().map(|part| source(&self.conn, part.grain, whose)).collect();
+
+        let mut rows: BTreeMap<(DateTime<Utc>, Option<GroupValue>), Totals> = BTreeMap::new();
+        if parts.is_empty() {
+            return Ok(vec![]);
         }
-        Ok(rows.into_values().collect())
+        let mut corrupt = Ok(());
+        on_conn!(self.conn, within LONG_DEADLINE, |conn| {
+            let mut sql = QueryBuilder::new("");
+            for (at, (part, source)) in parts.iter().zip(&sources).enumerate() {
+                sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
+                sql.push(format_args!(
+                    "start, {id} AS by_id, {upstream} AS by_upstream, {route} AS by_route,
+                     status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us,
+                     stream_us, messages, latency FROM {source} WHERE detail = {}",
+                    part.detail.number()
+                ));
+                sql.push(" AND start >= ").push_bind(part.from);
+                sql.push(" AND start < ").push_bind(part.to);
+                if let Some(user_id) = filter.user_id {
+                    sql.push(" AND user_id = ").push_bind(user_id);
+                }
+                if let Some(key_id) = filter.key_id {
+                    sql.push(" AND key_id = ").push_bind(key_id);
+                }
+                if let Some(upstream) = filter.upstream.as_deref() {
+                    sql.push(" AND upstream = ").push_bind(upstream);
+                }
+            }
+            let mut found = sql.build_query_as::<SumRow>().fetch(conn);
+            while let Some(mut row) = found.try_next().await? {
+                let at = bucket.map_or(start, |bucket| bucket.floor(row.start));
+                let totals = rows.entry((at, group.map(|group| row.group(group)))).or_default();
+                if let Err(error) = row.add_to(totals) {
+                    corrupt = Err(error);
+                }
+            }
+            Ok(())
+        })?;
+        corrupt?;
+        let rows = rows.into_iter();
+        Ok(rows.map(|((start, group), totals)| UsageRow { start, group, totals }).collect())
     }
 
     /// All that a key used from the hour `from` (`None`: ever) until `to`,
@@ -154,12 +193,10 @@ impl Usage<'_> {
         from: Option<DateTime<Utc>>,
         to: DateTime<Utc>,
     ) -> StoreResult<Totals> {
-        let sums = Sums { key_id: Some(key), from, to: Some(to), ..Sums::default() };
-        let mut total = Totals::default();
-        for sum in self.sum(sums).await? {
-            sum.add_to(&mut total);
-        }
-        Ok(total)
+        let from = from.unwrap_or(DateTime::UNIX_EPOCH);
+        let filter = UsageFilter { user_id: None, key_id: Some(key), upstream: None, from, to };
+        let whole = self.sums(&filter, None, None).await?;
+        Ok(whole.into_iter().next().map(|row| row.totals).unwrap_or_default())
     }
 
     /// How many requests were let through in the hours `from..to`: what a limit
@@ -170,61 +207,67 @@ impl Usage<'_> {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> StoreResult<u64> {
-        const SUM: &str = "SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM ";
-
+        let (detail, whose) = match of {
+            UsageOf::Pass(pass) => return self.let_through_with(*pass, from, to).await,
+            UsageOf::User(_) => (Detail::Who, Whose::Users),
+            UsageOf::Key(_) => (Detail::Who, Whose::Keys),
+            UsageOf::Upstream(_) => (Detail::What, Whose::Everybodys),
+            UsageOf::UserAt(..) => (Detail::Everything, Whose::Users),
+        };
+        let until = self.rolled_until().await?;
+        let parts = parts((from, to), until, Grain::Month, detail);
+        if parts.is_empty() {
+            return Ok(0);
+        }
+        let sources: Vec<_> =
+            parts.iter().map(|part| source(&self.conn, part.grain, whose)).collect();
         let requests: i64 = on_conn!(self.conn, |conn| {
-            let mut sql = QueryBuilder::new(SUM);
-            match *of {
-                UsageOf::User(id) => sql.push("usage_hourly WHERE user_id = ").push_bind(id),
-                UsageOf::Key(id) => sql.push("usage_hourly WHERE key_id = ").push_bind(id),
-                UsageOf::Pass(id) => sql.push("usage_passes WHERE pass_id = ").push_bind(id),
-                UsageOf::Upstream(name) => {
-                    sql.push("usage_hourly WHERE upstream = ").push_bind(name)
+            let mut sql =
+                QueryBuilder::new("SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM (");
+            for (at, (part, source)) in parts.iter().zip(&sources).enumerate() {
+                sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
+                let detail = part.detail.number();
+                sql.push(format_args!("requests FROM {source} WHERE detail = {detail}"));
+                sql.push(" AND start >= ").push_bind(part.from);
+                sql.push(" AND start < ").push_bind(part.to);
+                if let UsageOf::User(id) | UsageOf::UserAt(id, _) = *of {
+                    sql.push(" AND user_id = ").push_bind(id);
                 }
-                UsageOf::UserAt(id, name) => {
-                    sql.push("usage_hourly WHERE user_id = ").push_bind(id);
-                    sql.push(" AND upstream = ").push_bind(name)
+                if let UsageOf::Key(id) = *of {
+                    sql.push(" AND key_id = ").push_bind(id);
                 }
-            };
-            sql.push(" AND hour >= ").push_bind(from).push(" AND hour < ").push_bind(to);
-            sql.build_query_scalar().fetch_one(conn).await
+                if let UsageOf::Upstream(name) | UsageOf::UserAt(_, name) = *of {
+                    sql.push(" AND upstream = ").push_bind(name);
+                }
+            }
+            sql.push(") AS parts").build_query_scalar().fetch_one(conn).await
         })?;
         Ok(count(requests))
     }
 
-    async fn sum(&mut self, sums: Sums<'_>) -> StoreResult<Vec<SumRow>> {
-        let columns = sums.columns();
-        let named = columns.map(|(column, name)| format!("{column} AS {name}")).join(", ");
-        let groups: Vec<_> =
-            columns.iter().map(|(column, _)| *column).filter(|column| *column != "NULL").collect();
-
-        on_conn!(self.conn, within LONG_DEADLINE, |conn| {
-            let mut sql = QueryBuilder::new("SELECT ");
-            for (table, bucket) in [(COUNTS, None), (LATENCIES, Some("bucket"))] {
-                if bucket.is_some() {
-                    sql.push(" UNION ALL SELECT ");
-                }
-                sql.push(&named).push(", ").push(table);
-                if let Some(user_id) = sums.user_id {
-                    sql.push(" AND user_id = ").push_bind(user_id);
-                }
-                if let Some(key_id) = sums.key_id {
-                    sql.push(" AND key_id = ").push_bind(key_id);
-                }
-                if let Some(upstream) = sums.upstream {
-                    sql.push(" AND upstream = ").push_bind(upstream);
-                }
-                if let Some(from) = sums.from {
-                    sql.push(" AND hour >= ").push_bind(from);
-                }
-                if let Some(to) = sums.to {
-                    sql.push(" AND hour < ").push_bind(to);
-                }
-                for (at, column) in groups.iter().copied().chain(bucket).enumerate() {
-                    sql.push(if at == 0 { " GROUP BY " } else { ", " }).push(column);
-                }
-            }
-            sql.build_query_as().fetch_all(conn).await
-        })
+    /// The same with a pass: of hours, since its time begins with its first use
+    /// and not with a day.
+    async fn let_through_with(
+        &mut self,
+        pass: PassId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> StoreResult<u64> {
+        // The index is of those rows that are of a pass; the engines want to be
+        // told that these are.
+        let of_a_pass = match self.conn {
+            DbConn::Postgres(_) => "pass_id <> '00000000-0000-0000-0000-000000000000'::uuid",
+            DbConn::Sqlite(_) => "pass_id <> x'00000000000000000000000000000000'",
+        };
+        let requests: i64 = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(
+                "SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM usage_hourly
+                 WHERE detail IN (0, 3) AND ",
+            );
+            sql.push(of_a_pass).push(" AND pass_id = ").push_bind(pass);
+            sql.push(" AND start >= ").push_bind(from).push(" AND start < ").push_bind(to);
+            sql.build_query_scalar().fetch_one(conn).await
+        })?;
+        Ok(count(requests))
     }
 }

@@ -8,12 +8,18 @@ use sqlx::QueryBuilder;
 use super::{RequestFilter, Usage};
 use crate::{
     domain::{
-        id::{ApiKeyId, RecordId, UserId},
+        id::{ApiKeyId, LogPlace, PassId, RecordId, UserId},
         page::{Page, PageRequest},
         usage::{Outcome, UsageRecord},
     },
     repositories::{StoreError, StoreResult, connection::on_conn, row},
 };
+
+const SELECT: &str = "
+    SELECT id, request_id, at, method, path, status, outcome, duration_us, bytes_in, bytes_out,
+           user_id, key_id, pass_id, upstream, route, is_stream, messages, place
+    FROM usage_requests
+    WHERE TRUE";
 
 #[derive(sqlx::FromRow)]
 struct UsageRecordRow {
@@ -29,7 +35,12 @@ struct UsageRecordRow {
     bytes_out: i64,
     user_id: Option<UserId>,
     key_id: Option<ApiKeyId>,
+    pass_id: Option<PassId>,
     upstream: String,
+    route: String,
+    is_stream: bool,
+    messages: i64,
+    place: LogPlace,
 }
 
 impl TryFrom<UsageRecordRow> for UsageRecord {
@@ -51,8 +62,12 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
             bytes_out: row::count(row.bytes_out),
             user_id: row.user_id,
             key_id: row.key_id,
-            pass_id: None,
+            pass_id: row.pass_id,
             upstream: row.upstream.into(),
+            route: row.route.into(),
+            is_stream: row.is_stream,
+            messages: row::count(row.messages),
+            place: row.place,
         })
     }
 }
@@ -60,12 +75,13 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
 impl Usage<'_> {
     /// Writes requests to the log; one that is there already is left alone.
     pub async fn log_requests(&mut self, records: &[impl Borrow<UsageRecord>]) -> StoreResult<()> {
-        /// 13 parameters each, where SQLite takes 32,766.
+        /// 18 parameters each, where SQLite takes 32,766.
         const BATCH: usize = 1000;
         const INSERT: &str = "
             INSERT INTO usage_requests
                 (id, request_id, at, method, path, status, outcome, duration_us, bytes_in,
-                 bytes_out, user_id, key_id, upstream) ";
+                 bytes_out, user_id, key_id, pass_id, upstream, route, is_stream, messages,
+                 place) ";
 
         for batch in records.chunks(BATCH) {
             on_conn!(self.conn, |conn| {
@@ -85,9 +101,14 @@ impl Usage<'_> {
                         .push_bind(row::stored(record.bytes_out))
                         .push_bind(record.user_id)
                         .push_bind(record.key_id)
-                        .push_bind(&*record.upstream);
+                        .push_bind(record.pass_id)
+                        .push_bind(&*record.upstream)
+                        .push_bind(&*record.route)
+                        .push_bind(record.is_stream)
+                        .push_bind(row::stored(record.messages))
+                        .push_bind(record.place);
                 });
-                sql.push(" ON CONFLICT (id) DO NOTHING");
+                sql.push(" ON CONFLICT (place) DO NOTHING");
                 // Its text varies with the number of rows: not worth keeping.
                 sql.build().persistent(false).execute(conn).await.map(drop)
             })?;
@@ -95,20 +116,14 @@ impl Usage<'_> {
         Ok(())
     }
 
-    /// The log, newest first.
+    /// The log, what ended last first.
     pub async fn requests(
         &mut self,
         filter: &RequestFilter,
         page: PageRequest,
     ) -> StoreResult<Page<UsageRecord>> {
-        const SQL: &str = "
-            SELECT id, request_id, at, method, path, status, outcome, duration_us, bytes_in,
-                   bytes_out, user_id, key_id, upstream
-            FROM usage_requests
-            WHERE TRUE";
-
         let rows: Vec<UsageRecordRow> = on_conn!(self.conn, |conn| {
-            let mut sql = QueryBuilder::new(SQL);
+            let mut sql = QueryBuilder::new(SELECT);
             if let Some(user_id) = filter.user_id {
                 sql.push(" AND user_id = ").push_bind(user_id);
             }
@@ -116,12 +131,29 @@ impl Usage<'_> {
                 sql.push(" AND key_id = ").push_bind(key_id);
             }
             if let Some(after) = page.after {
-                sql.push(" AND id < ").push_bind(after.0);
+                sql.push(" AND place < ").push_bind(after.0);
             }
-            sql.push(" ORDER BY id DESC LIMIT ").push_bind(row::limit(page));
+            sql.push(" ORDER BY place DESC LIMIT ").push_bind(row::limit(page));
             sql.build_query_as().fetch_all(conn).await
         })?;
         let records = rows.into_iter().map(UsageRecord::try_from).collect::<StoreResult<_>>()?;
-        Ok(Page::from_rows(records, page.limit, |record: &UsageRecord| record.id.as_uuid()))
+        Ok(Page::from_rows(records, page.limit, |record: &UsageRecord| record.place.as_uuid()))
+    }
+
+    /// The log from one place to another, both excluded, what ended first first;
+    /// at most so many.
+    pub async fn requests_between(
+        &mut self,
+        from: LogPlace,
+        to: LogPlace,
+        most: u32,
+    ) -> StoreResult<Vec<UsageRecord>> {
+        let rows: Vec<UsageRecordRow> = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(SELECT);
+            sql.push(" AND place > ").push_bind(from).push(" AND place < ").push_bind(to);
+            sql.push(" ORDER BY place LIMIT ").push_bind(i64::from(most));
+            sql.build_query_as().fetch_all(conn).await
+        })?;
+        rows.into_iter().map(UsageRecord::try_from).collect()
     }
 }

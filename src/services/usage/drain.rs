@@ -1,7 +1,7 @@
 //! From the journal into the database.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::atomic::Ordering::Relaxed,
 };
 
@@ -12,6 +12,7 @@ use super::UsageService;
 use crate::{
     domain::{
         id::{ApiKeyId, PassId, UserId},
+        span::Grain,
         usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
     },
     failpoint::reach,
@@ -156,13 +157,29 @@ impl UsageService {
         Ok(written)
     }
 
+    /// Sees to the tables of the months that a batch is of. Nearly always that is
+    /// this month, whose table is known to be there: it is not dropped.
+    async fn make_room(
+        &self,
+        rollups: &[(RollupKey, Rollup)],
+        logged: &[UsageRecord],
+    ) -> Result<(), StoreError> {
+        let hours = rollups.iter().map(|(key, _)| key.hour);
+        let ends = logged.iter().map(|record| record.place.time());
+        let months: BTreeSet<_> = hours.chain(ends).map(|at| Grain::Month.floor(at)).collect();
+        for month in months {
+            self.add_month(month).await?;
+        }
+        Ok(())
+    }
+
     /// One transaction: the sums, the log, and the mark that says so.
     async fn add(&self, journal: Uuid, chunks: &[Chunk]) -> Result<Added, StoreError> {
         let Read { mut frames, marks, damaged } = read(chunks);
         let rollups = roll_up(&frames);
-        let of_passes = of_passes(&frames);
         let last_used: Vec<_> = last_used(&frames).into_iter().collect();
         let logged = newest(&mut frames, LOGGED_AT_ONCE.min(self.request_log_max as usize));
+        self.make_room(&rollups, &logged).await?;
         let mut tx = self.db.begin().await?;
         let now = self.clock.now();
         reach("usage.begun").await;
@@ -173,7 +190,6 @@ impl UsageService {
         }
         reach("usage.marked").await;
         tx.usage().add_rollups(&rollups).await?;
-        tx.usage().add_of_passes(&of_passes).await?;
         tx.usage().log_requests(&logged).await?;
         tx.api_keys().touch(&last_used).await?;
         reach("usage.added").await;
@@ -206,9 +222,9 @@ fn read(chunks: &[Chunk]) -> Read<'_> {
     read
 }
 
-/// The `most` that arrived last, in the order of their arrival.
+/// The `most` that ended last, in the order of their end.
 fn newest(frames: &mut [Frame<'_>], most: usize) -> Vec<UsageRecord> {
-    frames.sort_unstable_by_key(|frame| frame.at_us);
+    frames.sort_unstable_by_key(|frame| frame.place);
     let first = frames.len().saturating_sub(most);
     frames[first..].iter().map(|frame| frame.to_record()).collect()
 }
@@ -227,10 +243,12 @@ fn roll_up(frames: &[Frame<'_>]) -> Vec<(RollupKey, Rollup)> {
     }
     let mut rollups: Vec<_> = sums
         .into_iter()
-        .map(|((hour, user_id, key_id, upstream, status_class), rollup)| {
+        .map(|(of, rollup)| {
+            let Of { hour, user_id, key_id, pass_id, upstream, route, status_class } = of;
             let hour = DateTime::from_timestamp(hour * 3600, 0).expect("the hour of a record");
-            let upstream = upstream.to_owned();
-            (RollupKey { hour, user_id, key_id, upstream, status_class }, rollup)
+            let (upstream, route) = (upstream.to_owned(), route.to_owned());
+            let key = RollupKey { hour, user_id, key_id, pass_id, upstream, route, status_class };
+            (key, rollup)
         })
         .collect();
     // In one order on every instance, so that none waits for another in turn.
@@ -238,24 +256,23 @@ fn roll_up(frames: &[Frame<'_>]) -> Vec<(RollupKey, Rollup)> {
     rollups
 }
 
-/// What a record is added up by: hour, user, key, upstream, class of status.
-fn key_of<'a>(frame: &Frame<'a>) -> (i64, Option<UserId>, Option<ApiKeyId>, &'a str, i16) {
-    let Frame { at_us, user_id, key_id, upstream, status, .. } = *frame;
-    (at_us.div_euclid(HOUR_US), user_id, key_id, upstream, class_of(status))
+/// What a record is added up by, its texts borrowed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Of<'a> {
+    /// Since 1970.
+    hour: i64,
+    user_id: Option<UserId>,
+    key_id: Option<ApiKeyId>,
+    pass_id: Option<PassId>,
+    upstream: &'a str,
+    route: &'a str,
+    status_class: i16,
 }
 
-/// What each pass was let through, by the hour.
-fn of_passes(frames: &[Frame<'_>]) -> Vec<(PassId, DateTime<Utc>, u64)> {
-    // In one order on every instance, so that none waits for another in turn.
-    let mut sums: BTreeMap<(PassId, i64), u64> = BTreeMap::new();
-    for frame in frames.iter().filter(|frame| frame.outcome != Outcome::Rejected) {
-        if let Some(pass) = frame.pass_id {
-            let sum = sums.entry((pass, frame.at_us.div_euclid(HOUR_US))).or_default();
-            *sum += frame.requests + frame.messages;
-        }
-    }
-    let at = |hour: i64| DateTime::from_timestamp(hour * 3600, 0).expect("the hour of a record");
-    sums.into_iter().map(|((pass, hour), requests)| (pass, at(hour), requests)).collect()
+fn key_of<'a>(frame: &Frame<'a>) -> Of<'a> {
+    let Frame { at_us, user_id, key_id, pass_id, upstream, route, status, .. } = *frame;
+    let hour = at_us.div_euclid(HOUR_US);
+    Of { hour, user_id, key_id, pass_id, upstream, route, status_class: class_of(status) }
 }
 
 /// When each key was last let through.

@@ -6,18 +6,23 @@
 //! more, work is refused instead of being served unmetered.
 
 mod drain;
+mod export;
 mod report;
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::{
     drain::DrainError,
-    report::{Interval, KeyUsage, Report, ReportItem, ReportQuery},
+    export::{Export, ExportOf, ExportPage},
+    report::{KeyUsage, Report, ReportItem, ReportQuery},
 };
 use crate::{
     config::UsageConfig,
@@ -30,13 +35,16 @@ use crate::{
 };
 /// What records usage, and what usage can be asked by.
 pub use crate::{
-    domain::usage::Totals,
+    domain::{span::Grain, usage::Totals},
     journal::{Journal, Orphan, Saturated, Slot},
     repositories::{RequestFilter, UsageFilter, UsageGroup},
 };
 
 /// Rows of the request log are removed this many at a time at least.
 const TRIMMED_AT_ONCE: usize = 1_000;
+/// How long after its end an hour is rolled up: nearly all of it is in the
+/// database by then. What comes later costs more.
+const LATE: TimeDelta = TimeDelta::minutes(2);
 /// Marks of journals are kept for as long as anybody might bring one back.
 const MARKS_KEPT: TimeDelta = TimeDelta::days(400);
 
@@ -56,6 +64,8 @@ pub struct UsageService {
     request_log_max: u32,
     /// Rows added to the request log since it was last cut.
     logged: AtomicUsize,
+    /// Months whose tables are there, this one or later when they were made.
+    months: Mutex<Vec<DateTime<Utc>>>,
 }
 
 impl UsageService {
@@ -74,6 +84,7 @@ impl UsageService {
             retention_days: *retention_days,
             request_log_max: *request_log_max,
             logged: AtomicUsize::new(0),
+            months: Mutex::default(),
         }
     }
 
@@ -125,19 +136,73 @@ impl UsageService {
         }
     }
 
+    /// Makes the tables of this month and the next, so that nothing has to when
+    /// the month begins. Safe to run on every instance.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        self.add_month(Grain::Month.floor(now)).await?;
+        self.add_month(Grain::Month.next(now)).await
+    }
+
+    /// Makes the tables of the month that begins at `month`, unless they are
+    /// known to be there.
+    async fn add_month(&self, month: DateTime<Utc>) -> Result<(), StoreError> {
+        let known = || self.months.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&month) {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        tx.usage().add_month(month).await?;
+        tx.commit().await?;
+        // One that is over may be dropped by any instance.
+        let this = Grain::Month.floor(self.clock.now());
+        let mut known = known();
+        known.retain(|month| *month >= this);
+        if month >= this {
+            known.push(month);
+        }
+        Ok(())
+    }
+
+    /// Rolls up the hours that are over, one in a transaction; how many. What of
+    /// them comes later is added to what was made of them. Safe to run on every
+    /// instance.
+    pub async fn roll_up(&self) -> Result<usize, StoreError> {
+        let before = Grain::Hour.floor(self.clock.now() - LATE);
+        let mut hours = 0;
+        loop {
+            let mut session = self.db.session().await?;
+            let Some(hour) = session.usage().hour_to_roll_up(before).await? else {
+                return Ok(hours);
+            };
+            drop(session);
+            let mut tx = self.db.begin().await?;
+            let is_mine = tx.usage().roll_up(hour).await?;
+            tx.commit().await?;
+            hours += usize::from(is_mine);
+        }
+    }
+
     /// Drops what is past its retention. Safe to run on every instance.
+    ///
+    /// Sums go by whole months, so that hours, days and months always tell the
+    /// same.
     pub async fn prune(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let before = now - TimeDelta::days(i64::from(self.retention_days));
         let mut tx = self.db.begin().await?;
         tx.usage().prune_journals(now - MARKS_KEPT).await?;
         tx.commit().await?;
+        let mut tx = self.db.begin().await?;
+        tx.usage().drop_months(before).await?;
+        tx.commit().await?;
+        let month = Grain::Month.floor(before);
         // Each call drops one batch, so that no other writer waits for long.
         loop {
             let mut tx = self.db.begin().await?;
             let dropped = tx.usage().prune_requests(self.request_log_max).await?
                 + tx.usage().prune_requests_before(before).await?
-                + tx.usage().prune_hourly_before(before).await?;
+                + tx.usage().prune_sums_before(month).await?;
             tx.commit().await?;
             if dropped == 0 {
                 return Ok(());
@@ -153,17 +218,4 @@ impl UsageService {
     ) -> Result<Page<UsageRecord>, StoreError> {
         self.db.session().await?.usage().requests(filter, page).await
     }
-}
-
-/// The first instant of the hour that `at` lies in.
-pub(super) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
-    truncate(at, TimeDelta::hours(1))
-}
-
-/// Down to a multiple of `width` since 1970. chrono's own truncation counts in
-/// nanoseconds and ends in 2262.
-pub(super) fn truncate(at: DateTime<Utc>, width: TimeDelta) -> DateTime<Utc> {
-    let seconds = at.timestamp();
-    let start = seconds - seconds.rem_euclid(width.num_seconds());
-    DateTime::from_timestamp(start, 0).expect("not before any instant of chrono's")
 }

@@ -1,28 +1,19 @@
 //! Usage as it is shown: totals over a span and a series of buckets.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{UsageService, hour_of, truncate};
+use super::UsageService;
 use crate::{
-    domain::{id::ApiKeyId, usage::Totals},
+    domain::{id::ApiKeyId, span::Grain, usage::Totals},
     repositories::{GroupValue, Repositories as _, StoreError, UsageFilter, UsageGroup, UsageRow},
 };
-
-/// The width of a bucket. Buckets begin at full hours and days of UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interval {
-    Hour,
-    Day,
-}
 
 /// What to show.
 #[derive(Clone, Debug)]
 pub struct ReportQuery {
     pub filter: UsageFilter,
     /// `None`: one bucket, the whole span.
-    pub interval: Option<Interval>,
+    pub interval: Option<Grain>,
     pub group: Option<UsageGroup>,
 }
 
@@ -55,30 +46,25 @@ impl UsageService {
     /// Adds up what was written so far; a request counts within a second of
     /// its end.
     pub async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
-        let filter = UsageFilter { from: hour_of(query.filter.from), ..query.filter.clone() };
-        let rows = self.db.session().await?.usage().hourly(&filter, query.group).await?;
+        let filter =
+            UsageFilter { from: Grain::Hour.floor(query.filter.from), ..query.filter.clone() };
+        let mut session = self.db.session().await?;
+        let rows = session.usage().sums(&filter, query.interval, query.group).await?;
+        drop(session);
         let mut totals = Totals::default();
-        let mut items: BTreeMap<(DateTime<Utc>, Option<GroupValue>), Totals> = BTreeMap::new();
-        for UsageRow { hour, group, totals: sums } in rows {
+        let items = rows.into_iter().map(|UsageRow { start, group, totals: sums }| {
             totals.merge(&sums);
-            let start = query.interval.map_or(filter.from, |interval| bucket_of(hour, interval));
-            items.entry((start, group)).or_default().merge(&sums);
-        }
-        let items = items
-            .into_iter()
-            .map(|((start, group), totals)| {
-                let group = group.and_then(name_of);
-                ReportItem { start, group, totals }
-            })
-            .collect();
+            ReportItem { start, group: group.and_then(name_of), totals: sums }
+        });
+        let items = items.collect();
         Ok(Report { from: filter.from, to: filter.to, totals, items })
     }
 
     pub async fn of_key(&self, key: ApiKeyId) -> Result<KeyUsage, StoreError> {
         let now = self.clock.now();
-        let today = bucket_of(now, Interval::Day);
+        let today = Grain::Day.floor(now);
         let month = today - TimeDelta::days(29);
-        let end = hour_of(now) + TimeDelta::hours(1);
+        let end = Grain::Hour.next(now);
         let mut session = self.db.session().await?;
         let mut sums = vec![];
         for from in [None, Some(today), Some(month)] {
@@ -89,19 +75,15 @@ impl UsageService {
     }
 }
 
-fn bucket_of(at: DateTime<Utc>, interval: Interval) -> DateTime<Utc> {
-    match interval {
-        Interval::Hour => hour_of(at),
-        Interval::Day => truncate(at, TimeDelta::days(1)),
-    }
-}
-
 /// `None`: what has no such thing, a request without a key for example.
 fn name_of(group: GroupValue) -> Option<String> {
     match group {
         GroupValue::Key(id) => id.map(|id| id.to_string()),
         GroupValue::User(id) => id.map(|id| id.to_string()),
+        GroupValue::Pass(id) => id.map(|id| id.to_string()),
         GroupValue::Upstream(name) => Some(name),
+        // A name has no slash, and a pattern begins with one.
+        GroupValue::Route(upstream, pattern) => Some(upstream + &pattern),
         GroupValue::Status(class) => Some(class.to_string()),
     }
 }

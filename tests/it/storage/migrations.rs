@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use secrecy::ExposeSecret as _;
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tollgate::repositories::{DbConn, MigrationStatus, Repositories};
 
 use crate::support::TestDatabase;
@@ -95,4 +97,40 @@ fn both_engines_have_the_same_tables_constraints_and_indexes() {
     let mut theirs = names(&theirs);
     theirs.retain(|name| !name.ends_with("_new"));
     assert_eq!(names(&ours), theirs);
+}
+
+/// A database as an older version left it.
+pub struct Before {
+    pub files: TestDatabase,
+}
+
+impl Before {
+    /// With the migrations up to this one.
+    pub async fn version(last: i64) -> Self {
+        let files = TestDatabase::fresh().await;
+        // The file of SQLite is made by whoever opens it first.
+        drop(files.open().await);
+        let engine = match &files {
+            TestDatabase::Sqlite(_) => "sqlite",
+            TestDatabase::Postgres { .. } => "postgres",
+        };
+        let folder = std::path::Path::new("migrations").join(engine);
+        let mut migrator = sqlx::migrate::Migrator::new(folder).await.unwrap();
+        migrator.migrations.to_mut().retain(|migration| migration.version <= last);
+        let url = files.config().url;
+        let url = url.expose_secret();
+        match &files {
+            TestDatabase::Sqlite(_) => {
+                let mut conn = SqliteConnection::connect(url).await.unwrap();
+                migrator.run(&mut conn).await.unwrap();
+                conn.close().await.unwrap();
+            }
+            TestDatabase::Postgres { .. } => {
+                let mut conn = PgConnection::connect(url).await.unwrap();
+                migrator.run(&mut conn).await.unwrap();
+                conn.close().await.unwrap();
+            }
+        }
+        Self { files }
+    }
 }

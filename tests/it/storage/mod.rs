@@ -12,6 +12,8 @@ mod outage;
 mod passes;
 mod passes_in_use;
 mod refresh_tokens;
+mod roll_up;
+mod rollups;
 mod settings;
 mod stream_tickets;
 mod usage;

@@ -1,14 +1,16 @@
 use chrono::TimeDelta;
 use tollgate::{
     domain::{
-        id::{ApiKeyId, RecordId, UserId},
+        id::{ApiKeyId, LogPlace, RecordId, UserId},
         page::PageRequest,
+        span::Grain,
         usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
     },
     repositories::{GroupValue, Repositories, RequestFilter, Tx, UsageFilter, UsageGroup, UsageOf},
 };
+use uuid::Uuid;
 
-use super::{Store, at};
+use super::{Store, at, roll_up::roll_up};
 use crate::support::epoch;
 
 const HOUR: i64 = 3600;
@@ -29,6 +31,10 @@ fn record(second: i64, status: u16) -> UsageRecord {
         key_id: None,
         pass_id: None,
         upstream: "default".into(),
+        route: "/**".into(),
+        is_stream: false,
+        messages: 0,
+        place: LogPlace::at((at(second).timestamp_micros() + 1000).unsigned_abs(), Uuid::nil()),
     }
 }
 
@@ -38,7 +44,9 @@ fn rollup(record: &UsageRecord) -> (RollupKey, Rollup) {
         hour: at(seconds - seconds.rem_euclid(HOUR)),
         user_id: record.user_id,
         key_id: record.key_id,
+        pass_id: record.pass_id,
         upstream: record.upstream.to_string(),
+        route: record.route.to_string(),
         status_class: class_of(record.status),
     };
     let mut sum = Rollup::default();
@@ -64,8 +72,18 @@ fn everything() -> UsageFilter {
     }
 }
 
+/// The one that all but everything here happens in.
+async fn add_month(store: &Store) {
+    let mut tx = store.begin().await;
+    tx.usage().add_month(epoch()).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
 async fn add(tx: &mut Tx, records: &[UsageRecord]) {
     let rollups: Vec<_> = records.iter().map(rollup).collect();
+    for record in records {
+        tx.usage().add_month(record.at).await.unwrap();
+    }
     tx.usage().add_rollups(&rollups).await.unwrap();
 }
 
@@ -82,9 +100,9 @@ async fn sums_grow_with_every_batch() {
     tx.commit().await.unwrap();
 
     let mut session = store.db.session().await.unwrap();
-    let rows = session.usage().hourly(&everything(), None).await.unwrap();
+    let rows = session.usage().sums(&everything(), Some(Grain::Hour), None).await.unwrap();
     assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].hour, &rows[0].group), (epoch(), &None));
+    assert_eq!((rows[0].start, &rows[0].group), (epoch(), &None));
     assert_eq!(rows[0].totals.sum, total(&records));
     let classes =
         (rows[0].totals.succeeded, rows[0].totals.client_errors, rows[0].totals.server_errors);
@@ -144,9 +162,9 @@ async fn usage_is_summed_per_hour_and_group_in_the_database() {
             ],
         ),
     ] {
-        let rows = tx.usage().hourly(&everything(), group).await.unwrap();
+        let rows = tx.usage().sums(&everything(), Some(Grain::Hour), group).await.unwrap();
         let found: Vec<_> =
-            rows.into_iter().map(|row| (row.hour, row.group, row.totals.sum)).collect();
+            rows.into_iter().map(|row| (row.start, row.group, row.totals.sum)).collect();
         assert_eq!(found, expected, "{group:?}");
     }
 
@@ -157,12 +175,12 @@ async fn usage_is_summed_per_hour_and_group_in_the_database() {
         (UsageFilter { from: second, ..everything() }, sums(&[3])),
         (UsageFilter { to: second, ..everything() }, sums(&[0, 1, 2])),
     ] {
-        let rows = tx.usage().hourly(&filter, None).await.unwrap();
+        let rows = tx.usage().sums(&filter, Some(Grain::Hour), None).await.unwrap();
         assert_eq!(rows.len(), 1, "{filter:?}");
         assert_eq!(rows[0].totals.sum, expected, "{filter:?}");
     }
     let nothing = UsageFilter { to: epoch(), ..everything() };
-    assert_eq!(tx.usage().hourly(&nothing, None).await.unwrap(), []);
+    assert_eq!(tx.usage().sums(&nothing, Some(Grain::Hour), None).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -193,6 +211,7 @@ async fn a_key_has_totals_and_a_month() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sums_added_at_once_are_all_counted() {
     let store = Store::fresh().await;
+    add_month(&store).await;
     // More rows than one statement takes.
     let records: Vec<_> = (0..1200)
         .map(|number| {
@@ -218,7 +237,7 @@ async fn sums_added_at_once_are_all_counted() {
         task.await.unwrap().unwrap();
     }
     let mut session = store.db.session().await.unwrap();
-    let rows = session.usage().hourly(&everything(), None).await.unwrap();
+    let rows = session.usage().sums(&everything(), Some(Grain::Hour), None).await.unwrap();
     assert_eq!(rows[0].totals.sum.requests, 6 * 1200);
     assert_eq!(rows[0].totals.sum.latency.buckets().map(|(_, count)| count).sum::<u64>(), 6 * 1200);
 }
@@ -231,6 +250,7 @@ async fn the_request_log_shows_the_newest_first_and_each_once() {
     records[1].user_id = Some(alice);
     (records[3].user_id, records[3].key_id) = (Some(alice), Some(key));
     records[4].outcome = Outcome::Failed;
+    add_month(&store).await;
     let mut tx = store.begin().await;
     let mut usage = tx.usage();
     usage.log_requests(&[] as &[UsageRecord]).await.unwrap();
@@ -259,6 +279,7 @@ async fn the_request_log_is_cut_by_count_and_by_age() {
     let store = Store::fresh().await;
     // More rows than one statement takes.
     let records: Vec<_> = (0..2500).map(|second| record(second, 200)).collect();
+    add_month(&store).await;
     let mut tx = store.begin().await;
     let mut usage = tx.usage();
     usage.log_requests(&records).await.unwrap();
@@ -280,14 +301,18 @@ async fn old_sums_are_removed_a_day_at_a_time() {
         [record(0, 200), record(HOUR, 200), record(30 * HOUR, 200), record(60 * HOUR, 200)];
     let mut tx = store.begin().await;
     add(&mut tx, &records).await;
+    tx.commit().await.unwrap();
+    roll_up(&store, at(61 * HOUR)).await;
     let before = at(60 * HOUR);
+    let mut tx = store.begin().await;
     let mut usage = tx.usage();
-    // Each sum is a row of counts and one of latencies.
-    assert_eq!(usage.prune_hourly_before(before).await.unwrap(), 4);
-    assert_eq!(usage.prune_hourly_before(before).await.unwrap(), 2);
-    assert_eq!(usage.prune_hourly_before(before).await.unwrap(), 0);
-    let rows = usage.hourly(&everything(), None).await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.hour).collect::<Vec<_>>(), [before]);
-    assert_eq!(usage.prune_hourly_before(before + TimeDelta::hours(1)).await.unwrap(), 2);
-    assert_eq!(usage.prune_hourly_before(before).await.unwrap(), 0);
+    // Four details of each hour, and of the three days that have begun; the month
+    // began with them.
+    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 2 * 4 + 3 * 4 + 3);
+    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 4);
+    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 0);
+    let rows = usage.sums(&everything(), Some(Grain::Hour), None).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.start).collect::<Vec<_>>(), [before]);
+    assert_eq!(usage.prune_sums_before(before + TimeDelta::hours(1)).await.unwrap(), 4);
+    assert_eq!(usage.prune_sums_before(before).await.unwrap(), 0);
 }

@@ -57,6 +57,22 @@ impl TestDatabase {
         }
     }
 
+    /// What a query of one number says.
+    pub async fn number(&self, sql: impl Into<String>) -> i64 {
+        let (url, sql) = (self.config().url, AssertSqlSafe(sql.into()));
+        let url = url.expose_secret();
+        match self {
+            Self::Sqlite(_) => {
+                let mut connection = SqliteConnection::connect(url).await.unwrap();
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+            }
+            Self::Postgres { .. } => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+
     /// Opened, without tables.
     pub async fn open(&self) -> Database {
         Database::open(&self.config()).await.unwrap()

@@ -1,7 +1,7 @@
 //! A journal of usage that is full.
 
 use tollgate::domain::{
-    id::RecordId,
+    id::{LogPlace, RecordId},
     usage::{Outcome, UsageRecord},
 };
 
@@ -30,6 +30,10 @@ pub async fn fill_the_journal(app: &TestApp) {
             key_id: None,
             pass_id: None,
             upstream: "echo".into(),
+            route: "/**".into(),
+            is_stream: false,
+            messages: 0,
+            place: LogPlace::NIL,
         });
     }
     let journal = usage.journal().clone();

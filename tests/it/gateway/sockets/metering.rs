@@ -72,6 +72,11 @@ async fn ten_thousand_messages_are_counted_to_the_last() {
     assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&json!(sent), &json!(heard)));
     assert_eq!(upstream.bytes(), sent);
     assert_eq!(requests(&admin, &id).await, MESSAGES + 1);
+    // Each came back.
+    let totals = admin.get(&format!("/api/v1/keys/{id}")).await.expect(200);
+    let totals = &totals.json["usage"]["totals"];
+    assert_eq!(totals["messages"], 2 * MESSAGES, "{totals}");
+    assert!(totals["stream_seconds"].as_f64().unwrap() > 0.0, "{totals}");
     // And by the limiter: one is left.
     let left = format!("GET {PATH} HTTP/1.1\r\nHost: a\r\n{field}\r\n");
     assert_eq!(Raw::exchange(address(&app), &left).await.status, 200);
