@@ -8,6 +8,7 @@ pub mod access;
 pub mod accounts;
 pub mod api_keys;
 pub mod assertion;
+pub mod audit;
 pub mod bootstrap;
 pub mod browser;
 pub mod changes;
@@ -41,7 +42,7 @@ pub mod wallet;
 use std::sync::Arc;
 
 pub use self::{
-    access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
+    access::AccessService, accounts::AccountService, api_keys::ApiKeyService, audit::AuditService,
     browser::BrowserService, changes::ChangeService, credentials::CredentialCache,
     health::HealthService, keyring::Keyring, limits::LimitService, logins::LoginService,
     passes::PassService, passwords::Passwords, reload::ReloadService, sealer::Sealer,
@@ -65,6 +66,7 @@ pub struct Services {
     pub access: Arc<AccessService>,
     pub accounts: Arc<AccountService>,
     pub api_keys: Arc<ApiKeyService>,
+    pub audit: Arc<AuditService>,
     pub browser: Arc<BrowserService>,
     pub changes: Arc<ChangeService>,
     pub health: Arc<HealthService>,
@@ -105,6 +107,8 @@ impl Services {
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         hub.bound_staleness(config.auth.staleness);
         let changes = ChangeService::new(db.clone(), hub.clone(), cache.clone(), clock.clone());
+        let audit = AuditService::new(db.clone(), clock.clone(), &sealer, config.audit);
+        let audit = Arc::new(audit);
         let usage = Arc::new(UsageService::new(
             db.clone(),
             clock.clone(),
@@ -128,18 +132,25 @@ impl Services {
             config: &config.passes,
             wallet: &config.wallet,
             upstreams: upstreams.clone(),
+            audit: audit.clone(),
         }));
-        let accounts = Arc::new(AccountService::new(
+        let accounts = Arc::new(AccountService::new(accounts::Parts {
+            db: db.clone(),
+            clock: clock.clone(),
+            cache: cache.clone(),
+            passwords: passwords.clone(),
+            throttle: LoginThrottle::new(limiter.clone()),
+            gifts: Gifts::new(passes.clone(), config),
+            audit: audit.clone(),
+            config: &config.auth,
+        }));
+        let vouchers = VoucherService::new(
             db.clone(),
             clock.clone(),
-            cache.clone(),
-            passwords.clone(),
-            LoginThrottle::new(limiter.clone()),
-            Gifts::new(passes.clone(), config),
-            &config.auth,
-        ));
-        let vouchers =
-            VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
+            limiter.clone(),
+            passes.clone(),
+            audit.clone(),
+        );
         let access = Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone()));
         let logins = Arc::new(LoginService::new(logins::Parts {
             db: db.clone(),
@@ -148,6 +159,7 @@ impl Services {
             passwords,
             keyring: keyring.clone(),
             limiter: limiter.clone(),
+            audit: audit.clone(),
             token_life: config.auth.token_life,
         }));
         let browser = Arc::new(BrowserService::new(browser::Parts {
@@ -156,6 +168,7 @@ impl Services {
             keyring: keyring.clone(),
             throttle: LoginThrottle::new(limiter),
             forms: forms::Forms::new(&sealer, clock.clone()),
+            audit: audit.clone(),
             clock: clock.clone(),
         }));
         let tickets = TicketService::new(db.clone(), clock.clone(), access.clone());
@@ -166,14 +179,16 @@ impl Services {
             keyring: keyring.clone(),
             upstreams: upstreams.clone(),
             limits: limits.clone(),
+            audit: audit.clone(),
         }));
+        let wallet = WalletService::new(db.clone(), clock.clone(), &config.wallet, audit.clone());
         Self {
             reload,
             tickets: Arc::new(tickets),
-            wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
+            wallet: Arc::new(wallet),
             vouchers: Arc::new(vouchers),
             passes,
-            streams: StreamService::new(access.clone(), hub, clock.clone()),
+            streams: StreamService::new(access.clone(), hub, clock.clone(), audit.clone()),
             access,
             browser,
             changes: Arc::new(changes),
@@ -183,7 +198,9 @@ impl Services {
                 cache,
                 limits.clone(),
                 usage.clone(),
+                audit.clone(),
             )),
+            audit,
             health: Arc::new(HealthService::new(db, redis, upstreams.clone(), clock.clone())),
             logins,
             accounts,

@@ -25,9 +25,9 @@ use std::{
 
 pub use self::{
     open::{OpenStream, Opening, StreamHandle},
-    shown::{InstancesAway, StreamFilter},
+    shown::{CutError, StreamFilter},
 };
-use super::AccessService;
+use super::{AccessService, AuditService};
 use crate::{
     cache::CacheHub,
     domain::{clock::SharedClock, id::StreamId, kill::KillReason, stream::StreamKind},
@@ -38,6 +38,7 @@ pub struct StreamService {
     access: Arc<AccessService>,
     clock: SharedClock,
     hub: CacheHub,
+    audit: Arc<AuditService>,
     open: Mutex<HashMap<StreamId, Arc<OpenStream>>>,
     leaving: AtomicBool,
     /// Whether the others are shown something of this instance.
@@ -45,11 +46,17 @@ pub struct StreamService {
 }
 
 impl StreamService {
-    pub fn new(access: Arc<AccessService>, hub: &CacheHub, clock: SharedClock) -> Arc<Self> {
+    pub fn new(
+        access: Arc<AccessService>,
+        hub: &CacheHub,
+        clock: SharedClock,
+        audit: Arc<AuditService>,
+    ) -> Arc<Self> {
         let service = Arc::new(Self {
             access,
             clock,
             hub: hub.clone(),
+            audit,
             open: Mutex::default(),
             leaving: AtomicBool::new(false),
             sharing: AtomicBool::new(false),
