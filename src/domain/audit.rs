@@ -361,7 +361,10 @@ mod tests {
     /// The layout is for ever: rows that are stored must stay good.
     #[test]
     fn the_hash_of_a_row_is_fixed() {
-        assert_eq!(hex::encode(row().hash), "HASH");
+        assert_eq!(
+            hex::encode(row().hash),
+            "fb52ef4a5d482538e95384ee519ebeb73992eca998594d002e889f29307433a9"
+        );
     }
 
     #[test]
