@@ -251,7 +251,7 @@ impl<'c> Audit<'c> {
                 Some(group) => {
                     let begin = format!("{group}.");
                     sql.push(" AND substr(action, 1, ")
-                        .push_bind(i64::try_from(begin.chars().count()).unwrap_or(i64::MAX))
+                        .push_bind(i32::try_from(begin.chars().count()).unwrap_or(i32::MAX))
                         .push(") = ")
                         .push_bind(begin);
                 }

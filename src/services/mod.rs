@@ -109,19 +109,10 @@ impl Services {
         let changes = ChangeService::new(db.clone(), hub.clone(), cache.clone(), clock.clone());
         let audit = AuditService::new(db.clone(), clock.clone(), &sealer, config.audit);
         let audit = Arc::new(audit);
-        let usage = Arc::new(UsageService::new(
-            db.clone(),
-            clock.clone(),
-            &config.usage,
-            // The workers, and one for everybody else.
-            config.server.workers + 1,
-        ));
-        let limits = Arc::new(LimitService::new(
-            limiter.clone(),
-            config.limits.clone(),
-            db.clone(),
-            clock.clone(),
-        ));
+        let usage = usage_of(config, db.clone(), clock.clone());
+        let limits =
+            LimitService::new(limiter.clone(), config.limits.clone(), db.clone(), clock.clone());
+        let limits = Arc::new(limits);
         let upstreams =
             Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), parts.resolver));
         let passes = Arc::new(PassService::new(passes::Parts {
@@ -211,4 +202,10 @@ impl Services {
             clock,
         }
     }
+}
+
+fn usage_of(config: &Config, db: Database, clock: SharedClock) -> Arc<UsageService> {
+    // The workers, and one for everybody else.
+    let lanes = config.server.workers + 1;
+    Arc::new(UsageService::new(db, clock, &config.usage, lanes))
 }

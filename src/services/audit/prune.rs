@@ -33,8 +33,11 @@ impl AuditService {
         let mut tx = self.db.begin().await?;
         let ours = tx.settings().take_turn(TURN, PAUSE, now).await?;
         tx.commit().await?;
+        if !ours {
+            return Ok(());
+        }
         let mut dropped = 0;
-        while ours {
+        loop {
             match self.drop_some(now - retention).await? {
                 0 => break,
                 rows => dropped += rows,

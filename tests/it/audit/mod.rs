@@ -3,6 +3,7 @@
 
 mod chain;
 mod concurrent;
+mod cost;
 mod events;
 mod retention;
 mod routes;

@@ -122,8 +122,10 @@ async fn what_was_dropped_is_sealed_again_when_the_key_is_changed() {
     rig.audit.prune().await.unwrap();
     let database = Arc::new(rig.files);
     let app = async |key: &str, previous: &str| {
-        let settings =
-            vec![("SECRETS_KEY", key.to_owned()), ("SECRETS_PREVIOUS_KEYS", previous.to_owned())];
+        let mut settings = vec![("SECRETS_KEY", key.to_owned())];
+        if !previous.is_empty() {
+            settings.push(("SECRETS_PREVIOUS_KEYS", previous.to_owned()));
+        }
         let database = Some(database.clone());
         TestApp::with(Options { database, settings, ..Options::default() }).await
     };

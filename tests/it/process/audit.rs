@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tollgate::failpoint;
 
 use super::{PATIENCE, Setup, alone, attempt};
+use crate::support::TestDatabase;
 
 /// The log as `audit export` prints it.
 async fn exported(setup: &Setup) -> Vec<Value> {
@@ -83,9 +83,9 @@ async fn the_log_is_verified_beside_a_running_instance_and_without_one() {
     process.stop(Duration::from_secs(3)).await;
 
     let database = setup.database.as_ref().unwrap();
-    let allow = match database.config().url.expose_secret().starts_with("sqlite") {
-        true => "DROP TRIGGER audit_log_not_updated",
-        false => "ALTER TABLE audit_log DISABLE TRIGGER USER",
+    let allow = match **database {
+        TestDatabase::Postgres { .. } => "ALTER TABLE audit_log DISABLE TRIGGER USER",
+        TestDatabase::Sqlite(_) => "DROP TRIGGER audit_log_not_updated",
     };
     database.execute(allow).await;
     database.execute("UPDATE audit_log SET actor_name = 'mallory' WHERE seq = 2").await;
