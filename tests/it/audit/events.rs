@@ -70,8 +70,8 @@ async fn what_fails_or_changes_nothing_has_no_row() {
     let before = count(&app.app.services).await;
     buy().await;
     ada.post_empty(&revoke).await.expect(200);
-    let taken = json!({ "username": "ada", "email": "b@example.com", "password": PASSWORD });
-    app.anonymous().post("/api/v1/auth/register", taken).await.expect(409);
+    let second = json!({ "username": "ada", "email": "b@example.com", "password": PASSWORD });
+    app.anonymous().post("/api/v1/auth/register", second).await.expect(409);
     let path = format!("/api/v1/admin/users/{me}");
     admin.patch(&path, json!({ "is_active": false })).await.expect_problem(409, "last_admin");
     ada.patch(&path, json!({ "is_active": false })).await.expect(403);
