@@ -21,8 +21,8 @@ use tollgate::{
 use super::{assert_good, rows};
 use crate::support::{Options, TestApp, TestDatabase, epoch};
 
-const KEY: &str = "a sealing key of Zebras, 0123456789!";
-const NEXT_KEY: &str = "the next key of Okapis, 0123456789!!";
+const KEY: &str = "a sealing key of Zebras: 0123456789!";
+const NEXT_KEY: &str = "the next key of Okapis: 0123456789!!";
 
 struct Rig {
     files: TestDatabase,

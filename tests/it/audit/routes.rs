@@ -87,7 +87,8 @@ async fn every_operation_that_changes_something_has_exactly_one_row() {
         assert!(answer.status.is_success(), "{id}: {answer:?}");
         let new = app.app.services.audit.after(before).await.unwrap();
         let action = match expected {
-            None(_) => {
+            None(reason) => {
+                assert!(!reason.is_empty(), "{id} has no row and no reason");
                 assert!(new.is_empty(), "{id}: {new:#?}");
                 continue;
             }
