@@ -37,13 +37,19 @@ pub const ALL: &[&str] = &[
 pub const USAGE: &[&str] =
     &["usage.begun", "usage.marked", "usage.added", "usage.committed", "usage.adopted"];
 
+/// Those of every change that the audit log has.
+pub const AUDIT: &[&str] = &["audit.begun", "audit.appended", "audit.committed"];
+
 /// Does nothing, unless this is the place that was asked for.
 #[cfg(debug_assertions)]
 pub async fn reach(name: &'static str) {
     use std::sync::OnceLock;
 
     static WANTED: OnceLock<Option<String>> = OnceLock::new();
-    debug_assert!(ALL.contains(&name) || USAGE.contains(&name), "{name} is not in the list");
+    debug_assert!(
+        [ALL, USAGE, AUDIT].iter().any(|list| list.contains(&name)),
+        "{name} is not in the list"
+    );
     let wanted = WANTED.get_or_init(|| std::env::var("TOLLGATE_FAILPOINT").ok());
     if wanted.as_deref() == Some(name) {
         eprintln!("failpoint {name}");

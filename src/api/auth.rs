@@ -9,6 +9,7 @@ use validator::Validate;
 
 use super::{
     ApiRouter,
+    actor::{By, Source},
     error::{ApiError, ApiResult, Problem},
     extract::{Client, Json, JsonOrForm, LoginUser},
     idempotency::to_the_end,
@@ -150,11 +151,12 @@ impl From<TokenPair> for TokenResponse {
 )]
 async fn register(
     State(state): State<AppState>,
+    Source(origin): Source,
     Json(request): Json<RegisterRequest>,
 ) -> ApiResult<(StatusCode, JsonBody<UserResponse>)> {
     let RegisterRequest { email, username, password, full_name } = request;
     let new = NewUser { username, email, full_name, roles: Roles::USER };
-    let user = state.services.accounts.register(new, &password.0).await?;
+    let user = state.services.accounts.register(origin, new, &password.0).await?;
     Ok((StatusCode::CREATED, JsonBody(user.into())))
 }
 
@@ -218,9 +220,13 @@ async fn refresh_tokens(
     security(("jwt" = [])),
     responses((status = NO_CONTENT)),
 )]
-async fn logout(State(state): State<AppState>, user: LoginUser) -> ApiResult<StatusCode> {
+async fn logout(
+    State(state): State<AppState>,
+    user: LoginUser,
+    By(by): By,
+) -> ApiResult<StatusCode> {
     let logins = state.services.logins;
-    to_the_end(async move { logins.log_out(user.id(), user.session).await }).await?;
+    to_the_end(async move { logins.log_out(&by, user.id(), user.session).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -232,9 +238,13 @@ async fn logout(State(state): State<AppState>, user: LoginUser) -> ApiResult<Sta
     security(("jwt" = [])),
     responses((status = NO_CONTENT)),
 )]
-async fn logout_all(State(state): State<AppState>, user: LoginUser) -> ApiResult<StatusCode> {
+async fn logout_all(
+    State(state): State<AppState>,
+    user: LoginUser,
+    By(by): By,
+) -> ApiResult<StatusCode> {
     let logins = state.services.logins;
-    to_the_end(async move { logins.end_all(user.id()).await }).await?;
+    to_the_end(async move { logins.end_all(&by, user.id()).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -253,6 +263,7 @@ async fn logout_all(State(state): State<AppState>, user: LoginUser) -> ApiResult
 async fn change_password(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Client(client): Client,
     Json(request): Json<ChangePasswordRequest>,
 ) -> ApiResult<StatusCode> {
@@ -261,11 +272,10 @@ async fn change_password(
     let accounts = state.services.accounts;
     to_the_end(async move {
         let (id, session, address) = (user.id(), user.session, client.address);
-        accounts.change_password(id, session, address, &current, &new).await.map_err(|error| {
-            match error {
-                AccountError::Password(refusal) => ApiError::password("new_password", refusal),
-                error => error.into(),
-            }
+        let changed = accounts.change_password(&by, id, session, address, &current, &new).await;
+        changed.map_err(|error| match error {
+            AccountError::Password(refusal) => ApiError::password("new_password", refusal),
+            error => error.into(),
         })
     })
     .await?;

@@ -27,7 +27,7 @@ use crate::{
         user::Role,
     },
     server::ClientInfo,
-    services::{api_keys::Owner, logins::Device},
+    services::api_keys::Owner,
 };
 
 /// Most bytes of a JSON or form body (RELIABILITY, defaults).
@@ -171,7 +171,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 /// Who asks, if anybody does.
-fn identity(parts: &Parts) -> Result<Principal, ApiError> {
+pub(super) fn identity(parts: &Parts) -> Result<Principal, ApiError> {
     let identity = parts.extensions.get::<Identity>();
     identity
         .and_then(|Identity(principal)| principal.clone())
@@ -250,17 +250,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let info = parts.extensions.get::<ClientInfo>().cloned();
         Ok(Self(info.expect("the server adds it to every request")))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Device {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Client(info) = Client::from_request_parts(parts, state).await?;
-        let user_agent = parts.headers.get(header::USER_AGENT);
-        let user_agent = user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into());
-        Ok(Self { address: info.address, user_agent })
     }
 }
 

@@ -4,6 +4,7 @@
 //! with the function's name as operation id, its type in the document, one
 //! call of one service. Then accept the new document with `make openapi`.
 
+mod actor;
 mod admin;
 mod auth;
 mod csv;

@@ -8,6 +8,7 @@ use utoipa_axum::routes;
 
 use super::{
     ApiRouter,
+    actor::By,
     error::{ApiResult, Problem},
     extract::{LoginUser, Path},
     idempotency::to_the_end,
@@ -78,9 +79,10 @@ async fn list_sessions(
 async fn end_session(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Path(id): Path<SessionId>,
 ) -> ApiResult<StatusCode> {
     let logins = state.services.logins;
-    to_the_end(async move { logins.end(user.id(), id).await }).await?;
+    to_the_end(async move { logins.end(&by, user.id(), id).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

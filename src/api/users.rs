@@ -9,6 +9,7 @@ use validator::Validate;
 
 use super::{
     ApiRouter,
+    actor::By,
     double_option::{self, DoubleOption},
     error::{ApiResult, Problem},
     extract::{Caller, Client, Json, LoginUser},
@@ -156,11 +157,12 @@ async fn get_me(
 async fn update_me(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Json(request): Json<UpdateMeRequest>,
 ) -> ApiResult<JsonBody<UserResponse>> {
     let UpdateMeRequest { email, full_name } = request;
     let change = ProfileChange { email, full_name };
-    let user = state.services.accounts.update(user.id(), change).await?;
+    let user = state.services.accounts.update(&by, user.id(), change).await?;
     Ok(JsonBody(user.into()))
 }
 
@@ -175,8 +177,9 @@ async fn update_me(
 async fn export_me(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
 ) -> ApiResult<JsonBody<ExportResponse>> {
-    let export = state.services.accounts.export(user.id()).await?;
+    let export = state.services.accounts.export(&by, user.id()).await?;
     let (currency, now) = (state.services.wallet.currency(), state.services.clock.now());
     Ok(JsonBody(ExportResponse::new(export, user.session, currency, now)))
 }
@@ -197,12 +200,13 @@ async fn export_me(
 async fn delete_me(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Client(client): Client,
     Json(request): Json<DeleteMeRequest>,
 ) -> ApiResult<StatusCode> {
     let (accounts, id) = (state.services.accounts.clone(), user.id());
     // Who leaves at once must not keep what they had from ending.
-    to_the_end(async move { accounts.delete(id, client.address, &request.password.0).await })
-        .await?;
+    let password = request.password.0;
+    to_the_end(async move { accounts.delete(&by, id, client.address, &password).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, Datelike as _, Utc};
 use secrecy::ExposeSecret as _;
 use validator::{ValidateEmail as _, ValidationError};
 
@@ -46,6 +47,12 @@ pub(super) fn reason(text: &str) -> Result<(), ValidationError> {
 /// call a question with one a fault.
 pub(super) fn no_nul(text: &str) -> Result<(), ValidationError> {
     rule(!text.contains('\0'), "nul", "must not contain the character NUL")
+}
+
+/// An instant that both engines can compare.
+pub(super) fn instant(at: &DateTime<Utc>) -> Result<(), ValidationError> {
+    let holds = (1970..=9999).contains(&at.year());
+    rule(holds, "range", "must lie between the years 1970 and 9999")
 }
 
 /// The path of a URL, without a query, that we would forward.

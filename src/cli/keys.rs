@@ -95,7 +95,7 @@ pub async fn run(config: Config, command: KeysCommand, format: Format) -> anyhow
             Exit::Done
         }
         KeysCommand::Revoke { id } => {
-            offline.services().api_keys.delete(Owner::Anyone, id).await?;
+            offline.services().api_keys.delete(offline.by(), Owner::Anyone, id).await?;
             Exit::Done
         }
         KeysCommand::Verify => verify(&offline, format).await?,
@@ -115,7 +115,7 @@ async fn create(offline: &Offline, args: CreateKeyArgs) -> anyhow::Result<Row> {
         expires_at: expires_at.map(Some),
         ..KeyChange::default()
     };
-    match offline.services().api_keys.issue(user.id, fields).await {
+    match offline.services().api_keys.issue(offline.by(), user.id, fields).await {
         Ok(issued) => Ok(Row::new(issued.key, Some(issued.token.expose().to_owned()))),
         Err(ApiKeyError::Invalid(wrong)) => {
             let line = |FieldError { field, message }: &FieldError| format!("{field} {message}");

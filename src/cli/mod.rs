@@ -5,6 +5,8 @@
 //! processes and in the shell's history. They come from standard input or are
 //! generated.
 
+mod account;
+pub mod audit;
 pub mod config;
 mod healthcheck;
 pub mod keys;
@@ -30,6 +32,7 @@ use crate::{
     domain::user::Role,
     repositories::{MigrateError, StoreError},
 };
+use audit::AuditCommand;
 use keys::KeysCommand;
 use output::Format;
 use secrets::SecretsCommand;
@@ -83,6 +86,9 @@ pub enum Command {
     /// Put money into wallets, show and verify the ledger.
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Verify or print the audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Make codes that become money or access tokens.
     #[command(subcommand)]
     Vouchers(VouchersCommand),
@@ -273,6 +279,7 @@ async fn with_config(
         Some(Command::Usage(command)) => usage::run(config, command, output).await,
         Some(Command::Secrets(command)) => secrets::run(config, command, output).await,
         Some(Command::Wallet(command)) => wallet::run(config, command, output).await,
+        Some(Command::Audit(command)) => audit::run(config, command, output).await,
         Some(Command::Vouchers(command)) => vouchers::run(config, command, output).await,
         Some(Command::Config(_) | Command::Completions { .. } | Command::Openapi) => {
             unreachable!("these need no configuration")
@@ -346,6 +353,8 @@ mod tests {
             "tollgate tokens list --user a --status unused",
             "tollgate tokens revoke 01890a5d-ac96-774b-bcce-b302099a8057",
             "tollgate secrets rotate",
+            "tollgate audit verify --anchor 7:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "tollgate audit export",
             "tollgate openapi",
             "tollgate healthcheck --url http://127.0.0.1:8080",
             "tollgate completions bash",
@@ -367,6 +376,7 @@ mod tests {
             "tollgate tokens grant --user a --hours 0",
             "tollgate tokens grant --user a --hours 87601",
             "tollgate tokens list --status sold",
+            "tollgate audit verify --anchor 7",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -7,20 +7,24 @@ use std::io::Read as _;
 
 use secrecy::SecretString;
 
-use super::PasswordArgs;
+use super::{PasswordArgs, account};
 use crate::{
     app::{App, AppBuilder},
     config::Config,
+    domain::audit::Actor,
     services::{Services, bootstrap::generate_password},
 };
 
 pub struct Offline {
     pub app: App,
+    /// Who runs the command.
+    by: Actor,
 }
 
 impl Offline {
     pub async fn open(config: Config) -> anyhow::Result<Self> {
-        Ok(Self { app: AppBuilder::new(config).build().await? })
+        let by = Actor::command(&account::name());
+        Ok(Self { app: AppBuilder::new(config).build().await?, by })
     }
 
     /// With the schema brought up to date, which a first command may need.
@@ -33,6 +37,10 @@ impl Offline {
             let _late = tokio::time::timeout(std::time::Duration::from_secs(1), connected).await;
         }
         Ok(this)
+    }
+
+    pub fn by(&self) -> &Actor {
+        &self.by
     }
 
     pub fn services(&self) -> &Services {

@@ -50,7 +50,7 @@ impl From<Resealed> for Report {
 pub async fn run(config: Config, command: SecretsCommand, format: Format) -> anyhow::Result<Exit> {
     let offline = Offline::ready(config).await?;
     let report: Report = match command {
-        SecretsCommand::Rotate => offline.services().passes.reseal().await?.into(),
+        SecretsCommand::Rotate => offline.services().passes.reseal(offline.by()).await?.into(),
     };
     offline.close().await;
     output::print(format, &report, table)?;

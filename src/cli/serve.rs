@@ -13,6 +13,7 @@ use crate::{
     api,
     app::{App, AppBuilder},
     config::{AuthConfig, Config, Mount, Sources},
+    domain::audit::SYSTEM,
     jobs,
     repositories::InstanceLock,
     server::{self, Stopped},
@@ -123,11 +124,18 @@ async fn reload(app: Arc<App>, mut hangups: Signal) {
         let reloaded = tokio::task::spawn_blocking(move || services.reload.reload()).await;
         let reloaded = reloaded.map_err(anyhow::Error::from);
         match reloaded.and_then(|reloaded| reloaded.map_err(anyhow::Error::from)) {
-            Ok(Reloaded { changed, restart_needed }) => tracing::info!(
-                changed = changed.join(","),
-                restart_needed = restart_needed.join(","),
-                "the settings were read again"
-            ),
+            Ok(done) => {
+                let Reloaded { changed, restart_needed } = &done;
+                tracing::info!(
+                    changed = changed.join(","),
+                    restart_needed = restart_needed.join(","),
+                    "the settings were read again"
+                );
+                if let Err(error) = app.services.reload.note(&SYSTEM, &done).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "the audit log does not have that");
+                }
+            }
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
                 "the settings cannot be used; those in force stay"

@@ -98,7 +98,7 @@ pub async fn run(config: Config, command: TokensCommand, format: Format) -> anyh
         TokensCommand::Grant(args) => vec![grant(&offline, args).await?],
         TokensCommand::List { user, status } => list(&offline, user, status).await?,
         TokensCommand::Revoke { id } => {
-            let ended = offline.services().passes.revoke(Holder::Anyone, id).await?;
+            let ended = offline.services().passes.revoke(offline.by(), Holder::Anyone, id).await?;
             vec![Row::new(ended.pass, offline.services().clock.now(), None)]
         }
     };
@@ -111,7 +111,7 @@ async fn grant(offline: &Offline, args: GrantTokenArgs) -> anyhow::Result<Row> {
     let GrantTokenArgs { user, hours, upstream } = args;
     let user = offline.services().accounts.find(&user).await?;
     let order = Order { duration_hours: hours, upstream };
-    let given = offline.services().passes.grant(None, user.id, order, None).await?;
+    let given = offline.services().passes.grant(offline.by(), user.id, order, None).await?;
     let OwnedPass { pass, token } = given;
     let text = token.map(|token| token.expose().to_owned());
     Ok(Row::new(pass, offline.services().clock.now(), text))

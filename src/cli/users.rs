@@ -50,13 +50,13 @@ pub async fn run(config: Config, command: UsersCommand, format: Format) -> anyho
             let accounts = &offline.services().accounts;
             let password = ChosenPassword::read(password)?;
             let user = accounts.find(&username).await?;
-            accounts.set_password(user.id, &password.text).await?;
+            accounts.set_password(offline.by(), user.id, &password.text).await?;
             vec![Row::new(user, shown(&password))]
         }
         UsersCommand::GrantRole { username, role } => {
             let accounts = &offline.services().accounts;
             let user = accounts.find(&username).await?;
-            accounts.grant_role(user.id, role).await?;
+            accounts.grant_role(offline.by(), user.id, role).await?;
             vec![Row::new(accounts.get(user.id).await?, None)]
         }
     };
@@ -75,7 +75,7 @@ async fn create(offline: &Offline, args: CreateUserArgs) -> anyhow::Result<Row> 
     let roles = roles.into_iter().fold(Roles::USER, Roles::with);
     let password = ChosenPassword::read(password)?;
     let new = NewUser { username, email, full_name, roles };
-    let user = offline.services().accounts.create(new, &password.text).await?;
+    let user = offline.services().accounts.create(offline.by(), new, &password.text).await?;
     Ok(Row::new(user, shown(&password)))
 }
 

@@ -118,7 +118,7 @@ pub async fn run(config: Config, command: VouchersCommand, format: Format) -> an
             output::print(format, &list(&offline, batch).await?, table)?;
         }
         VouchersCommand::Revoke { id } => {
-            offline.services().vouchers.revoke(id).await?;
+            offline.services().vouchers.revoke(offline.by(), id).await?;
         }
     }
     offline.close().await;
@@ -138,7 +138,7 @@ async fn create(offline: &Offline, args: CreateVouchersArgs, format: Format) -> 
         max_uses_per_user: args.max_uses_per_user,
         note: args.note,
     };
-    let batch = match services.vouchers.make(None, new).await {
+    let batch = match services.vouchers.make(offline.by(), new).await {
         Err(VoucherError::Invalid(wrong)) => {
             let line = |FieldError { field, message }: &FieldError| format!("{field} {message}");
             anyhow::bail!(wrong.iter().map(line).collect::<Vec<_>>().join("; "))

@@ -98,7 +98,7 @@ async fn credit(offline: &Offline, args: CreditArgs) -> anyhow::Result<Row> {
     let services = offline.services();
     services.wallet.settle_currency().await?;
     let user = services.accounts.find(&user).await?;
-    let booked = services.wallet.credit(None, user.id, amount, reason, key).await?;
+    let booked = services.wallet.credit(offline.by(), user.id, amount, reason, key).await?;
     Ok(Row {
         id: booked.id,
         user_id: booked.user_id,

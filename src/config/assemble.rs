@@ -4,8 +4,8 @@
 use std::{path::Path, thread};
 
 use super::{
-    AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, JournalConfig, LogConfig,
-    MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
+    AdminConfig, Algorithm, AuditConfig, AuthConfig, Config, DatabaseConfig, JournalConfig,
+    LogConfig, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
     WalletConfig, addresses, limits,
     reader::Reader,
     strength, upstreams, values,
@@ -41,6 +41,9 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
         secrets: SecretsConfig {
             key: reader.secret("SECRETS_KEY", strength::signing_secret),
             previous: previous_secrets(reader, "SECRETS_PREVIOUS_KEYS"),
+        },
+        audit: AuditConfig {
+            retention_days: reader.required("AUDIT_RETENTION_DAYS", number(0..=36_500)),
         },
         usage: UsageConfig {
             retention_days: reader.required("USAGE_RETENTION_DAYS", number(1..=3650)),

@@ -8,7 +8,7 @@
 use super::table::KEYS;
 
 /// The sections of the file, in the order of `.env.example`.
-pub const SECTIONS: [&str; 15] = [
+pub const SECTIONS: [&str; 16] = [
     "server",
     "data",
     "database",
@@ -21,6 +21,7 @@ pub const SECTIONS: [&str; 15] = [
     "wallet",
     "secrets",
     "usage",
+    "audit",
     "log",
     "metrics",
     "allowed",

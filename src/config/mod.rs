@@ -75,6 +75,7 @@ pub struct Config {
     pub wallet: WalletConfig,
     pub secrets: SecretsConfig,
     pub usage: UsageConfig,
+    pub audit: AuditConfig,
     pub log: LogConfig,
     pub metrics: MetricsConfig,
     /// Origins that browsers may call the API from (CORS); exact matches.
@@ -267,6 +268,12 @@ pub struct UsageConfig {
     /// Most recent requests kept in the request log.
     pub request_log_max: u32,
     pub journal: JournalConfig,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct AuditConfig {
+    /// 0: for ever.
+    pub retention_days: u32,
 }
 
 /// Where usage lies until the database has it.

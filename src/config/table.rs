@@ -290,6 +290,7 @@ pub static KEYS: &[Key] = &[
         "block",
         "Without room there: block (503 before the upstream is asked) or unmetered.",
     ),
+    key("AUDIT_RETENTION_DAYS", "400", "How long rows of the audit log are kept. 0: for ever."),
     key("LOG_LEVEL", "INFO", "ERROR, WARN, INFO, DEBUG, TRACE, or directives: info,tollgate=debug"),
     key("LOG_JSON_OUTPUT", "", "Default: false on a terminal, else true."),
     key("METRICS_PORT", "", "A listener of its own for /metrics. Default: the main port."),

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod api_key;
+pub mod audit;
 pub mod change;
 pub mod clock;
 pub mod destination;

@@ -39,6 +39,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const ROLL_UP_EVERY: Duration = Duration::from_mins(1);
 /// How often what is past its retention is dropped.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
+/// How often refused logins are noted.
+const NOTE_EVERY: Duration = Duration::from_mins(1);
 /// How often it is looked whether the ledger is to be verified, and what the
 /// last verification said.
 const RECONCILE_EVERY: Duration = Duration::from_secs(10);
@@ -125,6 +127,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.wallet.prune_keys().await?;
             services.tickets.prune().await?;
             services.changes.prune().await?;
+            services.audit.prune().await?;
+            services.audit.log_head().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {
@@ -132,6 +136,8 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             tracing::warn!(error, "old records could not be dropped; tried again later");
         }
     }));
+
+    tasks.spawn(note_attempts(app.services.clone(), stop()));
 
     let (services, token) = (app.services.clone(), stop());
     tasks.spawn(every(RECONCILE_EVERY, stop(), async move || {
@@ -185,6 +191,24 @@ async fn adopt(services: Services, stop: CancellationToken) {
             tracing::warn!(error, "the usage of a killed process could not be added yet");
         }
         stop.run_until_cancelled(sleep(ADOPT_EVERY)).await;
+    }
+}
+
+/// Notes refused logins in the audit log now and then, and a last time when the
+/// process stops.
+async fn note_attempts(services: Services, stop: CancellationToken) {
+    let own = services.clone();
+    every(NOTE_EVERY, stop, async move || note_refused(&own).await).await;
+    note_refused(&services).await;
+}
+
+async fn note_refused(services: &Services) {
+    if services.health.phase() == Phase::Starting {
+        return;
+    }
+    if let Err(error) = services.audit.note_attempts().await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "refused logins could not be noted; tried again later");
     }
 }
 

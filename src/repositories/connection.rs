@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
 use super::{
-    ApiKeys, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens,
+    ApiKeys, Audit, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens,
     Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
 };
 
@@ -63,6 +63,10 @@ pub trait Repositories {
 
     fn credential_changes(&mut self) -> CredentialChanges<'_> {
         CredentialChanges::new(self.conn())
+    }
+
+    fn audit(&mut self) -> Audit<'_> {
+        Audit::new(self.conn())
     }
 
     fn login_sessions(&mut self) -> LoginSessions<'_> {

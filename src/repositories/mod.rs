@@ -15,6 +15,7 @@
 //! runs on both engines.
 
 mod api_keys;
+mod audit;
 mod connecting;
 mod connection;
 mod credential_changes;
@@ -36,6 +37,7 @@ mod vouchers;
 
 pub use self::{
     api_keys::{ApiKeys, KeyFilter},
+    audit::{Audit, AuditFilter, End, Ends},
     connection::{DbConn, Repositories, Session, Tx},
     credential_changes::CredentialChanges,
     database::{ChangeListener, Database},

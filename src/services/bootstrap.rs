@@ -8,10 +8,11 @@
 use rand::seq::IndexedRandom as _;
 use secrecy::SecretString;
 
-use super::accounts::{AccountError, AccountService};
+use super::accounts::{self, AccountError, AccountService};
 use crate::{
     config::AdminConfig,
     domain::{
+        audit::{Action, SYSTEM},
         clock::SharedClock,
         user::{NewUser, Role, Roles},
     },
@@ -57,7 +58,8 @@ pub async fn first_admin(
         return Ok(None);
     }
     tx.users().insert(&user, &hash).await?;
-    tx.commit().await?;
+    let made = accounts::made(Action::AccountCreated, &user);
+    accounts.audit().commit(tx, &SYSTEM, made).await?;
     Ok(Some(FirstAdmin { username: user.username, generated_password: generated }))
 }
 

@@ -14,8 +14,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    AccessService, Keyring, LoginService,
+    AccessService, AuditService, Keyring, LoginService,
     access::{AccessError, Presented, Proven},
+    audit::Refused,
     claims::CookieClaims,
     forms::Forms,
     login_throttle::LoginThrottle,
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     domain::{
+        audit::{Actor, SYSTEM},
         clock::SharedClock,
         id::{SessionId, UserId},
         principal::Principal,
@@ -77,6 +79,7 @@ pub struct Parts {
     pub keyring: Arc<Keyring>,
     pub throttle: LoginThrottle,
     pub forms: Forms,
+    pub audit: Arc<AuditService>,
     pub clock: SharedClock,
 }
 
@@ -86,13 +89,14 @@ pub struct BrowserService {
     keyring: Arc<Keyring>,
     throttle: LoginThrottle,
     forms: Forms,
+    audit: Arc<AuditService>,
     clock: SharedClock,
 }
 
 impl BrowserService {
     pub fn new(parts: Parts) -> Self {
-        let Parts { logins, access, keyring, throttle, forms, clock } = parts;
-        Self { logins, access, keyring, throttle, forms, clock }
+        let Parts { logins, access, keyring, throttle, forms, audit, clock } = parts;
+        Self { logins, access, keyring, throttle, forms, audit, clock }
     }
 
     pub fn forms(&self) -> &Forms {
@@ -109,7 +113,7 @@ impl BrowserService {
         before: Cookies<'_>,
     ) -> Result<(UserId, Issued), LoginError> {
         let (user, session) = self.logins.login_browser(name, password, device).await?;
-        self.sign_out(before).await?;
+        self.sign_out(device, before).await?;
         let roles = match self.access.session(user, session.id).await {
             Ok(Proven { principal, .. }) => principal.account.roles,
             // Ended or disabled since.
@@ -127,13 +131,20 @@ impl BrowserService {
         device: &Device,
         before: Cookies<'_>,
     ) -> Result<(UserId, Issued), LoginError> {
-        let attempt =
-            self.throttle.charge_token(device.address).await.map_err(LoginError::Throttled)?;
+        let refused = |why| self.audit.attempts().count(why, None, device.address);
+        let charged = self.throttle.charge_token(device.address).await;
+        let attempt = charged.map_err(|state| {
+            refused(Refused::Throttled);
+            LoginError::Throttled(state)
+        })?;
         let text = text.expose_secret().trim();
         let cookies = Cookies { pass: Some(text), login: None };
-        let visitor = self.prove(cookies).await?.ok_or(LoginError::Invalid)?;
+        let visitor = self.prove(cookies).await?.ok_or_else(|| {
+            refused(Refused::Wrong);
+            LoginError::Invalid
+        })?;
         self.throttle.give_back(&attempt).await;
-        self.sign_out(before).await?;
+        self.sign_out(device, before).await?;
         let ends = visitor.principal.pass().and_then(|pass| pass.expires_at());
         let life = ends.map_or(UNUSED, |end| end - self.clock.now());
         Ok((visitor.principal.user_id(), Issued { value: text.into(), life }))
@@ -141,10 +152,13 @@ impl BrowserService {
 
     /// Ends the login session of these cookies, if there is one, on every
     /// instance. An access token stays what it is.
-    pub async fn sign_out(&self, cookies: Cookies<'_>) -> Result<(), LoginError> {
+    pub async fn sign_out(&self, device: &Device, cookies: Cookies<'_>) -> Result<(), LoginError> {
         let claims = cookies.login.and_then(|text| self.claims(text));
         match claims {
-            Some(claims) => self.logins.log_out(claims.sub, claims.sid).await,
+            Some(claims) => {
+                let by = Actor::user(claims.sub, "", device.origin());
+                self.logins.log_out(&by, claims.sub, claims.sid).await
+            }
             None => Ok(()),
         }
     }
@@ -167,7 +181,7 @@ impl BrowserService {
             // A change of privilege asks for a new login, and so for a new id
             // (RELIABILITY G-95).
             Ok(Proven { principal, .. }) if principal.account.roles != claims.roles => {
-                match self.logins.log_out(claims.sub, claims.sid).await {
+                match self.logins.log_out(&SYSTEM, claims.sub, claims.sid).await {
                     Err(LoginError::Store(error)) => Err(error),
                     _ => Ok(None),
                 }

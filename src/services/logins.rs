@@ -5,9 +5,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use secrecy::SecretString;
+use serde_json::json;
 
 use super::{
-    CredentialCache, Keyring, Passwords,
+    AuditService, CredentialCache, Keyring, Passwords,
+    audit::Refused,
     claims::Claims,
     login_throttle::LoginThrottle,
     passwords::PasswordError,
@@ -16,6 +18,7 @@ use super::{
 use crate::{
     cache::Limiter,
     domain::{
+        audit::{Action, Actor, ActorKind, Event, Origin, SYSTEM},
         clock::SharedClock,
         id::{JwtId, RefreshTokenId, SessionId, UserId},
         limit::TierState,
@@ -54,6 +57,16 @@ pub enum LoginError {
 pub struct Device {
     pub address: IpAddr,
     pub user_agent: Option<String>,
+    /// Of the request that asks for it.
+    pub request_id: Option<String>,
+}
+
+impl Device {
+    /// The same for the audit log.
+    pub fn origin(&self) -> Origin {
+        let Self { address, user_agent, request_id } = self.clone();
+        Origin { address: Some(address), user_agent, request_id }
+    }
 }
 
 /// A pair of tokens and whom they are for.
@@ -82,6 +95,7 @@ pub struct Parts {
     pub passwords: Arc<Passwords>,
     pub keyring: Arc<Keyring>,
     pub limiter: Limiter,
+    pub audit: Arc<AuditService>,
     pub token_life: Duration,
 }
 
@@ -92,14 +106,15 @@ pub struct LoginService {
     passwords: Arc<Passwords>,
     keyring: Arc<Keyring>,
     throttle: LoginThrottle,
+    audit: Arc<AuditService>,
     token_life: Duration,
 }
 
 impl LoginService {
     pub fn new(parts: Parts) -> Self {
-        let Parts { db, clock, cache, passwords, keyring, limiter, token_life } = parts;
+        let Parts { db, clock, cache, passwords, keyring, limiter, audit, token_life } = parts;
         let throttle = LoginThrottle::new(limiter);
-        Self { db, clock, cache, passwords, keyring, throttle, token_life }
+        Self { db, clock, cache, passwords, keyring, throttle, audit, token_life }
     }
 
     /// Begins a session. `login` is a username or an e-mail address.
@@ -142,16 +157,19 @@ impl LoginService {
             let known = session.login_sessions().has_login_from(&login, &address, since).await?;
             (known, session.users().find_by_login(&login).await?)
         };
-        let attempt = self
-            .throttle
-            .charge(&login, device.address, known_address)
-            .await
-            .map_err(LoginError::Throttled)?;
+        let owner = found.as_ref().map(|(user, _)| user.id);
+        let refused = |why| self.audit.attempts().count(why, owner, device.address);
+        let charged = self.throttle.charge(&login, device.address, known_address).await;
+        let attempt = charged.map_err(|state| {
+            refused(Refused::Throttled);
+            LoginError::Throttled(state)
+        })?;
 
         let hash = found.as_ref().map(|(_, hash)| hash.as_str());
         let verdict = self.passwords.verify(password, hash).await?;
         // A disabled account costs the same work before it is refused.
         let Some((user, hash)) = found.filter(|(user, _)| verdict.matches && user.is_active) else {
+            refused(Refused::Wrong);
             return Err(LoginError::Invalid);
         };
         self.throttle.give_back(&attempt).await;
@@ -164,12 +182,19 @@ impl LoginService {
     /// Exchanges a refresh token for a new pair; see [`refresh`].
     pub async fn refresh(&self, presented: &str, device: &Device) -> Result<TokenPair, LoginError> {
         let hash = TokenHash::of_refresh(presented).ok_or(LoginError::InvalidRefresh)?;
-        let refreshed =
-            refresh::exchange(&self.db, &hash, self.clock.now(), device.address).await?;
-        match refreshed {
+        let now = self.clock.now();
+        match refresh::exchange(&self.db, &hash, now, device.address).await? {
             Refreshed::New { user, session_id, token } => Ok(self.pair(*user, session_id, token)),
             Refreshed::Refused => Err(LoginError::InvalidRefresh),
-            Refreshed::Reused { session_id, version } => {
+            Refreshed::Reused { session_id } => {
+                let mut tx = self.db.begin().await?;
+                let Some(version) = tx.login_sessions().end_by_id(session_id, now).await? else {
+                    return Err(LoginError::InvalidRefresh);
+                };
+                // By the program: who presented it is what nobody knows.
+                let by = Actor { origin: device.origin(), ..SYSTEM.clone() };
+                let event = Event::new(Action::SessionStolen, "session", session_id);
+                self.audit.commit(tx, &by, event).await?;
                 tracing::warn!(
                     session.id = %session_id,
                     "a spent refresh token was presented again: the login session is ended"
@@ -182,28 +207,46 @@ impl LoginService {
 
     /// Ends the session that asks for it. It may have ended meanwhile, which is
     /// as good.
-    pub async fn log_out(&self, user: UserId, session: SessionId) -> Result<(), LoginError> {
-        match self.end(user, session).await {
+    pub async fn log_out(
+        &self,
+        by: &Actor,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<(), LoginError> {
+        match self.end(by, user, session).await {
             Err(LoginError::NoSession) => Ok(()),
             ended => ended,
         }
     }
 
     /// Ends one session of the user: its JWTs and refresh tokens stop working.
-    pub async fn end(&self, user: UserId, session: SessionId) -> Result<(), LoginError> {
+    pub async fn end(
+        &self,
+        by: &Actor,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<(), LoginError> {
         let mut tx = self.db.begin().await?;
         let ended = tx.login_sessions().end(session, user, self.clock.now()).await?;
         let version = ended.ok_or(LoginError::NoSession)?;
-        tx.commit().await?;
+        let mut by = by.clone();
+        if by.kind == ActorKind::User && by.name.is_empty() {
+            // A cookie names its account by id alone.
+            let owner = tx.users().find(user).await?;
+            by.name = owner.map_or_else(String::new, |owner| owner.username).into();
+        }
+        let event = Event::new(Action::SessionEnded, "session", session);
+        self.audit.commit(tx, &by, event.before(json!({ "user_id": user }))).await?;
         self.cache.sessions_ended(&[(session, version)]).await;
         Ok(())
     }
 
     /// Ends every session of the user.
-    pub async fn end_all(&self, user: UserId) -> Result<(), LoginError> {
+    pub async fn end_all(&self, by: &Actor, user: UserId) -> Result<(), LoginError> {
         let mut tx = self.db.begin().await?;
         let ended = tx.login_sessions().end_all(user, None, self.clock.now()).await?;
-        tx.commit().await?;
+        let event = Event::new(Action::SessionsEnded, "account", user);
+        self.audit.commit(tx, by, event.after(json!({ "ended_sessions": ended.len() }))).await?;
         self.cache.sessions_ended(&ended).await;
         Ok(())
     }
@@ -267,7 +310,10 @@ impl LoginService {
             tx.refresh_tokens().insert(&record).await?;
         }
         let ended = tx.login_sessions().end_oldest(user.id, MAX_SESSIONS, now).await?;
-        tx.commit().await?;
+        let by = Actor::user(user.id, &user.username, device.origin());
+        let event = Event::new(Action::LoginSucceeded, "session", session.id)
+            .after(json!({ "expires_at": session.expires_at, "ended_sessions": ended.len() }));
+        self.audit.commit(tx, &by, event).await?;
         self.cache.sessions_ended(&ended).await;
         Ok(session)
     }

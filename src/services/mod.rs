@@ -8,6 +8,7 @@ pub mod access;
 pub mod accounts;
 pub mod api_keys;
 pub mod assertion;
+pub mod audit;
 pub mod bootstrap;
 pub mod browser;
 pub mod changes;
@@ -42,7 +43,7 @@ pub mod wallet;
 use std::sync::Arc;
 
 pub use self::{
-    access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
+    access::AccessService, accounts::AccountService, api_keys::ApiKeyService, audit::AuditService,
     browser::BrowserService, changes::ChangeService, credentials::CredentialCache,
     health::HealthService, keyring::Keyring, limits::LimitService, logins::LoginService,
     passes::PassService, passwords::Passwords, reload::ReloadService, sealer::Sealer,
@@ -68,6 +69,7 @@ pub struct Services {
     pub access: Arc<AccessService>,
     pub accounts: Arc<AccountService>,
     pub api_keys: Arc<ApiKeyService>,
+    pub audit: Arc<AuditService>,
     pub browser: Arc<BrowserService>,
     pub changes: Arc<ChangeService>,
     pub health: Arc<HealthService>,
@@ -110,19 +112,12 @@ impl Services {
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         hub.bound_staleness(config.auth.staleness);
         let changes = ChangeService::new(db.clone(), hub.clone(), cache.clone(), clock.clone());
-        let usage = Arc::new(UsageService::new(
-            db.clone(),
-            clock.clone(),
-            &config.usage,
-            // The workers, and one for everybody else.
-            config.server.workers + 1,
-        ));
-        let limits = Arc::new(LimitService::new(
-            limiter.clone(),
-            config.limits.clone(),
-            db.clone(),
-            clock.clone(),
-        ));
+        let audit = AuditService::new(db.clone(), clock.clone(), &sealer, config.audit);
+        let audit = Arc::new(audit);
+        let usage = usage_of(config, db.clone(), clock.clone());
+        let limits =
+            LimitService::new(limiter.clone(), config.limits.clone(), db.clone(), clock.clone());
+        let limits = Arc::new(limits);
         let upstreams =
             Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), parts.resolver));
         let passes = Arc::new(PassService::new(passes::Parts {
@@ -133,18 +128,25 @@ impl Services {
             config: &config.passes,
             wallet: &config.wallet,
             upstreams: upstreams.clone(),
+            audit: audit.clone(),
         }));
-        let accounts = Arc::new(AccountService::new(
+        let accounts = Arc::new(AccountService::new(accounts::Parts {
+            db: db.clone(),
+            clock: clock.clone(),
+            cache: cache.clone(),
+            passwords: passwords.clone(),
+            throttle: LoginThrottle::new(limiter.clone()),
+            gifts: Gifts::new(passes.clone(), config),
+            audit: audit.clone(),
+            config: &config.auth,
+        }));
+        let vouchers = VoucherService::new(
             db.clone(),
             clock.clone(),
-            cache.clone(),
-            passwords.clone(),
-            LoginThrottle::new(limiter.clone()),
-            Gifts::new(passes.clone(), config),
-            &config.auth,
-        ));
-        let vouchers =
-            VoucherService::new(db.clone(), clock.clone(), limiter.clone(), passes.clone());
+            limiter.clone(),
+            passes.clone(),
+            audit.clone(),
+        );
         let access = Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone()));
         let logins = Arc::new(LoginService::new(logins::Parts {
             db: db.clone(),
@@ -153,6 +155,7 @@ impl Services {
             passwords,
             keyring: keyring.clone(),
             limiter: limiter.clone(),
+            audit: audit.clone(),
             token_life: config.auth.token_life,
         }));
         let browser = Arc::new(BrowserService::new(browser::Parts {
@@ -161,6 +164,7 @@ impl Services {
             keyring: keyring.clone(),
             throttle: LoginThrottle::new(limiter),
             forms: forms::Forms::new(&sealer, clock.clone()),
+            audit: audit.clone(),
             clock: clock.clone(),
         }));
         let tickets = TicketService::new(db.clone(), clock.clone(), access.clone());
@@ -171,11 +175,13 @@ impl Services {
             keyring: keyring.clone(),
             upstreams: upstreams.clone(),
             limits: limits.clone(),
+            audit: audit.clone(),
         }));
+        let wallet = WalletService::new(db.clone(), clock.clone(), &config.wallet, audit.clone());
         Self {
             reload,
             tickets: Arc::new(tickets),
-            wallet: Arc::new(WalletService::new(db.clone(), clock.clone(), &config.wallet)),
+            wallet: Arc::new(wallet),
             vouchers: Arc::new(vouchers),
             passes,
             streams: StreamService::new(
@@ -183,6 +189,7 @@ impl Services {
                 hub,
                 clock.clone(),
                 config.server.max_streams,
+                audit.clone(),
             ),
             room: Room::new(config.server.max_in_flight),
             access,
@@ -194,7 +201,9 @@ impl Services {
                 cache,
                 limits.clone(),
                 usage.clone(),
+                audit.clone(),
             )),
+            audit,
             health: Arc::new(HealthService::new(db, redis, upstreams.clone(), clock.clone())),
             logins,
             accounts,
@@ -205,4 +214,10 @@ impl Services {
             clock,
         }
     }
+}
+
+fn usage_of(config: &Config, db: Database, clock: SharedClock) -> Arc<UsageService> {
+    // The workers, and one for everybody else.
+    let lanes = config.server.workers + 1;
+    Arc::new(UsageService::new(db, clock, &config.usage, lanes))
 }

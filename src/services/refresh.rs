@@ -30,10 +30,9 @@ pub(super) enum Refreshed {
     },
     /// Unknown, expired, or of a session that has ended.
     Refused,
-    /// The session was ended because of it.
+    /// The session must end because of it.
     Reused {
         session_id: SessionId,
-        version: i64,
     },
 }
 
@@ -67,9 +66,8 @@ pub(super) async fn exchange(
     };
     tx.refresh_tokens().insert(&next).await?;
     if !succeed(&mut tx, &token, next.id, now).await? {
-        // Rolls the new token back, but the end of the session must stay.
-        drop(tx);
-        return end_session(db, session.id, now).await;
+        // Rolls the new token back.
+        return Ok(Refreshed::Reused { session_id: session.id });
     }
     tx.commit().await?;
     Ok(Refreshed::New { user: Box::new(user), session_id: session.id, token: plain })
@@ -104,17 +102,4 @@ async fn succeed(
     // many exchanges at once a client may have kept any answer.
     Ok(tx.refresh_tokens().spend(unheard, next, now).await?
         && tx.refresh_tokens().relink(token.session_id, unheard, next).await?)
-}
-
-async fn end_session(
-    db: &Database,
-    session_id: SessionId,
-    now: DateTime<Utc>,
-) -> StoreResult<Refreshed> {
-    let mut tx = db.begin().await?;
-    let Some(version) = tx.login_sessions().end_by_id(session_id, now).await? else {
-        return Ok(Refreshed::Refused);
-    };
-    tx.commit().await?;
-    Ok(Refreshed::Reused { session_id, version })
 }

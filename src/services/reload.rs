@@ -9,9 +9,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Keyring, LimitService, UpstreamService};
-use crate::config::{AuthConfig, Config, ConfigError, Given, Problem, Sources};
+use super::{AuditService, Keyring, LimitService, StoreError, UpstreamService};
+use crate::{
+    config::{AuthConfig, Config, ConfigError, Given, Problem, Sources},
+    domain::audit::{Action, Actor, Event},
+};
 use secrecy::SecretString;
+use serde_json::json;
 
 /// Settings that are taken over; every other needs a restart.
 const LIVE: [&str; 7] = [
@@ -39,6 +43,7 @@ pub struct Parts {
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<UpstreamService>,
     pub limits: Arc<LimitService>,
+    pub audit: Arc<AuditService>,
 }
 
 pub struct ReloadService {
@@ -94,7 +99,7 @@ impl ReloadService {
     /// Reads the settings and puts in force what of them can change. Reads
     /// files: to be called where that may take a moment.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
-        let Parts { read, material, data_dir, keyring, upstreams, limits } = &self.parts;
+        let Parts { read, material, data_dir, keyring, upstreams, limits, .. } = &self.parts;
         let read = read.as_ref().ok_or(ReloadError::Unsupported)?;
         // One at a time, so that the later of two is what holds in the end.
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,6 +122,14 @@ impl ReloadService {
         let restart_needed = restart_needed.map(str::to_owned).collect();
         in_force.live = given;
         Ok(Reloaded { changed: changed.into_iter().collect(), restart_needed })
+    }
+
+    /// Notes a reload in the audit log: names, never values.
+    pub async fn note(&self, by: &Actor, done: &Reloaded) -> Result<(), StoreError> {
+        let Reloaded { changed, restart_needed } = done;
+        let state = json!({ "changed": changed, "restart_needed": restart_needed });
+        let event = Event::of_all(Action::SettingsReloaded, "settings").after(state);
+        self.parts.audit.note(by, event).await
     }
 }
 

@@ -59,6 +59,17 @@ impl Sealer {
         self.current.prk.expand(&info, HMAC_SHA256).expect("one block of output").into()
     }
 
+    /// The same of every secret, the current one first, each with the id of its
+    /// key.
+    pub fn derive_all(&self, purpose: &'static str) -> Vec<(String, MacKey)> {
+        let info = [purpose.as_bytes()];
+        let derive = |key: &Key| {
+            let mac = key.prk.expand(&info, HMAC_SHA256).expect("one block of output").into();
+            (key.id.clone(), mac)
+        };
+        std::iter::once(&self.current).chain(&self.previous).map(derive).collect()
+    }
+
     /// Seals `text` for the row called `row`.
     pub fn seal(&self, row: &[u8], text: &str) -> Sealed {
         let mut nonce = [0; NONCE_LEN];

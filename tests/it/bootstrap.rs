@@ -40,7 +40,7 @@ async fn of_instances_that_start_at_once_one_makes_the_admin() {
             // The winner's password is the one that holds.
             let admin = made.remove(0);
             let password: SecretString = admin.generated_password.unwrap();
-            let device = Device { address: app.address.into(), user_agent: None };
+            let device = Device { address: app.address.into(), user_agent: None, request_id: None };
             services.logins.login(&admin.username, &password, &device).await.unwrap();
         }
         let again = first_admin(&databases[0], &services.accounts, &config, &services.clock).await;

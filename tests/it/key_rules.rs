@@ -3,6 +3,7 @@
 use chrono::{SecondsFormat, TimeDelta};
 use futures_util::future::join_all;
 use serde_json::json;
+use tollgate::domain::audit::SYSTEM;
 use tollgate::{
     domain::{clock::Clock as _, id::ApiKeyId, token::PlainToken},
     services::{access::Presented, api_keys::Owner, key_input::KeyChange},
@@ -360,7 +361,7 @@ async fn a_load_under_way_never_revives_a_stopped_key() {
     };
     let switch = async |active| {
         let change = KeyChange { is_active: Some(active), ..KeyChange::default() };
-        services.api_keys.update(Owner::Anyone, id, change).await.unwrap();
+        services.api_keys.update(&SYSTEM, Owner::Anyone, id, change).await.unwrap();
     };
     for round in 0..150 {
         // Not in memory now: the readers below have to load.

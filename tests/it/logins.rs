@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
+use tollgate::domain::audit::SYSTEM;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -29,7 +30,7 @@ async fn refresh(app: &TestApp, pair: &Answer) -> Answer {
 async fn disable(app: &TestApp, id: &str) {
     let change = AccessChange { is_active: Some(false), roles: None };
     let id: UserId = id.parse().unwrap();
-    app.app.services.accounts.change_access(id, change).await.unwrap();
+    app.app.services.accounts.change_access(&SYSTEM, id, change).await.unwrap();
 }
 
 #[tokio::test]

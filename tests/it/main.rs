@@ -5,6 +5,7 @@ mod abandoned;
 mod accounts;
 mod admin;
 mod architecture;
+mod audit;
 mod authorisation;
 mod bootstrap;
 mod browser;

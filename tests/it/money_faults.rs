@@ -2,6 +2,7 @@
 //! gives up transactions. On SQLite there is nothing to lose.
 
 use std::sync::Arc;
+use tollgate::domain::audit::SYSTEM;
 
 use sqlx::postgres::PgConnectOptions;
 use tollgate::{
@@ -102,11 +103,11 @@ impl Trial {
         let user = self.user;
         let unavailable = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
         match &self.deed {
-            Deed::Purchase => pass(services.passes.purchase(user, day(), key).await),
-            Deed::Refund(id) => pass(services.passes.refund(user, *id, key).await),
+            Deed::Purchase => pass(services.passes.purchase(&SYSTEM, user, day(), key).await),
+            Deed::Refund(id) => pass(services.passes.refund(&SYSTEM, user, *id, key).await),
             Deed::Credit => {
                 let amount = Amount::new(500).unwrap();
-                let credit = services.wallet.credit(None, user, amount, "thanks".into(), key);
+                let credit = services.wallet.credit(&SYSTEM, user, amount, "thanks".into(), key);
                 match credit.await {
                     Ok(booked) => Outcome::Done(format!("{booked:?}")),
                     Err(WalletError::Store(error)) if unavailable(&error) => Outcome::Unknown,
@@ -114,7 +115,7 @@ impl Trial {
                 }
             }
             Deed::Redeem(code) => {
-                match services.vouchers.redeem(user, somewhere(), code, key).await {
+                match services.vouchers.redeem(&SYSTEM, user, somewhere(), code, key).await {
                     Ok(Redeemed::Balance(booked)) => Outcome::Done(format!("{booked:?}")),
                     Ok(Redeemed::Pass(given)) => pass(Ok(given)),
                     Err(VoucherError::Store(error)) if unavailable(&error) => Outcome::Unknown,
@@ -283,7 +284,7 @@ async fn nearly_all_on_a_hot_wallet_get_through() {
     for _ in 0..ROUNDS {
         let answers = rig
             .race(AT_ONCE, |_, services| async move {
-                pass(services.passes.purchase(user, day(), None).await)
+                pass(services.passes.purchase(&SYSTEM, user, day(), None).await)
             })
             .await;
         sold += answers.iter().filter(|answer| matches!(answer, Outcome::Done(_))).count();

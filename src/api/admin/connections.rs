@@ -13,15 +13,17 @@ use crate::{
     api::AppState,
     api::{
         ApiRouter,
+        actor::By,
         error::{ApiError, ApiResult, ErrorCode, Problem},
         extract::{Admin, Moderator, Path, Query},
+        idempotency::to_the_end,
         page::{PageQuery, PageResponse},
     },
     domain::{
         id::{ApiKeyId, PassId, SessionId, StreamId, UserId},
         stream::{Passed, StreamInfo, StreamKind},
     },
-    services::streams::StreamFilter,
+    services::streams::{CutError, StreamFilter},
 };
 
 pub(super) fn router() -> ApiRouter {
@@ -187,11 +189,24 @@ async fn list_connections(
 async fn cut_connection(
     State(state): State<AppState>,
     _: Admin,
+    By(by): By,
     Path(id): Path<StreamId>,
 ) -> ApiResult<StatusCode> {
-    match state.services.streams.cut(id).await {
-        Ok(true) => Ok(StatusCode::NO_CONTENT),
-        Ok(false) => Err(ApiError::new(ErrorCode::NotFound, "no open stream has this id")),
-        Err(away) => Err(ApiError::new(ErrorCode::Unavailable, away.to_string()).retry_after(1)),
+    // Who leaves at once must not keep it from being noted.
+    let streams = state.services.streams;
+    if to_the_end(async move { streams.cut(&by, id).await }).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::new(ErrorCode::NotFound, "no open stream has this id"))
+    }
+}
+
+impl From<CutError> for ApiError {
+    fn from(error: CutError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CutError::InstancesAway => Self::new(ErrorCode::Unavailable, detail).retry_after(1),
+            CutError::Store(store) => store.into(),
+        }
     }
 }

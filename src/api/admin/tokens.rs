@@ -12,8 +12,9 @@ use crate::{
     api::AppState,
     api::{
         ApiRouter,
+        actor::By,
         error::{ApiResult, Problem},
-        extract::{Admin, Json, LoginUser, Moderator, Path, Query},
+        extract::{Admin, Json, Moderator, Path, Query},
         idempotency::{OptionalKey, to_the_end},
         page::{PageQuery, PageResponse},
         tokens::{AccessTokenResponse, TokenStatus},
@@ -134,14 +135,14 @@ async fn list_tokens(
 async fn grant_token(
     State(state): State<AppState>,
     _: Admin,
-    admin: LoginUser,
+    By(by): By,
     OptionalKey(key): OptionalKey,
     Json(request): Json<GrantTokenRequest>,
 ) -> ApiResult<(StatusCode, JsonBody<GrantedTokenResponse>)> {
     let GrantTokenRequest { user_id, duration_hours, upstream } = request;
-    let (passes, admin) = (state.services.passes.clone(), Some(admin.id()));
+    let passes = state.services.passes.clone();
     let order = Order { duration_hours, upstream };
-    let given = to_the_end(async move { passes.grant(admin, user_id, order, key).await }).await?;
+    let given = to_the_end(async move { passes.grant(&by, user_id, order, key).await }).await?;
     let OwnedPass { pass, token } = given;
     let given = GrantedTokenResponse {
         details: AdminTokenResponse::new(pass, state.services.clock.now()),
@@ -167,9 +168,10 @@ async fn grant_token(
 async fn revoke_anyones_token(
     State(state): State<AppState>,
     _: Admin,
+    By(by): By,
     Path(id): Path<PassId>,
 ) -> ApiResult<JsonBody<AdminTokenResponse>> {
     let passes = state.services.passes.clone();
-    let ended = to_the_end(async move { passes.revoke(Holder::Anyone, id).await }).await?;
+    let ended = to_the_end(async move { passes.revoke(&by, Holder::Anyone, id).await }).await?;
     Ok(JsonBody(AdminTokenResponse::new(ended.pass, state.services.clock.now())))
 }

@@ -9,8 +9,10 @@ use utoipa_axum::routes;
 use crate::{
     api::{
         ApiRouter, AppState,
+        actor::By,
         error::{ApiError, ApiResult, ErrorCode, Problem},
         extract::{Admin, Moderator},
+        idempotency::to_the_end,
     },
     config::Mount,
     services::{
@@ -165,11 +167,17 @@ async fn list_upstreams(
 async fn reload_settings(
     State(state): State<AppState>,
     _: Admin,
+    By(by): By,
 ) -> ApiResult<JsonBody<ReloadResponse>> {
     let services = state.services.clone();
-    // It reads files.
-    let reloaded = tokio::task::spawn_blocking(move || services.reload.reload()).await;
-    let Reloaded { changed, restart_needed } =
-        reloaded.map_err(|error| ApiError::hidden(ErrorCode::Internal, &error))??;
+    let reload = async move {
+        let reading = services.clone();
+        // It reads files.
+        let done = tokio::task::spawn_blocking(move || reading.reload.reload()).await;
+        let done = done.map_err(|error| ApiError::hidden(ErrorCode::Internal, &error))??;
+        services.reload.note(&by, &done).await?;
+        Ok::<_, ApiError>(done)
+    };
+    let Reloaded { changed, restart_needed } = to_the_end(reload).await?;
     Ok(JsonBody(ReloadResponse { changed, restart_needed }))
 }

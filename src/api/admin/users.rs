@@ -10,6 +10,7 @@ use crate::{
     api::AppState,
     api::{
         ApiRouter,
+        actor::By,
         error::{ApiResult, Problem},
         extract::{Admin, Json, Moderator, Path, Query},
         idempotency::to_the_end,
@@ -130,6 +131,7 @@ async fn get_user(
 async fn update_user(
     State(state): State<AppState>,
     _: Admin,
+    By(by): By,
     Path(id): Path<UserId>,
     Json(request): Json<UpdateUserRequest>,
 ) -> ApiResult<JsonBody<UserResponse>> {
@@ -137,6 +139,6 @@ async fn update_user(
     let roles = roles.map(|roles| roles.into_iter().map(Role::from).collect());
     let change = AccessChange { roles, is_active };
     let accounts = state.services.accounts.clone();
-    let user = to_the_end(async move { accounts.change_access(id, change).await }).await?;
+    let user = to_the_end(async move { accounts.change_access(&by, id, change).await }).await?;
     Ok(JsonBody(user.into()))
 }

@@ -14,9 +14,11 @@ use validator::Validate;
 
 use crate::{
     api::{
-        ApiRouter, AppState, csv,
+        ApiRouter, AppState,
+        actor::By,
+        csv,
         error::{ApiResult, Problem},
-        extract::{Admin, Json, LoginUser, Moderator, Path, Query},
+        extract::{Admin, Json, Moderator, Path, Query},
         idempotency::to_the_end,
         page::{PageQuery, PageResponse},
     },
@@ -185,13 +187,12 @@ pub struct ListVouchersQuery {
 async fn create_vouchers(
     State(state): State<AppState>,
     _: Admin,
-    admin: LoginUser,
+    By(by): By,
     headers: HeaderMap,
     Json(request): Json<CreateVouchersRequest>,
 ) -> ApiResult<Response> {
     let vouchers = state.services.vouchers.clone();
-    let admin = admin.id();
-    let batch = to_the_end(async move { vouchers.make(Some(admin), request.into()).await }).await?;
+    let batch = to_the_end(async move { vouchers.make(&by, request.into()).await }).await?;
     if csv::is_wanted(&headers) {
         let name = format!("vouchers-{}.csv", batch.id);
         let table = codes_as_csv(&batch, state.services.wallet.currency());
@@ -234,8 +235,9 @@ async fn list_vouchers(
 async fn revoke_voucher(
     State(state): State<AppState>,
     _: Admin,
+    By(by): By,
     Path(id): Path<VoucherId>,
 ) -> ApiResult<JsonBody<VoucherResponse>> {
-    let voucher = state.services.vouchers.revoke(id).await?;
+    let voucher = state.services.vouchers.revoke(&by, id).await?;
     Ok(JsonBody(voucher.into()))
 }

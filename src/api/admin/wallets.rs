@@ -9,8 +9,9 @@ use validator::Validate;
 use crate::{
     api::{
         ApiRouter, AppState,
+        actor::By,
         error::{ApiResult, Problem},
-        extract::{Admin, Json, LoginUser, Moderator, Path},
+        extract::{Admin, Json, Moderator, Path},
         idempotency::{RequiredKey, to_the_end},
         validate,
         wallet::{BookedTransactionResponse, WalletResponse},
@@ -83,17 +84,14 @@ async fn get_user_wallet(
 async fn credit_wallet(
     State(state): State<AppState>,
     _: Admin,
-    admin: LoginUser,
+    By(by): By,
     Path(id): Path<UserId>,
     RequiredKey(key): RequiredKey,
     Json(request): Json<CreditRequest>,
 ) -> ApiResult<(StatusCode, JsonBody<BookedTransactionResponse>)> {
     let CreditRequest { amount_minor, reason } = request;
     let wallet = state.services.wallet.clone();
-    let admin = admin.id();
     let booked =
-        to_the_end(
-            async move { wallet.credit(Some(admin), id, amount_minor, reason, Some(key)).await },
-        );
+        to_the_end(async move { wallet.credit(&by, id, amount_minor, reason, Some(key)).await });
     Ok((StatusCode::CREATED, JsonBody(booked.await?.into())))
 }

@@ -16,6 +16,7 @@ use self::types::{
 };
 use super::{
     ApiRouter,
+    actor::By,
     error::{ApiError, ApiResult, ErrorCode, Problem},
     extract::{Json, LoginUser, OptionalJson, Path, Query},
     idempotency::to_the_end,
@@ -47,6 +48,7 @@ pub(super) use self::verify::router as public;
 async fn create_key(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Json(request): Json<CreateKeyRequest>,
 ) -> ApiResult<(StatusCode, JsonBody<IssuedKeyResponse>)> {
     let (for_user, fields) = request.split();
@@ -54,7 +56,7 @@ async fn create_key(
     if owner != user.id() && !user.is_admin() {
         return Err(ApiError::new(ErrorCode::RoleRequired, "only admins make keys for others"));
     }
-    let issued = state.services.api_keys.issue(owner, fields).await?;
+    let issued = state.services.api_keys.issue(&by, owner, fields).await?;
     Ok((StatusCode::CREATED, JsonBody(issued.into())))
 }
 
@@ -113,11 +115,12 @@ async fn get_key(
 async fn update_key(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Path(id): Path<ApiKeyId>,
     Json(request): Json<UpdateKeyRequest>,
 ) -> ApiResult<JsonBody<KeyResponse>> {
     let (keys, owner) = (state.services.api_keys, user.owner());
-    let key = to_the_end(async move { keys.update(owner, id, request.into()).await }).await?;
+    let key = to_the_end(async move { keys.update(&by, owner, id, request.into()).await }).await?;
     Ok(JsonBody(key.into()))
 }
 
@@ -133,10 +136,11 @@ async fn update_key(
 async fn delete_key(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Path(id): Path<ApiKeyId>,
 ) -> ApiResult<StatusCode> {
     let (keys, owner) = (state.services.api_keys, user.owner());
-    to_the_end(async move { keys.delete(owner, id).await }).await?;
+    to_the_end(async move { keys.delete(&by, owner, id).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -153,12 +157,13 @@ async fn delete_key(
 async fn rotate_key(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Path(id): Path<ApiKeyId>,
     OptionalJson(request): OptionalJson<RotateKeyRequest>,
 ) -> ApiResult<JsonBody<IssuedKeyResponse>> {
     let grace = request.unwrap_or_default().grace_period_seconds.unwrap_or(0);
     let grace = TimeDelta::seconds(i64::from(grace));
     let (keys, owner) = (state.services.api_keys, user.owner());
-    let issued = to_the_end(async move { keys.rotate(owner, id, grace).await }).await?;
+    let issued = to_the_end(async move { keys.rotate(&by, owner, id, grace).await }).await?;
     Ok(JsonBody(issued.into()))
 }

@@ -12,7 +12,7 @@ use crate::{
         idempotency::to_the_end,
     },
     gateway::cookies::{self, Cookie},
-    services::forms::Purpose,
+    services::{forms::Purpose, logins::Device},
 };
 
 #[derive(Deserialize)]
@@ -37,6 +37,7 @@ pub(super) async fn show(State(state): State<AppState>, visit: Visit) -> ApiResu
 pub(super) async fn sign_out(
     State(state): State<AppState>,
     visit: Visit,
+    device: Device,
     Form(sent): Form<SignOutForm>,
 ) -> ApiResult<Response> {
     visit.check_site()?;
@@ -50,7 +51,7 @@ pub(super) async fn sign_out(
     let browser = state.services.browser;
     to_the_end(async move {
         let found = cookies::read(&visit.headers, &visit.client).map_err(ApiError::from)?;
-        browser.sign_out(found).await.map_err(ApiError::from)
+        browser.sign_out(&device, found).await.map_err(ApiError::from)
     })
     .await?;
     Ok(response)

@@ -11,6 +11,7 @@ pub use self::types::{AccessTokenResponse, OwnTokenResponse, TokenStatus};
 use self::types::{ListMyTokensQuery, PricingResponse, PurchaseTokenRequest};
 use super::{
     ApiRouter,
+    actor::By,
     error::{ApiResult, Problem},
     extract::{Json, LoginUser, Path, Query},
     idempotency::{OptionalKey, to_the_end},
@@ -68,12 +69,13 @@ async fn get_pricing(State(state): State<AppState>) -> JsonBody<PricingResponse>
 async fn purchase_token(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     OptionalKey(key): OptionalKey,
     Json(request): Json<PurchaseTokenRequest>,
 ) -> ApiResult<(StatusCode, JsonBody<OwnTokenResponse>)> {
     let (passes, user) = (state.services.passes.clone(), user.id());
     let bought =
-        to_the_end(async move { passes.purchase(user, request.into(), key).await }).await?;
+        to_the_end(async move { passes.purchase(&by, user, request.into(), key).await }).await?;
     let bought = OwnTokenResponse::new(bought, state.services.clock.now());
     Ok((StatusCode::CREATED, JsonBody(bought)))
 }
@@ -116,10 +118,11 @@ async fn list_my_tokens(
 async fn revoke_token(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Path(id): Path<PassId>,
 ) -> ApiResult<JsonBody<OwnTokenResponse>> {
     let (passes, holder) = (state.services.passes.clone(), Holder::User(user.id()));
-    let ended = to_the_end(async move { passes.revoke(holder, id).await }).await?;
+    let ended = to_the_end(async move { passes.revoke(&by, holder, id).await }).await?;
     Ok(JsonBody(OwnTokenResponse::new(ended, state.services.clock.now())))
 }
 
@@ -145,10 +148,11 @@ async fn revoke_token(
 async fn refund_token(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Path(id): Path<PassId>,
     OptionalKey(key): OptionalKey,
 ) -> ApiResult<JsonBody<OwnTokenResponse>> {
     let (passes, user) = (state.services.passes.clone(), user.id());
-    let refunded = to_the_end(async move { passes.refund(user, id, key).await }).await?;
+    let refunded = to_the_end(async move { passes.refund(&by, user, id, key).await }).await?;
     Ok(JsonBody(OwnTokenResponse::new(refunded, state.services.clock.now())))
 }

@@ -5,15 +5,16 @@
 mod types;
 
 use axum::{Json as JsonBody, body::Body, extract::State, http::StatusCode, response::Response};
-use chrono::{DateTime, Datelike as _, Utc};
 use futures_util::{StreamExt as _, stream};
 use utoipa_axum::routes;
 
 pub use self::types::{BookedTransactionResponse, TransactionResponse, WalletResponse};
 use self::types::{RedeemRequest, RedeemedResponse, StatementQuery};
 use super::{
-    ApiRouter, csv,
-    error::{ApiError, ApiResult, FieldProblem, Problem},
+    ApiRouter,
+    actor::By,
+    csv,
+    error::{ApiResult, Problem},
     extract::{Client, Json, LoginUser, Query},
     idempotency::{OptionalKey, to_the_end},
     page::{PageQuery, PageResponse},
@@ -82,8 +83,6 @@ async fn get_statement(
     Query(query): Query<StatementQuery>,
 ) -> ApiResult<Response> {
     let StatementQuery { from, to } = query;
-    instant("from", from)?;
-    instant("to", to)?;
     let wallet = state.services.wallet.clone();
     let mut statement = Statement::new(user.id(), from, to);
     // The first part before the status: what fails at once is a problem. Later
@@ -118,6 +117,7 @@ async fn get_statement(
 async fn redeem_voucher(
     State(state): State<AppState>,
     user: LoginUser,
+    By(by): By,
     Client(client): Client,
     OptionalKey(key): OptionalKey,
     Json(request): Json<RedeemRequest>,
@@ -125,20 +125,10 @@ async fn redeem_voucher(
     let vouchers = state.services.vouchers.clone();
     let id = user.id();
     let redeemed =
-        to_the_end(async move { vouchers.redeem(id, client.address, &request.code, key).await })
-            .await?;
+        to_the_end(
+            async move { vouchers.redeem(&by, id, client.address, &request.code, key).await },
+        )
+        .await?;
     let (currency, now) = (state.services.wallet.currency(), state.services.clock.now());
     Ok(JsonBody(RedeemedResponse::new(redeemed, currency, now)))
-}
-
-/// Instants that both engines can compare.
-fn instant(field: &str, at: Option<DateTime<Utc>>) -> ApiResult<()> {
-    if at.is_none_or(|at| (1970..=9999).contains(&at.year())) {
-        return Ok(());
-    }
-    Err(ApiError::invalid_fields(vec![FieldProblem {
-        field: field.to_owned(),
-        code: "range".to_owned(),
-        message: "must lie between the years 1970 and 9999".to_owned(),
-    }]))
 }

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use validator::Validate;
 
 use crate::{
-    api::tokens::OwnTokenResponse,
+    api::{tokens::OwnTokenResponse, validate},
     domain::{
         id::{PassId, TransactionId, UserId, VoucherId},
         ledger::{Kind, Transaction},
@@ -117,9 +117,11 @@ impl From<Transaction> for BookedTransactionResponse {
 pub struct StatementQuery {
     /// From this instant on. Default: from the beginning.
     #[param(example = "2026-01-01T00:00:00Z")]
+    #[validate(custom(function = validate::instant))]
     pub from: Option<DateTime<Utc>>,
     /// Before this instant. Default: to the end.
     #[param(example = "2027-01-01T00:00:00Z")]
+    #[validate(custom(function = validate::instant))]
     pub to: Option<DateTime<Utc>>,
 }
 

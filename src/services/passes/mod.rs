@@ -11,9 +11,10 @@ mod sale;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 
 use super::{
-    CredentialCache, UpstreamService,
+    AuditService, CredentialCache, UpstreamService,
     once::{self, KeyReused, Passing},
     sealer::{CannotOpen, Sealer},
 };
@@ -22,6 +23,7 @@ pub use crate::repositories::PassFilter;
 use crate::{
     config::{PassesConfig, WalletConfig},
     domain::{
+        audit::{Action, Actor, Event},
         clock::SharedClock,
         id::{PassId, UserId},
         money::Currency,
@@ -120,6 +122,7 @@ pub struct PassService {
     currency: Currency,
     /// What a pass may be bound to.
     upstreams: Arc<UpstreamService>,
+    audit: Arc<AuditService>,
 }
 
 /// What a [`PassService`] is built from.
@@ -131,6 +134,7 @@ pub struct Parts<'a> {
     pub config: &'a PassesConfig,
     pub wallet: &'a WalletConfig,
     pub upstreams: Arc<UpstreamService>,
+    pub audit: Arc<AuditService>,
 }
 
 /// A pass that was made but not stored.
@@ -142,9 +146,9 @@ struct Draft {
 
 impl PassService {
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { db, clock, cache, sealer, config, wallet, upstreams } = parts;
+        let Parts { db, clock, cache, sealer, config, wallet, upstreams, audit } = parts;
         let (config, currency) = (config.clone(), wallet.currency);
-        Self { db, clock, cache, sealer, config, currency, upstreams }
+        Self { db, clock, cache, sealer, config, currency, upstreams, audit }
     }
 
     /// What is sold: hours and minor units, by length.
@@ -182,9 +186,14 @@ impl PassService {
 
     /// Ends a pass: no instance admits it any more. What was paid for it stays
     /// paid. Ending one that has ended changes nothing.
-    pub async fn revoke(&self, holder: Holder, id: PassId) -> Result<OwnedPass, PassError> {
+    pub async fn revoke(
+        &self,
+        by: &Actor,
+        holder: Holder,
+        id: PassId,
+    ) -> Result<OwnedPass, PassError> {
         for _ in 0..RETRIES {
-            match once::settle(|| self.try_revoke(holder, id)).await {
+            match once::settle(|| self.try_revoke(by, holder, id)).await {
                 Err(PassError::Conflict) => {}
                 settled => return settled,
             }
@@ -192,7 +201,12 @@ impl PassService {
         Err(PassError::Conflict)
     }
 
-    async fn try_revoke(&self, holder: Holder, id: PassId) -> Result<OwnedPass, PassError> {
+    async fn try_revoke(
+        &self,
+        by: &Actor,
+        holder: Holder,
+        id: PassId,
+    ) -> Result<OwnedPass, PassError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let found = tx.passes().find(id, holder.filter()).await?;
@@ -201,7 +215,8 @@ impl PassService {
         if pass.status(now).is_usable() {
             let ended = tx.passes().end(id, pass.version, None, now).await?;
             let ended = ended.ok_or(PassError::Conflict)?;
-            tx.commit().await?;
+            let event = Event::new(Action::TokenRevoked, "token", id).before(state(&pass));
+            self.audit.commit(tx, by, event).await?;
             self.cache.pass_changed(&hash, ended.version).await;
             return Ok(self.with_text(ended, &sealed));
         }
@@ -236,13 +251,19 @@ impl PassService {
     /// Seals every text again that another key sealed. Stopping it half-way
     /// loses nothing, and running it again does the rest, among it what an
     /// instance that does not have the current key yet seals meanwhile.
-    pub async fn reseal(&self) -> Result<Resealed, PassError> {
+    pub async fn reseal(&self, by: &Actor) -> Result<Resealed, PassError> {
         const BATCH: u32 = 200;
         let (mut after, mut all) = (None, Resealed::default());
         loop {
             let mut tx = self.db.begin().await?;
             let batch = tx.passes().sealed_otherwise(self.sealer.key_id(), after, BATCH).await?;
-            let Some((last, _)) = batch.last() else { return Ok(all) };
+            let Some((last, _)) = batch.last() else {
+                drop(tx);
+                let state = json!({ "resealed": all.done, "left": all.left.len() });
+                let event = Event::of_all(Action::SecretsRotated, "secrets").after(state);
+                self.audit.rotated(by, event).await?;
+                return Ok(all);
+            };
             after = Some(*last);
             let (mut done, mut left) = (0, vec![]);
             for (id, old) in &batch {
@@ -320,4 +341,18 @@ impl PassService {
         });
         OwnedPass { pass, token: token.ok() }
     }
+}
+
+/// What may be told of a pass.
+fn state(pass: &Pass) -> serde_json::Value {
+    let Pass { user_id, prefix, duration_hours, upstream, origin, price_minor, .. } = pass;
+    json!({
+        "user_id": user_id,
+        "prefix": prefix,
+        "duration_hours": duration_hours,
+        "upstream": upstream,
+        "origin": origin,
+        "price_minor": price_minor,
+        "activated_at": pass.activated_at,
+    })
 }

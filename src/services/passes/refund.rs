@@ -1,8 +1,11 @@
 //! What comes back of a pass, once.
 
-use super::{Holder, OwnedPass, PassError, PassService, RETRIES};
+use serde_json::json;
+
+use super::{Holder, OwnedPass, PassError, PassService, RETRIES, state};
 use crate::{
     domain::{
+        audit::{Action, Actor, Event},
         id::{PassId, TransactionId, UserId},
         idempotency::{Claim, IdempotencyKey, RequestHash},
         ledger::{Account, Kind, Movement},
@@ -23,13 +26,14 @@ impl PassService {
     /// [`PassError::WalletFull`], [`PassError::Conflict`].
     pub async fn refund(
         &self,
+        by: &Actor,
         user: UserId,
         id: PassId,
         key: Option<IdempotencyKey>,
     ) -> Result<OwnedPass, PassError> {
         let claim = once::claim(user, key, RequestHash::of("refund", &[&id]));
         for _ in 0..RETRIES {
-            match once::settle(|| self.try_refund(&claim, id)).await {
+            match once::settle(|| self.try_refund(by, &claim, id)).await {
                 // Begun or ended in between: what comes back may be another sum.
                 Err(PassError::Conflict) => {}
                 settled => return settled,
@@ -38,7 +42,12 @@ impl PassService {
         Err(PassError::Conflict)
     }
 
-    async fn try_refund(&self, claim: &Claim, id: PassId) -> Result<OwnedPass, PassError> {
+    async fn try_refund(
+        &self,
+        by: &Actor,
+        claim: &Claim,
+        id: PassId,
+    ) -> Result<OwnedPass, PassError> {
         let (now, user) = (self.clock.now(), claim.user_id);
         let mut tx = self.db.begin().await?;
         failpoint::reach("refund.begun").await;
@@ -79,7 +88,10 @@ impl PassService {
             tx.ledger().book(movement, balance).await?;
         }
         failpoint::reach("refund.booked").await;
-        tx.commit().await?;
+        let event = Event::new(Action::TokenRefunded, "token", id)
+            .before(state(&pass))
+            .after(json!({ "refunded_minor": back }));
+        self.audit.commit(tx, by, event).await?;
         failpoint::reach("refund.committed").await;
         self.cache.pass_changed(&hash, ended.version).await;
         Ok(self.with_text(ended, &sealed))

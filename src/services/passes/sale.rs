@@ -1,8 +1,9 @@
 //! Passes that are sold, and passes that an admin gives.
 
-use super::{Draft, Order, OwnedPass, PassError, PassService};
+use super::{Draft, Order, OwnedPass, PassError, PassService, state};
 use crate::{
     domain::{
+        audit::{Action, Actor, Event},
         id::{PassId, TransactionId, UserId},
         idempotency::{Claim, IdempotencyKey, RequestHash},
         ledger::{Account, Kind, Movement},
@@ -22,6 +23,7 @@ impl PassService {
     /// [`PassError::BalanceTooLow`], [`PassError::KeyReused`].
     pub async fn purchase(
         &self,
+        by: &Actor,
         user: UserId,
         order: Order,
         key: Option<IdempotencyKey>,
@@ -39,10 +41,15 @@ impl PassService {
             Err(refused) => return Err(refused),
         };
         let draft = self.draft(user, order, Origin::Purchase, price, self.clock.now());
-        once::settle(|| self.try_purchase(&claim, &draft)).await
+        once::settle(|| self.try_purchase(by, &claim, &draft)).await
     }
 
-    async fn try_purchase(&self, claim: &Claim, draft: &Draft) -> Result<OwnedPass, PassError> {
+    async fn try_purchase(
+        &self,
+        by: &Actor,
+        claim: &Claim,
+        draft: &Draft,
+    ) -> Result<OwnedPass, PassError> {
         let Draft { pass, token, sealed } = draft;
         let mut tx = self.db.begin().await?;
         failpoint::reach("purchase.begun").await;
@@ -62,19 +69,20 @@ impl PassService {
             tx.ledger().book(sold(pass), balance).await?;
         }
         failpoint::reach("purchase.booked").await;
-        tx.commit().await?;
+        let event = Event::new(Action::TokenPurchased, "token", pass.id).after(state(pass));
+        self.audit.commit(tx, by, event).await?;
         failpoint::reach("purchase.committed").await;
         Ok(self.with_text(pass.clone(), sealed))
     }
 
-    /// Gives a pass for nothing, on an admin's word. The length is free.
+    /// Gives a pass for nothing, on an operator's word. The length is free.
     ///
     /// # Errors
     /// [`PassError::NoSuchUser`], [`PassError::NotOffered`] for a length outside
     /// 1..=[`MAX_HOURS`], [`PassError::NoSuchUpstream`], [`PassError::KeyReused`].
     pub async fn grant(
         &self,
-        admin: Option<UserId>,
+        by: &Actor,
         user: UserId,
         order: Order,
         key: Option<IdempotencyKey>,
@@ -88,17 +96,22 @@ impl PassService {
             &[&user, duration_hours, &upstream.is_some(), &upstream.as_deref().unwrap_or_default()],
         );
         let repeatable = key.is_some();
-        let claim = once::claim(admin.unwrap_or(once::COMMAND_LINE), key, request);
+        let claim = once::claim(by.id.unwrap_or(once::COMMAND_LINE), key, request);
         match self.check_upstream(upstream.as_deref()) {
             Ok(()) => {}
             Err(refused) if repeatable => return self.given_before(&claim, user, refused).await,
             Err(refused) => return Err(refused),
         }
         let draft = self.draft(user, order, Origin::Grant, 0, self.clock.now());
-        once::settle(|| self.try_grant(&claim, &draft)).await
+        once::settle(|| self.try_grant(by, &claim, &draft)).await
     }
 
-    async fn try_grant(&self, claim: &Claim, draft: &Draft) -> Result<OwnedPass, PassError> {
+    async fn try_grant(
+        &self,
+        by: &Actor,
+        claim: &Claim,
+        draft: &Draft,
+    ) -> Result<OwnedPass, PassError> {
         let Draft { pass, token, sealed } = draft;
         let mut tx = self.db.begin().await?;
         let outcome = tx.idempotency().claim(claim, pass.id.as_uuid(), pass.created_at).await?;
@@ -107,7 +120,8 @@ impl PassService {
         }
         tx.users().find(pass.user_id).await?.ok_or(PassError::NoSuchUser)?;
         tx.passes().insert(pass, &token.hash(), sealed).await?;
-        tx.commit().await?;
+        let event = Event::new(Action::TokenGranted, "token", pass.id).after(state(pass));
+        self.audit.commit(tx, by, event).await?;
         Ok(self.with_text(pass.clone(), sealed))
     }
 

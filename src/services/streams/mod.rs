@@ -25,11 +25,11 @@ use std::{
 
 pub use self::{
     open::{OpenStream, Opening, StreamHandle},
-    shown::{InstancesAway, StreamFilter},
+    shown::{CutError, StreamFilter},
 };
 use metrics::counter;
 
-use super::AccessService;
+use super::{AccessService, AuditService};
 use crate::{
     cache::CacheHub,
     domain::{clock::SharedClock, id::StreamId, kill::KillReason, stream::StreamKind},
@@ -45,6 +45,7 @@ pub struct StreamService {
     access: Arc<AccessService>,
     clock: SharedClock,
     hub: CacheHub,
+    audit: Arc<AuditService>,
     open: Mutex<HashMap<StreamId, Arc<OpenStream>>>,
     /// As many may be open.
     most: usize,
@@ -59,11 +60,13 @@ impl StreamService {
         hub: &CacheHub,
         clock: SharedClock,
         most: usize,
+        audit: Arc<AuditService>,
     ) -> Arc<Self> {
         let service = Arc::new(Self {
             access,
             clock,
             hub: hub.clone(),
+            audit,
             open: Mutex::default(),
             most,
             leaving: AtomicBool::new(false),

@@ -12,10 +12,12 @@ use std::{
 
 use super::{OpenStream, StreamService};
 use crate::domain::{
+    audit::{Action, Actor, Event},
     id::{StreamId, UserId},
     page::{Page, PageRequest},
     stream::{StreamInfo, StreamKind},
 };
+use crate::services::StoreError;
 
 /// How often an instance shows what it has.
 pub const SHARE_EVERY: Duration = Duration::from_secs(2);
@@ -33,10 +35,15 @@ pub struct StreamFilter {
     pub kind: Option<StreamKind>,
 }
 
-/// The other instances cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the other instances cannot be reached")]
-pub struct InstancesAway;
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    /// It is not here, and elsewhere cannot be asked.
+    #[error("the other instances cannot be reached")]
+    InstancesAway,
+    /// It was cut, and could not be noted.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 impl StreamFilter {
     fn matches(&self, info: &StreamInfo) -> bool {
@@ -64,14 +71,15 @@ impl StreamService {
     }
 
     /// Ends a stream, on whichever instance it is; whether there was one.
-    ///
-    /// # Errors
-    /// It is not here, and elsewhere cannot be asked.
-    pub async fn cut(&self, id: StreamId) -> Result<bool, InstancesAway> {
-        if self.cut_here(id) {
-            return Ok(true);
+    pub async fn cut(&self, by: &Actor, id: StreamId) -> Result<bool, CutError> {
+        let is_cut = self.cut_here(id)
+            || self.hub.cut_elsewhere(id.as_uuid()).await.ok_or(CutError::InstancesAway)?;
+        // Afterwards: whoever must be cut off is, also where the log is away.
+        if is_cut {
+            let event = Event::new(Action::ConnectionCut, "connection", id);
+            self.audit.note(by, event).await?;
         }
-        self.hub.cut_elsewhere(id.as_uuid()).await.ok_or(InstancesAway)
+        Ok(is_cut)
     }
 
     /// Shows the others what is open here.

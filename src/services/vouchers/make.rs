@@ -1,12 +1,14 @@
 //! Vouchers made, listed, withdrawn.
 
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
+use serde_json::json;
 
 use super::{VoucherError, VoucherService};
 pub use crate::repositories::VoucherFilter;
 use crate::{
     domain::{
-        id::{BatchId, UserId, VoucherId},
+        audit::{Action, Actor, Event},
+        id::{BatchId, VoucherId},
         money::Amount,
         page::{Page, PageRequest},
         pass::MAX_HOURS,
@@ -50,16 +52,11 @@ pub struct Batch {
 }
 
 impl VoucherService {
-    /// Makes a batch, all of it or nothing. `admin` is `None` on the command
-    /// line.
+    /// Makes a batch, all of it or nothing.
     ///
     /// # Errors
     /// [`VoucherError::Invalid`] names every field that is wrong.
-    pub async fn make(
-        &self,
-        admin: Option<UserId>,
-        new: NewVouchers,
-    ) -> Result<Batch, VoucherError> {
+    pub async fn make(&self, by: &Actor, new: NewVouchers) -> Result<Batch, VoucherError> {
         let now = self.clock.now();
         let gift = self.check(&new, now).map_err(VoucherError::Invalid)?;
         let id = BatchId::new(now);
@@ -76,7 +73,7 @@ impl VoucherService {
                 max_uses: new.max_uses,
                 max_uses_per_user: new.max_uses_per_user,
                 uses: 0,
-                created_by: admin,
+                created_by: by.id,
                 created_at: now,
                 revoked_at: None,
             };
@@ -86,7 +83,8 @@ impl VoucherService {
         let rows: Vec<_> = vouchers.iter().map(|(voucher, code)| (voucher, hash(code))).collect();
         let mut tx = self.db.begin().await?;
         tx.vouchers().insert_all(&rows).await?;
-        tx.commit().await?;
+        let event = Event::new(Action::VouchersCreated, "voucher_batch", id).after(state(&new));
+        self.audit.commit(tx, by, event).await?;
         Ok(Batch { id, vouchers })
     }
 
@@ -101,11 +99,16 @@ impl VoucherService {
 
     /// Stops a voucher from being redeemed; what was redeemed stays. Asked again
     /// it changes nothing.
-    pub async fn revoke(&self, id: VoucherId) -> Result<Voucher, VoucherError> {
+    pub async fn revoke(&self, by: &Actor, id: VoucherId) -> Result<Voucher, VoucherError> {
         let mut tx = self.db.begin().await?;
-        tx.vouchers().revoke(id, self.clock.now()).await?;
+        let ended = tx.vouchers().revoke(id, self.clock.now()).await?;
         let voucher = tx.vouchers().find(id).await?.ok_or(VoucherError::NotFound)?;
-        tx.commit().await?;
+        if ended {
+            let Voucher { prefix, batch_id, uses, .. } = &voucher;
+            let state = json!({ "prefix": prefix, "batch_id": batch_id, "uses": uses });
+            let event = Event::new(Action::VoucherRevoked, "voucher", id).before(state);
+            self.audit.commit(tx, by, event).await?;
+        }
         Ok(voucher)
     }
 
@@ -149,4 +152,19 @@ impl VoucherService {
 
 fn hash(code: &PlainToken) -> TokenHash {
     hash_code(code.expose()).expect("a code that was just made")
+}
+
+/// What may be told of new vouchers: not their codes.
+fn state(new: &NewVouchers) -> serde_json::Value {
+    let NewVouchers { count, amount_minor, duration_hours, upstream, expires_at, note, .. } = new;
+    json!({
+        "count": count,
+        "amount_minor": amount_minor,
+        "duration_hours": duration_hours,
+        "upstream": upstream,
+        "expires_at": expires_at,
+        "max_uses": new.max_uses,
+        "max_uses_per_user": new.max_uses_per_user,
+        "note": note,
+    })
 }

@@ -12,7 +12,7 @@ pub use self::{
     table::codes_as_csv,
 };
 use super::{
-    PassService,
+    AuditService, PassService,
     key_input::FieldError,
     once::{KeyReused, Passing},
 };
@@ -66,6 +66,7 @@ pub struct VoucherService {
     clock: SharedClock,
     limiter: Limiter,
     passes: Arc<PassService>,
+    audit: Arc<AuditService>,
 }
 
 impl VoucherService {
@@ -74,7 +75,8 @@ impl VoucherService {
         clock: SharedClock,
         limiter: Limiter,
         passes: Arc<PassService>,
+        audit: Arc<AuditService>,
     ) -> Self {
-        Self { db, clock, limiter, passes }
+        Self { db, clock, limiter, passes, audit }
     }
 }

@@ -6,10 +6,13 @@
 
 use std::net::IpAddr;
 
+use serde_json::json;
+
 use super::{VoucherError, VoucherService};
 use crate::{
     domain::{
         address::network_of,
+        audit::{Action, Actor, Event},
         id::{RedemptionId, TransactionId, UserId},
         idempotency::{Claim, IdempotencyKey, RequestHash},
         ledger::{Account, Kind, Movement, Transaction},
@@ -44,6 +47,7 @@ impl VoucherService {
     /// gives nothing.
     pub async fn redeem(
         &self,
+        by: &Actor,
         user: UserId,
         address: IpAddr,
         code: &str,
@@ -59,7 +63,7 @@ impl VoucherService {
             return Err(VoucherError::Throttled(state));
         }
         let redeemed = match hash_code(code) {
-            Some(hash) => self.redeem_hash(user, &hash, key).await,
+            Some(hash) => self.redeem_hash(by, user, &hash, key).await,
             None => Err(VoucherError::Unknown),
         };
         // Only what looks like guessing stays charged.
@@ -71,17 +75,19 @@ impl VoucherService {
 
     async fn redeem_hash(
         &self,
+        by: &Actor,
         user: UserId,
         hash: &TokenHash,
         key: Option<IdempotencyKey>,
     ) -> Result<Redeemed, VoucherError> {
         let claim = once::claim(user, key, RequestHash::of("redeem", &[hash]));
         let id = RedemptionId::new(self.clock.now());
-        once::settle(|| self.try_redeem(&claim, id, hash)).await
+        once::settle(|| self.try_redeem(by, &claim, id, hash)).await
     }
 
     async fn try_redeem(
         &self,
+        by: &Actor,
         claim: &Claim,
         id: RedemptionId,
         hash: &TokenHash,
@@ -121,7 +127,10 @@ impl VoucherService {
         };
         tx.vouchers().insert_redemption(&redemption).await?;
         failpoint::reach("redeem.recorded").await;
-        tx.commit().await?;
+        let event = Event::new(Action::VoucherRedeemed, "voucher", voucher.id).after(json!({
+            "prefix": voucher.prefix, "transaction_id": transaction_id, "token_id": pass_id,
+        }));
+        self.audit.commit(tx, by, event).await?;
         failpoint::reach("redeem.committed").await;
         Ok(redeemed)
     }

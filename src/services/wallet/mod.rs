@@ -5,17 +5,24 @@ mod reconcile;
 mod statement;
 mod verify;
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
+use serde_json::json;
 
 pub use self::{
     currency::CurrencyError,
     statement::Statement,
     verify::{Check, Difference, Verification},
 };
-use super::once::{self, KeyReused, Passing};
+use super::{
+    AuditService,
+    once::{self, KeyReused, Passing},
+};
 use crate::{
     config::WalletConfig,
     domain::{
+        audit::{Action, Actor, Event},
         clock::SharedClock,
         id::{TransactionId, UserId},
         idempotency::{Claim, IdempotencyKey, RequestHash},
@@ -55,11 +62,17 @@ pub struct WalletService {
     db: Database,
     clock: SharedClock,
     currency: Currency,
+    audit: Arc<AuditService>,
 }
 
 impl WalletService {
-    pub fn new(db: Database, clock: SharedClock, config: &WalletConfig) -> Self {
-        Self { db, clock, currency: config.currency }
+    pub fn new(
+        db: Database,
+        clock: SharedClock,
+        config: &WalletConfig,
+        audit: Arc<AuditService>,
+    ) -> Self {
+        Self { db, clock, currency: config.currency, audit }
     }
 
     pub fn currency(&self) -> Currency {
@@ -112,18 +125,18 @@ impl WalletService {
         }
     }
 
-    /// Puts money into a wallet on an admin's word (`None`: the command line's).
+    /// Puts money into a wallet on an operator's word.
     /// Asked again with the same key it answers the same and does nothing.
     pub async fn credit(
         &self,
-        admin: Option<UserId>,
+        by: &Actor,
         user: UserId,
         amount: Amount,
         reason: String,
         key: Option<IdempotencyKey>,
     ) -> Result<Transaction, WalletError> {
         let request = RequestHash::of("credit", &[&user, &amount, &reason]);
-        let claim = once::claim(admin.unwrap_or(once::COMMAND_LINE), key, request);
+        let claim = once::claim(by.id.unwrap_or(once::COMMAND_LINE), key, request);
         let now = self.clock.now();
         let movement = Movement {
             id: TransactionId::new(now),
@@ -135,14 +148,15 @@ impl WalletService {
             voucher_id: None,
             reverses_id: None,
             reason: Some(reason),
-            actor_id: admin,
+            actor_id: by.id,
             at: now,
         };
-        once::settle(|| self.try_credit(&claim, &movement)).await
+        once::settle(|| self.try_credit(by, &claim, &movement)).await
     }
 
     async fn try_credit(
         &self,
+        by: &Actor,
         claim: &Claim,
         movement: &Movement,
     ) -> Result<Transaction, WalletError> {
@@ -159,7 +173,13 @@ impl WalletService {
         tx.users().find(movement.user_id).await?.ok_or(WalletError::NoSuchUser)?;
         let booked = deposit(&mut tx, movement.clone()).await?.ok_or(WalletError::Full)?;
         failpoint::reach("credit.booked").await;
-        tx.commit().await?;
+        let event = Event::new(Action::WalletCredited, "account", booked.user_id).after(json!({
+            "transaction_id": booked.id,
+            "amount_minor": booked.amount_minor,
+            "balance_after_minor": booked.balance_after_minor,
+            "reason": booked.reason,
+        }));
+        self.audit.commit(tx, by, event).await?;
         failpoint::reach("credit.committed").await;
         Ok(booked)
     }

@@ -17,7 +17,7 @@ type Row = (&'static str, [u16; 6]);
 const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin", "key"];
 
 /// A route that is new must be entered here.
-const TABLE: [Row; 56] = [
+const TABLE: [Row; 57] = [
     ("get_jwks", [200, 200, 200, 200, 200, 200]),
     ("get_health", [200, 200, 200, 200, 200, 200]),
     ("get_liveness", [200, 200, 200, 200, 200, 200]),
@@ -73,17 +73,18 @@ const TABLE: [Row; 56] = [
     ("list_connections", [401, 403, 403, 200, 200, 403]),
     ("cut_connection", [401, 403, 403, 403, 404, 403]),
     ("list_upstreams", [401, 403, 403, 200, 200, 403]),
+    ("list_audit", [401, 403, 403, 200, 200, 403]),
     ("reload_settings", [401, 403, 403, 403, 200, 403]),
 ];
 
-struct Operation {
-    id: String,
-    method: Method,
-    path: String,
+pub struct Operation {
+    pub id: String,
+    pub method: Method,
+    pub path: String,
     document: Value,
 }
 
-fn operations() -> Vec<Operation> {
+pub fn operations() -> Vec<Operation> {
     let document = serde_json::to_value(tollgate::api::document()).unwrap();
     let mut all = vec![];
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -100,14 +101,14 @@ fn operations() -> Vec<Operation> {
 }
 
 /// People, made anew for every cell: an operation may end them.
-struct Cast {
-    owner: String,
+pub struct Cast {
+    pub owner: String,
     pair: Answer,
     key: Answer,
     token: Answer,
     /// A voucher with its code.
     voucher: Value,
-    caller: Client,
+    pub caller: Client,
 }
 
 async fn make(app: &TestApp, name: &str, role: Option<&str>) -> Answer {
@@ -120,7 +121,7 @@ async fn make(app: &TestApp, name: &str, role: Option<&str>) -> Answer {
     app.login(name, PASSWORD).await.expect(200)
 }
 
-async fn cast(app: &TestApp, caller: &str) -> Cast {
+pub async fn cast(app: &TestApp, caller: &str) -> Cast {
     let owner = unique("owner");
     let pair = make(app, &owner, None).await;
     let client = app.anonymous().with_bearer(pair.text("access_token"));
@@ -144,7 +145,7 @@ async fn cast(app: &TestApp, caller: &str) -> Cast {
 }
 
 /// What to ask so that only the caller decides about the answer.
-fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) {
+pub fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) {
     let session = crate::jwt::part(cast.pair.text("access_token"), 1)["sid"].clone();
     let id = match operation {
         "end_session" => session.as_str().map(str::to_owned),
@@ -181,7 +182,7 @@ fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) {
     (id, Some(body))
 }
 
-async fn ask(
+pub async fn ask(
     client: &Client,
     operation: &Operation,
     prefix: &str,

@@ -99,6 +99,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("SECRETS_KEY", "too short", "32 bytes"),
     ("SECRETS_PREVIOUS_KEYS", "qN3v8RkZ1xW7yT5bL0sD2fG4hJ6mP9cE,short", "item 2"),
     ("USAGE_RETENTION_DAYS", "0", "1 to 3650"),
+    ("AUDIT_RETENTION_DAYS", "-1", "0 to 36500"),
     ("LOG_LEVEL", "verbose", "level"),
     ("LOG_JSON_OUTPUT", "pretty", "true or false"),
     ("METRICS_PORT", "8080", "SERVER_PORT"),

@@ -1,6 +1,7 @@
 //! The services, seen as the model sees them.
 
 use std::{net::Ipv4Addr, sync::Arc};
+use tollgate::domain::audit::{self, Actor, SYSTEM};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::ExposeSecret as _;
@@ -108,14 +109,14 @@ impl Real {
         match act {
             Act::Buy { hours } => {
                 let order = Order { duration_hours: hours, upstream: None };
-                self.pass(services.passes.purchase(user, order, key).await)
+                self.pass(services.passes.purchase(&SYSTEM, user, order, key).await)
             }
             Act::Refund { pass } => {
-                self.pass(services.passes.refund(user, self.id(pass), key).await)
+                self.pass(services.passes.refund(&SYSTEM, user, self.id(pass), key).await)
             }
             Act::Revoke { pass, by_admin } => {
                 let holder = if by_admin { Holder::Anyone } else { Holder::User(user) };
-                self.pass(services.passes.revoke(holder, self.id(pass)).await)
+                self.pass(services.passes.revoke(&SYSTEM, holder, self.id(pass)).await)
             }
             Act::Activate { pass } => {
                 let Some((id, text)) = self.passes.get(pass).cloned() else {
@@ -129,7 +130,8 @@ impl Real {
             }
             Act::Credit { minor } => {
                 let (amount, reason) = (Amount::new(minor).unwrap(), "thanks".to_owned());
-                let credit = services.wallet.credit(Some(self.admin), user, amount, reason, key);
+                let by = Actor::user(self.admin, "admin", audit::Origin::default());
+                let credit = services.wallet.credit(&by, user, amount, reason, key);
                 match credit.await {
                     Ok(booked) => Answer::Booked(line(&booked)),
                     Err(WalletError::KeyReused(_)) => Answer::KeyReused,
@@ -139,7 +141,7 @@ impl Real {
             Act::Redeem { voucher } => {
                 let address = Ipv4Addr::from_bits(0x0b00_0000 | rand::random::<u32>() >> 8).into();
                 let code = &self.codes[voucher];
-                match services.vouchers.redeem(user, address, code, key).await {
+                match services.vouchers.redeem(&SYSTEM, user, address, code, key).await {
                     Ok(Redeemed::Pass(given)) => self.pass(Ok(given)),
                     Ok(Redeemed::Balance(booked)) => Answer::Booked(line(&booked)),
                     Err(VoucherError::KeyReused(_)) => Answer::KeyReused,

@@ -1,6 +1,7 @@
 //! Passes that begin and end at once.
 
 use std::time::Duration;
+use tollgate::domain::audit::SYSTEM;
 
 use tollgate::{
     domain::pass::{NotRefundable, Pass, Status},
@@ -46,7 +47,7 @@ async fn refunds_at_once_are_one_refund() {
         let answers = rig
             .race(CALLERS, |number, services| {
                 let key = shared.clone().or_else(|| (number % 2 == 0).then(some_key));
-                async move { seen(services.passes.refund(user, id, key).await) }
+                async move { seen(services.passes.refund(&SYSTEM, user, id, key).await) }
             })
             .await;
         let good: Vec<_> = answers.iter().flatten().collect();
@@ -82,7 +83,7 @@ async fn a_pass_is_used_or_given_back_in_full() {
                     // come first now and then.
                     let late = Duration::from_micros(rand::random_range(0..6000));
                     if number % 3 == 0 {
-                        let refunded = services.passes.refund(user, id, None).await;
+                        let refunded = services.passes.refund(&SYSTEM, user, id, None).await;
                         Err(refunded.map(|owned| owned.pass))
                     } else {
                         if round % 2 == 0 {
@@ -142,9 +143,9 @@ async fn a_pass_is_revoked_or_refunded() {
         let answers = rig
             .race(CALLERS, |number, services| async move {
                 match number % 3 {
-                    0 => services.passes.refund(user, id, None).await,
-                    1 => services.passes.revoke(Holder::User(user), id).await,
-                    _ => services.passes.revoke(Holder::Anyone, id).await,
+                    0 => services.passes.refund(&SYSTEM, user, id, None).await,
+                    1 => services.passes.revoke(&SYSTEM, Holder::User(user), id).await,
+                    _ => services.passes.revoke(&SYSTEM, Holder::Anyone, id).await,
                 }
                 .map(|owned| owned.pass)
             })

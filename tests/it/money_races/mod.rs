@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
+use tollgate::domain::audit::SYSTEM;
 
 use secrecy::ExposeSecret as _;
 use tokio::sync::Barrier;
@@ -101,13 +102,13 @@ impl Rig {
         tx.commit().await.unwrap();
         if let Some(amount) = Amount::new(balance) {
             let wallet = self.services().wallet;
-            wallet.credit(None, user.id, amount, "start".into(), None).await.unwrap();
+            wallet.credit(&SYSTEM, user.id, amount, "start".into(), None).await.unwrap();
         }
         user.id
     }
 
     pub async fn pass(&self, user: UserId) -> (OwnedPass, TokenHash) {
-        let pass = self.services().passes.purchase(user, day(), None).await.unwrap();
+        let pass = self.services().passes.purchase(&SYSTEM, user, day(), None).await.unwrap();
         let hash = pass.token.as_ref().unwrap().hash();
         (pass, hash)
     }

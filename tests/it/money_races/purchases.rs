@@ -1,5 +1,6 @@
 //! Many who buy at once.
 
+use tollgate::domain::audit::SYSTEM;
 use tollgate::services::passes::{Order, PassError};
 
 use super::{CALLERS, CROWD, PRICE, ROUNDS, Rig, day, rounds, seen, some_key};
@@ -18,7 +19,7 @@ async fn purchases_with_one_key_are_one_purchase() {
         let answers = rig
             .race(callers(round), |_, services| {
                 let key = key.clone();
-                async move { seen(services.passes.purchase(user, day(), Some(key)).await) }
+                async move { seen(services.passes.purchase(&SYSTEM, user, day(), Some(key)).await) }
             })
             .await;
         let first = answers[0].as_ref().unwrap();
@@ -44,7 +45,7 @@ async fn a_balance_buys_what_it_pays_for() {
             .race(callers(round), |number, services| async move {
                 // With and without keys of their own.
                 let key = (number % 2 == 0).then(some_key);
-                services.passes.purchase(user, day(), key).await
+                services.passes.purchase(&SYSTEM, user, day(), key).await
             })
             .await;
         let (sold, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
@@ -74,7 +75,10 @@ async fn a_key_belongs_to_the_request_that_came_first() {
                 let duration_hours = [24, 168, 1][number % 3];
                 let order = Order { duration_hours, upstream: None };
                 async move {
-                    (duration_hours, seen(services.passes.purchase(user, order, Some(key)).await))
+                    (
+                        duration_hours,
+                        seen(services.passes.purchase(&SYSTEM, user, order, Some(key)).await),
+                    )
                 }
             })
             .await;

@@ -4,6 +4,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tollgate::domain::audit::SYSTEM;
 
 use super::{PRICE, Rig, day};
 
@@ -27,7 +28,7 @@ async fn purchases_a_second() {
                     let (mut sold, mut slowest, mut failed) = (0u32, Duration::ZERO, 0u32);
                     while start.elapsed() < TIME {
                         let asked = Instant::now();
-                        match services.passes.purchase(user, day(), None).await {
+                        match services.passes.purchase(&SYSTEM, user, day(), None).await {
                             Ok(_) => sold += 1,
                             Err(_) => failed += 1,
                         }

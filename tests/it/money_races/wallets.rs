@@ -1,5 +1,6 @@
 //! Wallets and vouchers that many change at once.
 
+use tollgate::domain::audit::{Actor, Origin, SYSTEM};
 use tollgate::{
     domain::{id::UserId, money::Amount, voucher::Gift},
     services::{
@@ -28,8 +29,8 @@ async fn credits_with_one_key_are_one_credit() {
                 let amount = Amount::new(minor).unwrap();
                 async move {
                     let reason = "thanks".to_owned();
-                    let credit =
-                        services.wallet.credit(Some(admin), user, amount, reason, Some(key));
+                    let by = Actor::user(admin, "admin", Origin::default());
+                    let credit = services.wallet.credit(&by, user, amount, reason, Some(key));
                     (minor, credit.await)
                 }
             })
@@ -71,7 +72,7 @@ async fn a_voucher_is_used_as_often_as_it_may() {
             .race(CALLERS, |number, services| {
                 let (code, user) = (code.clone(), holders[number % people]);
                 let key = (number % 2 == 0).then(some_key);
-                async move { services.vouchers.redeem(user, somewhere(), &code, key).await }
+                async move { services.vouchers.redeem(&SYSTEM, user, somewhere(), &code, key).await }
             })
             .await;
         let mut good = 0;
@@ -122,7 +123,11 @@ async fn redeeming_with_one_key_is_one_use() {
             .race(5, |_, services| {
                 let (code, key) = (code.clone(), key.clone());
                 async move {
-                    match services.vouchers.redeem(user, somewhere(), &code, Some(key)).await {
+                    match services
+                        .vouchers
+                        .redeem(&SYSTEM, user, somewhere(), &code, Some(key))
+                        .await
+                    {
                         Ok(Redeemed::Balance(booked)) => format!("{booked:?}"),
                         Ok(Redeemed::Pass(given)) => {
                             format!("{:?} {}", given.pass, given.token.unwrap().expose())
@@ -148,7 +153,7 @@ async fn a_wallet_holds_what_came_of_all() {
     let mut expected = PRICE;
     for round in 0..rounds(ROUNDS) {
         let code = rig.voucher(Gift::Balance(PRICE / 3), 1, 1).await;
-        let spare = match rig.services().passes.purchase(user, day(), None).await {
+        let spare = match rig.services().passes.purchase(&SYSTEM, user, day(), None).await {
             Ok(bought) => {
                 expected -= PRICE;
                 Some(bought.pass.id)
@@ -164,7 +169,7 @@ async fn a_wallet_holds_what_came_of_all() {
                 let code = code.clone();
                 async move {
                     match number % 4 {
-                        0 => match services.passes.purchase(user, day(), None).await {
+                        0 => match services.passes.purchase(&SYSTEM, user, day(), None).await {
                             Ok(_) => -PRICE,
                             Err(PassError::BalanceTooLow { .. }) => 0,
                             Err(other) => panic!("{other:?}"),
@@ -172,18 +177,24 @@ async fn a_wallet_holds_what_came_of_all() {
                         1 => {
                             let amount = Amount::new(PRICE / 2).unwrap();
                             let reason = "thanks".to_owned();
-                            let credit = services.wallet.credit(None, user, amount, reason, None);
+                            let credit =
+                                services.wallet.credit(&SYSTEM, user, amount, reason, None);
                             credit.await.unwrap().amount_minor
                         }
                         2 => match spare {
-                            Some(id) => match services.passes.refund(user, id, None).await {
+                            Some(id) => match services.passes.refund(&SYSTEM, user, id, None).await
+                            {
                                 Ok(_) => PRICE,
                                 Err(PassError::NotRefundable(_)) => 0,
                                 Err(other) => panic!("{other:?}"),
                             },
                             None => 0,
                         },
-                        _ => match services.vouchers.redeem(user, somewhere(), &code, None).await {
+                        _ => match services
+                            .vouchers
+                            .redeem(&SYSTEM, user, somewhere(), &code, None)
+                            .await
+                        {
                             Ok(_) => PRICE / 3,
                             Err(VoucherError::UsedUp) => 0,
                             Err(other) => panic!("{other:?}"),

@@ -10,6 +10,7 @@ mod refused;
 mod revoked;
 mod status;
 
+use tollgate::domain::audit::SYSTEM;
 use tollgate::{
     domain::{
         id::{PassId, UserId},
@@ -37,7 +38,7 @@ async fn id_of(user: &Client) -> UserId {
 
 async fn give(app: &TestApp, owner: UserId, hours: u32) -> Given {
     let order = Order { duration_hours: hours, upstream: None };
-    let given = app.app.services.passes.grant(None, owner, order, None).await.unwrap();
+    let given = app.app.services.passes.grant(&SYSTEM, owner, order, None).await.unwrap();
     let text = given.token.unwrap().expose().to_owned();
     Given { id: given.pass.id, owner, text }
 }
@@ -63,10 +64,10 @@ impl Given {
     }
 
     async fn revoke(&self, app: &TestApp) {
-        app.app.services.passes.revoke(Holder::User(self.owner), self.id).await.unwrap();
+        app.app.services.passes.revoke(&SYSTEM, Holder::User(self.owner), self.id).await.unwrap();
     }
 
     async fn refund(&self, app: &TestApp) {
-        app.app.services.passes.refund(self.owner, self.id, None).await.unwrap();
+        app.app.services.passes.refund(&SYSTEM, self.owner, self.id, None).await.unwrap();
     }
 }

@@ -175,6 +175,8 @@ async fn no_secret_is_written_when_nothing_answers() {
         "tokens list",
         "vouchers create --amount 5",
         "wallet verify",
+        "audit verify",
+        "audit export",
     ];
     let ran = lines.map(|line| {
         let setup = &setup;

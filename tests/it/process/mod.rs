@@ -5,6 +5,7 @@
 //! the environment of the test. The port is 0; where it listens is read from the
 //! log.
 
+mod audit;
 mod backpressure;
 mod bombs;
 mod canary;

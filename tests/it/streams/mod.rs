@@ -43,7 +43,7 @@ pub const FREE: [(&str, &str); 6] = [
 
 /// An upstream whose every answer begins an event stream, or under `/download`
 /// something else, and stays open.
-struct Source {
+pub struct Source {
     recorder: Recorder,
     /// To each answer, in the order of the requests.
     open: Arc<Mutex<Vec<UnboundedSender<Vec<u8>>>>>,
@@ -52,11 +52,11 @@ struct Source {
 }
 
 impl Source {
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.recorder.url()
     }
 
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let open: Arc<Mutex<Vec<UnboundedSender<Vec<u8>>>>> = Arc::default();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let (senders, paths) = (Arc::clone(&open), Arc::clone(&asked));
@@ -121,11 +121,11 @@ pub fn address(app: &TestApp) -> SocketAddr {
 }
 
 /// An open stream, of which [`HELLO`] was seen.
-struct Open(Raw);
+pub struct Open(Raw);
 
 impl Open {
     /// With this field, at `/up{path}`.
-    async fn begin(app: &TestApp, path: &str, field: &str) -> Self {
+    pub async fn begin(app: &TestApp, path: &str, field: &str) -> Self {
         let mut raw = Raw::connect(address(app)).await;
         raw.send(format!("GET /up{path} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")).await;
         raw.until(HELLO.as_bytes()).await;

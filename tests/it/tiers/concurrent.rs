@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tollgate::domain::audit::SYSTEM;
 
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -138,7 +139,7 @@ async fn keys_users_passes_and_upstreams_have_their_own() {
         let issued = admin.post("/api/v1/keys", json!({ "name": "k" })).await.expect(201);
         let owner = admin.get("/api/v1/users/me").await.expect(200).text("id").parse().unwrap();
         let order = Order { duration_hours: 1, upstream: None };
-        let pass = app.app.services.passes.grant(None, owner, order, None).await.unwrap();
+        let pass = app.app.services.passes.grant(&SYSTEM, owner, order, None).await.unwrap();
         let pass = pass.token.unwrap();
         let key = app.anonymous().with_key(issued.text("key"));
         let token = app.anonymous().with("x-access-token", pass.expose());

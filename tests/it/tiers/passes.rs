@@ -1,6 +1,7 @@
 //! Quotas that begin with a pass.
 
 use chrono::TimeDelta;
+use tollgate::domain::audit::SYSTEM;
 use tollgate::services::passes::Order;
 
 use super::HELLO;
@@ -10,7 +11,7 @@ async fn give(app: &TestApp, hours: u32) -> Client {
     let admin = app.admin().await;
     let owner = admin.get("/api/v1/users/me").await.expect(200).text("id").parse().unwrap();
     let order = Order { duration_hours: hours, upstream: None };
-    let given = app.app.services.passes.grant(None, owner, order, None).await.unwrap();
+    let given = app.app.services.passes.grant(&SYSTEM, owner, order, None).await.unwrap();
     app.anonymous().with("x-access-token", given.token.unwrap().expose())
 }
 

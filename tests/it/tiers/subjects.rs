@@ -3,6 +3,7 @@
 use chrono::{Months, TimeDelta};
 use http::StatusCode;
 use serde_json::json;
+use tollgate::domain::audit::SYSTEM;
 use tollgate::{
     domain::{
         clock::{Clock, FakeClock},
@@ -25,7 +26,7 @@ async fn with(settings: &[(&'static str, &str)]) -> (TestApp, std::sync::Arc<Fak
 async fn pass(app: &TestApp, client: &Client, hours: u32) -> Client {
     let owner = client.get("/api/v1/users/me").await.expect(200).text("id").parse().unwrap();
     let order = Order { duration_hours: hours, upstream: None };
-    let given = app.app.services.passes.grant(None, owner, order, None).await.unwrap();
+    let given = app.app.services.passes.grant(&SYSTEM, owner, order, None).await.unwrap();
     app.anonymous().with("x-access-token", given.token.unwrap().expose())
 }
 

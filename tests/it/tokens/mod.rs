@@ -9,6 +9,7 @@ mod refund;
 mod repeated;
 
 use std::{collections::BTreeSet, sync::Arc};
+use tollgate::domain::audit::SYSTEM;
 
 use serde_json::{Value, json};
 use tollgate::domain::{
@@ -62,7 +63,7 @@ impl Customer {
         let id: UserId = app.register(&name).await.text("id").parse().unwrap();
         if let Some(amount) = Amount::new(balance_minor) {
             let wallet = &app.app.services.wallet;
-            wallet.credit(None, id, amount, "test".to_owned(), None).await.unwrap();
+            wallet.credit(&SYSTEM, id, amount, "test".to_owned(), None).await.unwrap();
         }
         let client = app.log_in(&name, PASSWORD).await;
         Self { id, name, client }

@@ -2,6 +2,7 @@
 //! and one answer (RELIABILITY G-68, G-70).
 
 use std::sync::Arc;
+use tollgate::domain::audit::SYSTEM;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ async fn a_purchase_that_failed_may_be_repeated_once_there_is_money() {
     ada.buy_as("k", 24).await.expect_problem(402, "balance_too_low");
     let amount = tollgate::domain::money::Amount::new(DAY).unwrap();
     let wallet = &app.app.services.wallet;
-    wallet.credit(None, ada.id, amount, "test".to_owned(), None).await.unwrap();
+    wallet.credit(&SYSTEM, ada.id, amount, "test".to_owned(), None).await.unwrap();
     let bought = ada.buy_as("k", 24).await.expect(201);
     assert_eq!(ada.buy_as("k", 24).await.expect(201).body, bought.body);
     assert_eq!(ada.balance(&app).await, HOUR);

@@ -2,6 +2,7 @@
 //! its owner.
 
 use std::sync::Arc;
+use tollgate::domain::audit::SYSTEM;
 
 use serde_json::json;
 use tollgate::{
@@ -49,7 +50,7 @@ async fn who_registers_begins_with_what_is_configured_and_others_do_not() {
         full_name: None,
         roles: Roles::USER,
     };
-    app.app.services.accounts.create(new, &PASSWORD.into()).await.unwrap();
+    app.app.services.accounts.create(&SYSTEM, new, &PASSWORD.into()).await.unwrap();
     assert_eq!(balance(&app.log_in("grace", PASSWORD).await).await, 0);
     assert_eq!(passes(&app).await.len(), 1);
     assert_eq!(differences(&app).await, [""; 0]);
@@ -133,7 +134,7 @@ async fn the_currency_is_fixed_once_there_is_money() {
     second_wallet.settle_currency().await.unwrap();
     let ada = second.user("ada").await;
     let id = id_of(&ada).await.parse().unwrap();
-    second_wallet.credit(None, id, "5".parse().unwrap(), "r".to_owned(), None).await.unwrap();
+    second_wallet.credit(&SYSTEM, id, "5".parse().unwrap(), "r".to_owned(), None).await.unwrap();
 
     second_wallet.settle_currency().await.unwrap();
     let refused = first.app.services.wallet.settle_currency().await.unwrap_err();

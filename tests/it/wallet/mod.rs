@@ -8,6 +8,7 @@ mod statement;
 mod verify;
 
 use serde_json::{Value, json};
+use tollgate::domain::audit::SYSTEM;
 use tollgate::{
     domain::id::UserId,
     services::passes::{Order, OwnedPass},
@@ -38,12 +39,12 @@ pub async fn balance(client: &Client) -> i64 {
 pub async fn buy(app: &TestApp, user: &str, duration_hours: u32) -> OwnedPass {
     let order = Order { duration_hours, upstream: None };
     let user: UserId = user.parse().unwrap();
-    app.app.services.passes.purchase(user, order, None).await.unwrap()
+    app.app.services.passes.purchase(&SYSTEM, user, order, None).await.unwrap()
 }
 
 pub async fn refund(app: &TestApp, user: &str, pass: &OwnedPass) {
     let user: UserId = user.parse().unwrap();
-    app.app.services.passes.refund(user, pass.pass.id, None).await.unwrap();
+    app.app.services.passes.refund(&SYSTEM, user, pass.pass.id, None).await.unwrap();
 }
 
 /// Every difference, as a line.

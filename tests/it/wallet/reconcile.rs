@@ -1,6 +1,7 @@
 //! The hourly verification: by one instance, seen by all (RELIABILITY G-76).
 
 use std::sync::Arc;
+use tollgate::domain::audit::SYSTEM;
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
@@ -103,7 +104,7 @@ async fn keys_of_requests_are_known_for_a_week() {
     let credit = async || {
         let key = Some(tollgate::domain::idempotency::IdempotencyKey::parse("k").unwrap());
         let one = "1".parse().unwrap();
-        wallet.credit(None, ada, one, "r".to_owned(), key).await.unwrap();
+        wallet.credit(&SYSTEM, ada, one, "r".to_owned(), key).await.unwrap();
         wallet.balance(ada).await.unwrap()
     };
     assert_eq!(credit().await, 1);

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde_json::json;
+use tollgate::domain::audit::SYSTEM;
 
 use super::{PRICED, buy, credit, id_of};
 use crate::support::{Answer, TestApp};
@@ -65,7 +66,7 @@ async fn a_statement_can_be_cut_at_two_instants_and_is_whole_over_many_parts() {
     let one = "1".parse().unwrap();
     // More than one part has.
     for _ in 0..1203 {
-        wallet.credit(None, id, one, "step".to_owned(), None).await.unwrap();
+        wallet.credit(&SYSTEM, id, one, "step".to_owned(), None).await.unwrap();
         clock.advance(TimeDelta::milliseconds(500));
     }
     let start = crate::support::epoch();

@@ -1,6 +1,7 @@
 //! The verification finds every kind of corruption, names the first bad row, and
 //! finds nothing in an honest ledger, however busy.
 
+use tollgate::domain::audit::SYSTEM;
 use tollgate::{
     domain::{
         id::TransactionId,
@@ -321,9 +322,10 @@ async fn an_honest_ledger_is_right_while_it_is_written_to() {
             );
             for _ in 0..25 {
                 let reason = "busy".to_owned();
-                services.wallet.credit(None, user, amount, reason, None).await.unwrap();
-                let bought = services.passes.purchase(user, order.clone(), None).await.unwrap();
-                services.passes.refund(user, bought.pass.id, None).await.unwrap();
+                services.wallet.credit(&SYSTEM, user, amount, reason, None).await.unwrap();
+                let bought =
+                    services.passes.purchase(&SYSTEM, user, order.clone(), None).await.unwrap();
+                services.passes.refund(&SYSTEM, user, bought.pass.id, None).await.unwrap();
             }
         }));
     }

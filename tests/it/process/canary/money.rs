@@ -230,6 +230,11 @@ pub async fn commands(setup: &Setup, planted: &mut Planted, answers: &mut Answer
         let ran = run(line).await;
         answers.keep_text(&format!("{}{}", ran.stdout, ran.stderr));
     }
+    let log = run("audit export").await;
+    let known = ["account.registered", "key.rotated", "token.purchased", "voucher.redeemed"];
+    assert!(known.iter().all(|action| log.stdout.contains(action)), "{log:?}");
+    let proof = run("audit verify").await;
+    answers.keep_text(&format!("{}{}{}{}", log.stdout, log.stderr, proof.stdout, proof.stderr));
     let report = run("secrets rotate --output json").await;
     assert!(report.json()["resealed"].as_u64().unwrap() > 0, "{report:?}");
     answers.keep_text(&format!("{}{}", report.stdout, report.stderr));

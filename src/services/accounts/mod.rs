@@ -1,31 +1,32 @@
 //! Accounts: made, read, changed, exported, deleted.
 
+mod export;
+
 use std::{net::IpAddr, sync::Arc};
 
 use secrecy::SecretString;
+use serde_json::json;
 
+pub use self::export::AccountExport;
 use super::{
-    CredentialCache, Passwords, gifts::Gifts, login_throttle::LoginThrottle,
-    passwords::PasswordError,
+    AuditService, CredentialCache, Passwords, audit::Refused, gifts::Gifts,
+    login_throttle::LoginThrottle, passwords::PasswordError,
 };
 /// What accounts can be listed by.
 pub use crate::repositories::UserFilter;
 use crate::{
     config::{AuthConfig, Registration},
     domain::{
-        api_key::ApiKey,
+        audit::{Action, Actor, Event, Origin, access_state, account_state},
         clock::SharedClock,
         id::{SessionId, UserId},
-        ledger::Transaction,
         limit::TierState,
-        login::LoginSession,
         page::{Page, PageRequest},
-        pass::Pass,
         password::{self, PasswordRefusal},
         text::fold,
         user::{NewUser, Role, Roles, User},
     },
-    repositories::{Database, KeyFilter, PassFilter, Repositories as _, StoreError},
+    repositories::{Database, Repositories as _, StoreError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -64,18 +65,6 @@ impl From<StoreError> for AccountError {
     }
 }
 
-/// All that is stored about one person.
-#[derive(Debug)]
-pub struct AccountExport {
-    pub user: User,
-    pub sessions: Vec<LoginSession>,
-    pub api_keys: Vec<ApiKey>,
-    pub balance_minor: i64,
-    pub transactions: Vec<Transaction>,
-    /// Without their texts.
-    pub passes: Vec<Pass>,
-}
-
 /// A change of one's own profile; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct ProfileChange {
@@ -103,28 +92,39 @@ pub struct AccountService {
     passwords: Arc<Passwords>,
     throttle: LoginThrottle,
     gifts: Gifts,
+    audit: Arc<AuditService>,
     registration: Registration,
     password_min: usize,
 }
 
+/// What an [`AccountService`] is built from.
+pub struct Parts<'a> {
+    pub db: Database,
+    pub clock: SharedClock,
+    pub cache: CredentialCache,
+    pub passwords: Arc<Passwords>,
+    pub throttle: LoginThrottle,
+    pub gifts: Gifts,
+    pub audit: Arc<AuditService>,
+    pub config: &'a AuthConfig,
+}
+
 impl AccountService {
-    pub fn new(
-        db: Database,
-        clock: SharedClock,
-        cache: CredentialCache,
-        passwords: Arc<Passwords>,
-        throttle: LoginThrottle,
-        gifts: Gifts,
-        config: &AuthConfig,
-    ) -> Self {
+    pub fn new(parts: Parts<'_>) -> Self {
+        let Parts { db, clock, cache, passwords, throttle, gifts, audit, config } = parts;
         let (registration, password_min) = (config.registration, config.password_min_length);
-        Self { db, clock, cache, passwords, throttle, gifts, registration, password_min }
+        Self { db, clock, cache, passwords, throttle, gifts, audit, registration, password_min }
+    }
+
+    pub(super) fn audit(&self) -> &AuditService {
+        &self.audit
     }
 
     /// Makes an account for whoever asks, where registration is open, with what
     /// new accounts begin with.
     pub async fn register(
         &self,
+        origin: Origin,
         new: NewUser,
         password: &SecretString,
     ) -> Result<User, AccountError> {
@@ -135,20 +135,22 @@ impl AccountService {
         let mut tx = self.db.begin().await?;
         tx.users().insert(&user, &hash).await?;
         self.gifts.give(&mut tx, user.id, user.created_at).await?;
-        tx.commit().await?;
+        let by = Actor::user(user.id, &user.username, origin);
+        self.audit.commit(tx, &by, made(Action::AccountRegistered, &user)).await?;
         Ok(user)
     }
 
     /// Makes an account on an operator's word.
     pub async fn create(
         &self,
+        by: &Actor,
         new: NewUser,
         password: &SecretString,
     ) -> Result<User, AccountError> {
         let (user, hash) = self.prepare(new, password).await?;
         let mut tx = self.db.begin().await?;
         tx.users().insert(&user, &hash).await?;
-        tx.commit().await?;
+        self.audit.commit(tx, by, made(Action::AccountCreated, &user)).await?;
         Ok(user)
     }
 
@@ -194,15 +196,22 @@ impl AccountService {
         Ok(self.db.session().await?.users().list(filter, page).await?)
     }
 
-    pub async fn update(&self, id: UserId, change: ProfileChange) -> Result<User, AccountError> {
+    pub async fn update(
+        &self,
+        by: &Actor,
+        id: UserId,
+        change: ProfileChange,
+    ) -> Result<User, AccountError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
+        let before = account_state(&user);
         let email = change.email.unwrap_or(user.email);
         let full_name = change.full_name.unwrap_or(user.full_name);
         let updated = tx.users().update_profile(id, full_name.as_deref(), &email, now).await?;
         let updated = updated.ok_or(AccountError::NotFound)?;
-        tx.commit().await?;
+        let event = Event::new(Action::AccountUpdated, "account", id);
+        self.audit.commit(tx, by, event.changed(before, account_state(&updated))).await?;
         self.cache.account_changed(id, updated.version).await;
         Ok(updated)
     }
@@ -210,6 +219,7 @@ impl AccountService {
     /// Changes the password and ends every login but `keep`.
     pub async fn change_password(
         &self,
+        by: &Actor,
         id: UserId,
         keep: SessionId,
         address: IpAddr,
@@ -217,16 +227,23 @@ impl AccountService {
         new: &SecretString,
     ) -> Result<(), AccountError> {
         self.confirm(id, address, current).await?;
-        self.store_password(id, Some(keep), new).await
+        self.store_password(by, Action::PasswordChanged, id, Some(keep), new).await
     }
 
     /// Sets a password on an operator's word and ends every login.
-    pub async fn set_password(&self, id: UserId, new: &SecretString) -> Result<(), AccountError> {
-        self.store_password(id, None, new).await
+    pub async fn set_password(
+        &self,
+        by: &Actor,
+        id: UserId,
+        new: &SecretString,
+    ) -> Result<(), AccountError> {
+        self.store_password(by, Action::PasswordSet, id, None, new).await
     }
 
     async fn store_password(
         &self,
+        by: &Actor,
+        action: Action,
         id: UserId,
         keep: Option<SessionId>,
         new: &SecretString,
@@ -238,20 +255,29 @@ impl AccountService {
         let version =
             tx.users().set_password(id, &hash, now).await?.ok_or(AccountError::NotFound)?;
         let ended = tx.login_sessions().end_all(id, keep, now).await?;
-        tx.commit().await?;
+        let event = Event::new(action, "account", id);
+        self.audit.commit(tx, by, event.after(json!({ "ended_sessions": ended.len() }))).await?;
         self.cache.account_changed(id, version).await;
         self.cache.sessions_ended(&ended).await;
         Ok(())
     }
 
     /// Adds a role; adding it twice changes nothing.
-    pub async fn grant_role(&self, id: UserId, role: Role) -> Result<Roles, AccountError> {
+    pub async fn grant_role(
+        &self,
+        by: &Actor,
+        id: UserId,
+        role: Role,
+    ) -> Result<Roles, AccountError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
         let roles = user.roles.with(role);
         let version = tx.users().set_roles(id, roles, now).await?.ok_or(AccountError::NotFound)?;
-        tx.commit().await?;
+        let active = user.is_active;
+        let event = Event::new(Action::AccountAccessChanged, "account", id)
+            .changed(access_state(user.roles, active), access_state(roles, active));
+        self.audit.commit(tx, by, event).await?;
         self.cache.account_changed(id, version).await;
         Ok(roles)
     }
@@ -260,12 +286,14 @@ impl AccountService {
     /// or start working with it. One active admin always stays.
     pub async fn change_access(
         &self,
+        by: &Actor,
         id: UserId,
         change: AccessChange,
     ) -> Result<User, AccountError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         tx.settings().lock(ADMINS, now).await?;
+        let old = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
         if let Some(roles) = change.roles {
             tx.users().set_roles(id, roles, now).await?;
         }
@@ -276,47 +304,20 @@ impl AccountService {
         if tx.users().count_admins().await? == 0 {
             return Err(AccountError::LastAdmin);
         }
-        tx.commit().await?;
+        let event = Event::new(Action::AccountAccessChanged, "account", id).changed(
+            access_state(old.roles, old.is_active),
+            access_state(user.roles, user.is_active),
+        );
+        self.audit.commit(tx, by, event).await?;
         self.cache.account_changed(id, user.version).await;
         Ok(user)
-    }
-
-    /// Everything stored about the account but its usage, which
-    /// `GET /usage` gives.
-    pub async fn export(&self, id: UserId) -> Result<AccountExport, AccountError> {
-        // One snapshot: the balance is that of the transactions.
-        let mut session = self.db.snapshot().await?;
-        let user = session.users().find(id).await?.ok_or(AccountError::NotFound)?;
-        let sessions = session.login_sessions().list_live(id, self.clock.now()).await?;
-        let filter = KeyFilter { user_id: Some(id), ..KeyFilter::default() };
-        let (mut api_keys, mut transactions, mut passes) = (vec![], vec![], vec![]);
-        let mut next = Some(PageRequest::FIRST);
-        while let Some(page) = next {
-            let part = session.api_keys().list(&filter, page).await?;
-            next = page.followed_by(part.next);
-            api_keys.extend(part.items);
-        }
-        let balance_minor = session.ledger().balance(id).await?.unwrap_or(0);
-        next = Some(PageRequest::FIRST);
-        while let Some(page) = next {
-            let part = session.ledger().list(id, page).await?;
-            next = page.followed_by(part.next);
-            transactions.extend(part.items);
-        }
-        let filter = PassFilter { user_id: Some(id), ..PassFilter::default() };
-        next = Some(PageRequest::FIRST);
-        while let Some(page) = next {
-            let part = session.passes().list(&filter, self.clock.now(), page).await?;
-            next = page.followed_by(part.next);
-            passes.extend(part.items.into_iter().map(|(pass, _)| pass));
-        }
-        Ok(AccountExport { user, sessions, api_keys, balance_minor, transactions, passes })
     }
 
     /// Deletes the account with its keys, passes and logins. Usage stays, under an id
     /// that leads nowhere. The last admin cannot go.
     pub async fn delete(
         &self,
+        by: &Actor,
         id: UserId,
         address: IpAddr,
         password: &SecretString,
@@ -333,7 +334,8 @@ impl AccountService {
         if user.roles.has(Role::Admin) && tx.users().count_admins().await? == 0 {
             return Err(AccountError::LastAdmin);
         }
-        tx.commit().await?;
+        let event = Event::new(Action::AccountDeleted, "account", id);
+        self.audit.commit(tx, by, event.before(account_state(&user))).await?;
         self.cache.account_changed(id, version + 1).await;
         self.cache.sessions_ended(&sessions).await;
         for (hash, version) in keys {
@@ -351,11 +353,16 @@ impl AccountService {
         address: IpAddr,
         password: &SecretString,
     ) -> Result<(), AccountError> {
-        let attempt =
-            self.throttle.charge_owner(id, address).await.map_err(AccountError::Throttled)?;
+        let refused = |why| self.audit.attempts().count(why, Some(id), address);
+        let charged = self.throttle.charge_owner(id, address).await;
+        let attempt = charged.map_err(|state| {
+            refused(Refused::Throttled);
+            AccountError::Throttled(state)
+        })?;
         let hash = self.db.session().await?.users().password_hash(id).await?;
         let verdict = self.passwords.verify(password, hash.as_deref()).await?;
         if !verdict.matches {
+            refused(Refused::Wrong);
             return Err(AccountError::WrongPassword);
         }
         self.throttle.give_back(&attempt).await;
@@ -366,4 +373,9 @@ impl AccountService {
         use secrecy::ExposeSecret as _;
         password::check(password.expose_secret(), self.password_min)
     }
+}
+
+/// A new account, as the log has it.
+pub(super) fn made(action: Action, user: &User) -> Event {
+    Event::new(action, "account", user.id).after(account_state(user))
 }
