@@ -4,8 +4,10 @@
 //! time takes it as a parameter, a rule that needs a row is a service's.
 
 pub mod address;
+pub mod answer;
 pub mod api_key;
 pub mod change;
+pub mod chat;
 pub mod clock;
 pub mod destination;
 pub mod id;

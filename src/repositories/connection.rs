@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
 use super::{
-    ApiKeys, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens,
+    ApiKeys, Chat, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens,
     Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
 };
 
@@ -75,6 +75,10 @@ pub trait Repositories {
 
     fn api_keys(&mut self) -> ApiKeys<'_> {
         ApiKeys::new(self.conn())
+    }
+
+    fn chat(&mut self) -> Chat<'_> {
+        Chat::new(self.conn())
     }
 
     fn passes(&mut self) -> Passes<'_> {

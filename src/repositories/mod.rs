@@ -15,6 +15,7 @@
 //! runs on both engines.
 
 mod api_keys;
+mod chat;
 mod connection;
 mod credential_changes;
 mod database;
@@ -35,6 +36,7 @@ mod vouchers;
 
 pub use self::{
     api_keys::{ApiKeys, KeyFilter},
+    chat::{Chat, ChatFilter, Opened},
     connection::{DbConn, Repositories, Session, Tx},
     credential_changes::CredentialChanges,
     database::{ChangeListener, Database},
