@@ -7,7 +7,7 @@ use validator::{ValidateEmail as _, ValidationError};
 
 use super::{double_option::DoubleOption, secret::Secret};
 use crate::{
-    domain::{ledger::is_reason, password, user::is_username},
+    domain::{chat::CLIENT_ID_BYTES, ledger::is_reason, password, user::is_username},
     gateway::{path, query},
 };
 
@@ -46,6 +46,19 @@ pub(super) fn reason(text: &str) -> Result<(), ValidationError> {
 /// call a question with one a fault.
 pub(super) fn no_nul(text: &str) -> Result<(), ValidationError> {
     rule(!text.contains('\0'), "nul", "must not contain the character NUL")
+}
+
+/// Where a page is, for a workflow to read.
+pub(super) fn page_url(text: &str) -> Result<(), ValidationError> {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    let holds = is_web && text.len() <= 2048 && !text.contains(char::is_control);
+    rule(holds, "url", "must be an http or https URL of at most 2048 bytes")
+}
+
+pub(super) fn client_message_id(text: &str) -> Result<(), ValidationError> {
+    let holds = (1..=CLIENT_ID_BYTES).contains(&text.len());
+    let holds = holds && text.bytes().all(|b| b.is_ascii_graphic());
+    rule(holds, "client_message_id", "must be 1 to 128 visible ASCII characters")
 }
 
 /// The path of a URL, without a query, that we would forward.

@@ -6,7 +6,7 @@ use std::{path::Path, thread};
 use super::{
     AdminConfig, Algorithm, AuthConfig, Config, DatabaseConfig, JournalConfig, LogConfig,
     MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
-    WalletConfig, addresses, limits,
+    WalletConfig, addresses, chat, limits,
     reader::Reader,
     strength, upstreams, values,
     values::{list, number, seconds, truth},
@@ -42,6 +42,7 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
             key: reader.secret("SECRETS_KEY", strength::signing_secret),
             previous: previous_secrets(reader, "SECRETS_PREVIOUS_KEYS"),
         },
+        chat: chat::chat(reader),
         usage: UsageConfig {
             retention_days: reader.required("USAGE_RETENTION_DAYS", number(1..=3650)),
             request_log_max: reader.required("USAGE_REQUEST_LOG_MAX", number(0..=10_000_000)),

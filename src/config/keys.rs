@@ -8,7 +8,7 @@
 use super::table::KEYS;
 
 /// The sections of the file, in the order of `.env.example`.
-pub const SECTIONS: [&str; 15] = [
+pub const SECTIONS: [&str; 17] = [
     "server",
     "data",
     "database",
@@ -20,6 +20,8 @@ pub const SECTIONS: [&str; 15] = [
     "token",
     "wallet",
     "secrets",
+    "chat",
+    "session",
     "usage",
     "log",
     "metrics",
@@ -28,7 +30,7 @@ pub const SECTIONS: [&str; 15] = [
 
 /// Sections whose prefix is too common a word to claim every environment
 /// variable that begins with it.
-const SHARED_PREFIXES: [&str; 4] = ["data", "allowed", "token", "secrets"];
+const SHARED_PREFIXES: [&str; 6] = ["data", "allowed", "token", "secrets", "chat", "session"];
 
 /// One setting.
 #[derive(Debug)]

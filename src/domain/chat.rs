@@ -157,7 +157,10 @@ impl AnswerFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageState {
     /// An answer that is under way.
-    Streaming { writer: ChatWriterId, lease_until: DateTime<Utc> },
+    Streaming {
+        writer: ChatWriterId,
+        lease_until: DateTime<Utc>,
+    },
     Complete,
     Failed(AnswerFailure),
 }

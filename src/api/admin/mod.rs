@@ -1,5 +1,6 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
+mod chat;
 mod connections;
 mod tokens;
 mod upstreams;
@@ -16,4 +17,5 @@ pub(super) fn router() -> ApiRouter {
         .merge(vouchers::router())
         .merge(connections::router())
         .merge(upstreams::router())
+        .merge(chat::router())
 }

@@ -43,14 +43,38 @@ fn texts(texts: &[&str]) -> Vec<Said> {
 #[test]
 fn every_form_is_understood() {
     let cases: &[(Option<&str>, &str, &[&str])] = &[
-        (JSON, r#"{"type":"begin"}{"type":"item","content":"Hel"}{"type":"item","content":"lo"}{"type":"end"}"#, &["Hel", "lo"]),
-        (JSON, "{\"type\":\"begin\"}\n{\"type\":\"item\",\"content\":\"a\"}\r\n\n{\"type\":\"end\"}\n", &["a"]),
+        (
+            JSON,
+            r#"{"type":"begin"}{"type":"item","content":"Hel"}{"type":"item","content":"lo"}{"type":"end"}"#,
+            &["Hel", "lo"],
+        ),
+        (
+            JSON,
+            "{\"type\":\"begin\"}\n{\"type\":\"item\",\"content\":\"a\"}\r\n\n{\"type\":\"end\"}\n",
+            &["a"],
+        ),
         (None, r#" {"type":"item","content":"}{\"]["} , {"type":"end"}"#, &["}{\"]["]),
-        (JSON, r#"{"type":"item","content":"\\"}{"type":"item","content":"\"}"}{"type":"end"}"#, &["\\", "\"}"]),
-        (JSON, r#"{"type":"begin"}{"type":"item","content":"a"}{"type":"end"}{"type":"begin"}{"type":"item","content":"b"}{"type":"end"}"#, &["a", "b"]),
+        (
+            JSON,
+            r#"{"type":"item","content":"\\"}{"type":"item","content":"\"}"}{"type":"end"}"#,
+            &["\\", "\"}"],
+        ),
+        (
+            JSON,
+            r#"{"type":"begin"}{"type":"item","content":"a"}{"type":"end"}{"type":"begin"}{"type":"item","content":"b"}{"type":"end"}"#,
+            &["a", "b"],
+        ),
         (JSON, r#"{"type":"item","content":"unannounced"}"#, &["unannounced"]),
-        (JSON, r#"{"type":"begin"}{"type":"tool-call","content":{"x":1}}{"type":"item"}{"type":"item","content":""}{"type":"item","content":7}{"type":"end"}"#, &["7"]),
-        (JSON, r#"{"type":"item","content":"\ud83d\ude00 \ud83d"}{"type":"item","content":"\ude00\\ud83d"}"#, &["😀 \u{fffd}", "\u{fffd}\\ud83d"]),
+        (
+            JSON,
+            r#"{"type":"begin"}{"type":"tool-call","content":{"x":1}}{"type":"item"}{"type":"item","content":""}{"type":"item","content":7}{"type":"end"}"#,
+            &["7"],
+        ),
+        (
+            JSON,
+            r#"{"type":"item","content":"\ud83d\ude00 \ud83d"}{"type":"item","content":"\ude00\\ud83d"}"#,
+            &["😀 \u{fffd}", "\u{fffd}\\ud83d"],
+        ),
         (JSON, r#"{"type":"item","content":"a\u0000b"}"#, &["a\u{fffd}b"]),
         (JSON, r#"{"output":"Hello"}"#, &["Hello"]),
         (JSON, r#"{"text":"Hello","other":1}"#, &["Hello"]),
@@ -69,7 +93,11 @@ fn every_form_is_understood() {
         (PLAIN, "\u{feff}Hello", &["Hello"]),
         (SSE, "data: Hel\n\ndata: lo\n\n", &["Hel", "lo"]),
         (SSE, ": hi\r\nid: 1\r\nevent: item\r\ndata: a\r\ndata: b\r\n\r\n", &["a\nb"]),
-        (SSE, "data:{\"type\":\"begin\"}\r\rdata:{\"type\":\"item\",\"content\":\"a\"}\r\rdata: [DONE]\r\r", &["a"]),
+        (
+            SSE,
+            "data:{\"type\":\"begin\"}\r\rdata:{\"type\":\"item\",\"content\":\"a\"}\r\rdata: [DONE]\r\r",
+            &["a"],
+        ),
         (SSE, "data: {\"output\":\"a\"}\n\ndata: {\"usage\":1}\n\n", &["a"]),
         (SSE, "data: {no JSON\n\n", &["{no JSON"]),
         (SSE, "data: no blank line", &["no blank line"]),
@@ -84,7 +112,11 @@ fn every_form_is_understood() {
 #[test]
 fn failures_are_told_without_their_words() {
     for (kind, text, before) in [
-        (JSON, r#"{"type":"begin"}{"type":"item","content":"a"}{"type":"error","content":"SQL at 10.0.0.1"}{"type":"item","content":"b"}"#, vec!["a"]),
+        (
+            JSON,
+            r#"{"type":"begin"}{"type":"item","content":"a"}{"type":"error","content":"SQL at 10.0.0.1"}{"type":"item","content":"b"}"#,
+            vec!["a"],
+        ),
         (JSON, r#"{"error":"Workflow could not be started"}"#, vec![]),
         (JSON, r#"[{"error":{"message":"x"}}]"#, vec![]),
         (SSE, "data: a\n\nevent: error\ndata: secret\n\ndata: b\n\n", vec!["a"]),
@@ -137,40 +169,54 @@ fn what_is_too_large_is_not_kept() {
 
 /// Answers of every form, with what may be cut badly in them.
 fn answers() -> impl Strategy<Value = (Option<&'static str>, Vec<u8>)> {
-    let text = || proptest::collection::vec(
-        proptest::sample::select(vec!["a", "ü", "😀", "{", "}", "[", "]", "\"", "\\", "\n", ",", ":"]), 0..8)
-        .prop_map(|parts| parts.concat());
+    let text = || {
+        proptest::collection::vec(
+            proptest::sample::select(vec![
+                "a", "ü", "😀", "{", "}", "[", "]", "\"", "\\", "\n", ",", ":",
+            ]),
+            0..8,
+        )
+        .prop_map(|parts| parts.concat())
+    };
     let objects = proptest::collection::vec(
-        (text(), proptest::sample::select(vec!["", "\n", "\r\n", " ", ", "]), any::<bool>()), 0..8)
-        .prop_map(|items| {
-            let mut all = r#"{"type":"begin","metadata":{"nodeId":"{\"x"}}"#.to_owned();
-            for (text, between, escaped) in items {
-                let json = serde_json::json!({ "type": "item", "content": text }).to_string();
-                let json = if escaped { json.replace('😀', "\\ud83d\\ude00") } else { json };
-                all.push_str(&json);
-                all.push_str(between);
-            }
-            all.push_str(r#"{"type":"end"}"#);
-            (JSON, all.into_bytes())
-        });
+        (text(), proptest::sample::select(vec!["", "\n", "\r\n", " ", ", "]), any::<bool>()),
+        0..8,
+    )
+    .prop_map(|items| {
+        let mut all = r#"{"type":"begin","metadata":{"nodeId":"{\"x"}}"#.to_owned();
+        for (text, between, escaped) in items {
+            let json = serde_json::json!({ "type": "item", "content": text }).to_string();
+            let json = if escaped { json.replace('😀', "\\ud83d\\ude00") } else { json };
+            all.push_str(&json);
+            all.push_str(between);
+        }
+        all.push_str(r#"{"type":"end"}"#);
+        (JSON, all.into_bytes())
+    });
     let events = proptest::collection::vec(
-        (text(), proptest::sample::select(vec!["\n", "\r", "\r\n"])), 0..8)
-        .prop_map(|items| {
-            let mut all = String::new();
-            for (text, end) in items {
-                for line in text.split('\n') {
-                    all.extend(["data: ", line, end]);
-                }
-                all.push_str(end);
+        (text(), proptest::sample::select(vec!["\n", "\r", "\r\n"])),
+        0..8,
+    )
+    .prop_map(|items| {
+        let mut all = String::new();
+        for (text, end) in items {
+            for line in text.split('\n') {
+                all.extend(["data: ", line, end]);
             }
-            (SSE, all.into_bytes())
-        });
-    let one = text().prop_map(|text| (None, serde_json::json!([{ "output": text }]).to_string().into_bytes()));
+            all.push_str(end);
+        }
+        (SSE, all.into_bytes())
+    });
+    let one = text()
+        .prop_map(|text| (None, serde_json::json!([{ "output": text }]).to_string().into_bytes()));
     let plain = proptest::collection::vec(any::<u8>(), 0..64).prop_map(|bytes| (PLAIN, bytes));
     let any_kind = proptest::sample::select(vec![None, JSON, SSE, PLAIN]);
     let garbage = (any_kind, proptest::collection::vec(any::<u8>(), 0..96));
     let alphabet = proptest::sample::select(b"{}[]\"\\:,\n\r adteu0\xc3\xbc\xf0\x9f".to_vec());
-    let likely = (proptest::sample::select(vec![None, JSON, SSE]), proptest::collection::vec(alphabet, 0..64));
+    let likely = (
+        proptest::sample::select(vec![None, JSON, SSE]),
+        proptest::collection::vec(alphabet, 0..64),
+    );
     prop_oneof![objects, events, one, plain, garbage, likely]
 }
 

@@ -23,11 +23,7 @@ impl Values {
 
     /// The next value that ends within `bytes`, which are used up to there; all
     /// of them where none does.
-    pub fn next(
-        &mut self,
-        bytes: &mut &[u8],
-        most: usize,
-    ) -> Result<Option<Vec<u8>>, Unreadable> {
+    pub fn next(&mut self, bytes: &mut &[u8], most: usize) -> Result<Option<Vec<u8>>, Unreadable> {
         let mut begin = 0;
         for (at, byte) in bytes.iter().enumerate() {
             if self.value.is_empty() && self.is_outside() {

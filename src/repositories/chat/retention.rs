@@ -51,11 +51,7 @@ impl Chat<'_> {
 
     /// Forgets up to `most` sessions that were over by `before`, with all that
     /// was said in them; how many.
-    pub async fn prune_sessions(
-        &mut self,
-        before: DateTime<Utc>,
-        most: u32,
-    ) -> StoreResult<u64> {
+    pub async fn prune_sessions(&mut self, before: DateTime<Utc>, most: u32) -> StoreResult<u64> {
         const SQL: &str = "
             DELETE FROM chat_sessions WHERE id IN (
                 SELECT id FROM chat_sessions WHERE expires_at <= $1
