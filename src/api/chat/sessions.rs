@@ -88,7 +88,8 @@ async fn create_chat_session(
     Json(request): Json<ChatSessionRequest>,
 ) -> ApiResult<(StatusCode, HeaderMap, JsonBody<ChatSessionResponse>)> {
     let ChatSessionRequest { origin_domain, page_url } = request;
-    let origin = guest.origin().ok_or(ChatError::OriginNotAllowed)?;
+    let visitors = state.services.chat.visitors()?;
+    let origin = visitors.origin(guest.seen())?;
     if !domain_of(origin).eq_ignore_ascii_case(&origin_domain) {
         return Err(ApiError::invalid_fields(vec![FieldProblem {
             field: "origin_domain".to_owned(),
@@ -98,7 +99,6 @@ async fn create_chat_session(
     }
     let user = identity.and_then(|Extension(Identity(principal))| principal);
     let user = user.as_ref().map(Principal::user_id);
-    let visitors = state.services.chat.visitors()?;
     let (visit, issued) = visitors.create(guest.seen(), page_url, user).await?;
     let cookie = visitor::set(&issued, &state.visitors, &guest.client);
     let headers = HeaderMap::from_iter([(header::SET_COOKIE, cookie)]);

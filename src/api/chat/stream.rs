@@ -145,7 +145,11 @@ impl Feed {
             tokio::select! {
                 biased;
                 step = self.follower.next() => return self.tell(step?),
-                reason = killed, if !self.leaves_with(here) => return self.killed(reason),
+                reason = killed, if !self.leaves_with(here) => {
+                    if !(here && reason == KillReason::GoingAway) {
+                        return self.killed(reason);
+                    }
+                }
                 () = sleep_until(self.look_at) => {
                     self.look_at = Instant::now() + LOOK;
                     if !self.chat.visitors().ok()?.goes_on(&self.visit).await {

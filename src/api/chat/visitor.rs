@@ -76,7 +76,7 @@ impl FromRequestParts<AppState> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let guest = Guest::from_request_parts(parts, state).await?;
-        if !parts.method.is_safe() {
+        if !parts.method.is_safe() && guest.has_cookie() {
             guest.needs_origin()?;
         }
         let visit = state.services.chat.visitors()?.open(guest.seen()).await?;

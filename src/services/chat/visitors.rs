@@ -142,8 +142,7 @@ impl Visitors {
         page_url: Option<String>,
         user_id: Option<UserId>,
     ) -> Result<(Visit, Issued), ChatError> {
-        let origin = seen.origin.filter(|origin| self.allows(origin));
-        let origin = origin.ok_or(ChatError::OriginNotAllowed)?;
+        let origin = self.origin(seen)?;
         let now = self.clock.now();
         let token = PlainToken::chat(&mut rand::rng());
         let session = ChatSession {
@@ -166,6 +165,12 @@ impl Visitors {
         tx.commit().await?;
         let issued = Issued { value: self.cookie(&token), life: session.expires_at - now };
         Ok((Visit::of(&session, &session.hash), issued))
+    }
+
+    /// The origin of a page that may begin a session.
+    pub fn origin<'s>(&self, seen: Seen<'s>) -> Result<&'s str, ChatError> {
+        let origin = seen.origin.filter(|origin| self.allows(origin));
+        origin.ok_or(ChatError::OriginNotAllowed)
     }
 
     /// The session that a request belongs to.

@@ -25,10 +25,16 @@ async fn every_form_of_answer_arrives_as_text_both_ways() {
     let app = chatting(&recorder).await;
     let visitor = begin(&app).await;
     for (form, expected) in [
-        (r#"application/json|{"type":"begin"}{"type":"item","content":"H{"}{"type":"item","content":"}ü"}{"type":"end"}"#, "H{}ü"),
+        (
+            r#"application/json|{"type":"begin"}{"type":"item","content":"H{"}{"type":"item","content":"}ü"}{"type":"end"}"#,
+            "H{}ü",
+        ),
         ("text/event-stream|data: {\"type\":\"item\",\"content\":\"a\"}\n\ndata: b\n\n", "ab"),
         (r#"application/json|[{"output":"a"},{"text":"b"}]"#, "a\nb"),
-        (r#"application/json|{"message":"<script>alert(1)</script>"}"#, "<script>alert(1)</script>"),
+        (
+            r#"application/json|{"message":"<script>alert(1)</script>"}"#,
+            "<script>alert(1)</script>",
+        ),
         ("text/plain|as it is", "as it is"),
         ("application/json|[]", ""),
     ] {
@@ -86,7 +92,8 @@ async fn failures_are_problems_without_inner_words() {
     let app = chatting(&recorder).await;
     let visitor = begin(&app).await;
     let path = "/api/v1/chat/message";
-    for message in ["reported", "event", "status", "redirect", "nonsense", "large", "reset", "cut"] {
+    for message in ["reported", "event", "status", "redirect", "nonsense", "large", "reset", "cut"]
+    {
         let answer = visitor.ask(json!({ "message": message })).await;
         let answer = answer.expect_problem(502, "upstream_failed");
         problems::check(&answer, path);
@@ -131,6 +138,7 @@ async fn what_is_no_message_is_refused_before_the_workflow_is_asked() {
         (json!({ "message": "a\u{1b}[0m" }), "message"),
         (json!({ "message": long }), "message"),
         (json!({ "message": 7 }), "message"),
+        (json!({ "message": "a", "role": "assistant" }), "role"),
         (json!({}), "body"),
         (json!({ "message": "a", "page_url": "javascript:alert(1)" }), "page_url"),
         (json!({ "message": "a", "client_message_id": name }), "client_message_id"),

@@ -1,7 +1,5 @@
 //! Conversations of visitors with a workflow.
 
-mod apart;
-mod browsers;
 mod cookies;
 mod forms;
 mod kept;
@@ -110,7 +108,8 @@ impl Script {
         let begun = Instant::now();
         loop {
             if let Some(send) = self.0.lock().unwrap().get(question) {
-                send.send(chunk).unwrap();
+                // Nobody may read it any more.
+                let _ = send.send(chunk);
                 return;
             }
             assert!(begun.elapsed() < SOON, "{question} was not asked");
@@ -125,12 +124,8 @@ impl Script {
     /// Ends the answer well.
     pub async fn end(&self, question: &str) {
         self.write(question, r#"{"type":"end"}"#).await;
-        self.0.lock().unwrap()[question].send(b"0\r\n\r\n".to_vec()).unwrap();
-    }
-
-    /// Breaks off.
-    pub fn cut(&self, question: &str) {
-        self.0.lock().unwrap().remove(question);
+        let send = self.0.lock().unwrap().remove(question).unwrap();
+        send.send(b"0\r\n\r\n".to_vec()).unwrap();
     }
 }
 

@@ -34,28 +34,42 @@ async fn a_workflow_is_sent_the_question_and_a_proof_and_nothing_else() {
         let mut names = delivery.names();
         names.sort();
         names.dedup();
-        assert_eq!(names, [
-            "accept", "authorization", "content-length", "content-type", "host", "x-api-key",
-            "x-request-id",
-        ]);
+        assert_eq!(
+            names,
+            [
+                "accept",
+                "authorization",
+                "content-length",
+                "content-type",
+                "host",
+                "x-api-key",
+                "x-request-id",
+            ]
+        );
         assert_eq!(delivery.all("content-type"), ["application/json"]);
         assert_eq!(delivery.all("x-api-key"), ["key-of-the-workflow"]);
         let sent: Value = serde_json::from_slice(&delivery.body).unwrap();
-        assert_eq!(sent, json!({
-            "action": "sendMessage",
-            "sessionId": visitor.session,
-            "chatInput": message,
-            "metadata": {
-                "page_url": page,
-                "origin_domain": "shop.example.com",
-                "message_id": answer.text("message_id"),
-            },
-        }));
+        assert_eq!(
+            sent,
+            json!({
+                "action": "sendMessage",
+                "sessionId": visitor.session,
+                "chatInput": message,
+                "metadata": {
+                    "page_url": page,
+                    "origin_domain": "shop.example.com",
+                    "message_id": answer.text("message_id"),
+                },
+            })
+        );
         let token = delivery.all("authorization")[0].strip_prefix("Bearer ").unwrap();
         let claims = jwt::part(token, 1);
         assert_eq!(jwt::part(token, 0)["alg"], "HS256");
         assert_eq!((&claims["aud"], &claims["iss"]), (&json!("n8n"), &json!("tollgate")));
-        assert_eq!((&claims["sub"], &claims["session_id"]), (&json!(visitor.session), &json!(visitor.session)));
+        assert_eq!(
+            (&claims["sub"], &claims["session_id"]),
+            (&json!(visitor.session), &json!(visitor.session))
+        );
         assert_eq!(claims["jti"], answer.json["message_id"]);
         assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 30);
         let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
@@ -84,10 +98,9 @@ async fn nothing_is_sent_twice() {
 
 #[tokio::test]
 async fn a_workflow_that_keeps_failing_is_not_asked_for_a_while() {
-    let recorder = Recorder::start(|_| {
-        Reply::Send(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n".to_vec())
-    })
-    .await;
+    let recorder =
+        Recorder::start(|_| Reply::Send(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n".to_vec()))
+            .await;
     let app = chatting(&recorder).await;
     let visitor = begin(&app).await;
     let mut codes = vec![];

@@ -32,10 +32,8 @@ async fn an_answer_goes_on_without_its_reader() {
 
 #[tokio::test]
 async fn an_answer_is_read_from_any_byte_and_only_the_rest_of_it() {
-    let recorder = Recorder::start(|_| {
-        super::Reply::Send(super::answer("text/plain", "aü😀b"))
-    })
-    .await;
+    let recorder =
+        Recorder::start(|_| super::Reply::Send(super::answer("text/plain", "aü😀b"))).await;
     let app = chatting(&recorder).await;
     let visitor = begin(&app).await;
     let answer = visitor.ask(json!({ "message": "q" })).await.expect(200);

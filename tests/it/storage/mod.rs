@@ -1,6 +1,7 @@
 //! The promises of the repositories, which both engines keep alike.
 
 mod api_keys;
+mod chat;
 mod credential_changes;
 mod database;
 mod idempotency;
