@@ -45,10 +45,10 @@ use secrecy::SecretString;
 
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService,
-    browser::BrowserService, changes::ChangeService, chat::ChatService, credentials::CredentialCache,
-    health::HealthService, keyring::Keyring, limits::LimitService, logins::LoginService,
-    passes::PassService, passwords::Passwords, reload::ReloadService, sealer::Sealer,
-    streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
+    browser::BrowserService, changes::ChangeService, chat::ChatService,
+    credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
+    logins::LoginService, passes::PassService, passwords::Passwords, reload::ReloadService,
+    sealer::Sealer, streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
     usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
 use self::{gifts::Gifts, login_throttle::LoginThrottle, upstreams::resolver::SharedResolver};
@@ -112,19 +112,13 @@ impl Services {
         let cache = CredentialCache::new(db.clone(), hub, clock.clone());
         hub.bound_staleness(config.auth.staleness);
         let changes = ChangeService::new(db.clone(), hub.clone(), cache.clone(), clock.clone());
-        let usage = Arc::new(UsageService::new(
-            db.clone(),
-            clock.clone(),
-            &config.usage,
-            // The workers, and one for everybody else.
-            config.server.workers + 1,
-        ));
-        let limits = Arc::new(LimitService::new(
-            limiter.clone(),
-            config.limits.clone(),
-            db.clone(),
-            clock.clone(),
-        ));
+        // The workers, and one for everybody else.
+        let threads = config.server.workers + 1;
+        let usage = UsageService::new(db.clone(), clock.clone(), &config.usage, threads);
+        let usage = Arc::new(usage);
+        let limits = config.limits.clone();
+        let limits = LimitService::new(limiter.clone(), limits, db.clone(), clock.clone());
+        let limits = Arc::new(limits);
         let chat = ChatService::new(chat::Parts {
             config: &config.chat,
             secret: &parts.chat_secret,

@@ -157,10 +157,10 @@ async fn resume_chat_message(
         })
     });
     let last = last.transpose()?;
-    let followed = state.services.chat.follow(&visitor.visit, id, last.unwrap_or(0)).await?;
-    let Some(follower) = followed else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    let answer = state.services.chat.follow(&visitor.visit, id, last.unwrap_or(0)).await?;
+    let Some(follower) = answer else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     let path = format!("/chat/stream/{id}");
-    Ok(stream::events(&state, visitor, follower, last.is_none(), path))
+    Ok(stream::events(&state, visitor, follower, last.is_none(), &path))
 }
 
 async fn say(
@@ -180,7 +180,7 @@ async fn say(
     let mut response = if wants_json(&visitor.guest.headers) {
         in_one_piece(follower).await?
     } else {
-        stream::events(&state, visitor, follower, true, path.to_owned())
+        stream::events(&state, visitor, follower, true, path)
     };
     if let Some(limit) = limit {
         rate_headers::set(response.headers_mut(), &limit, state.services.clock.now());

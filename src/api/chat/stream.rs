@@ -77,7 +77,7 @@ pub fn events(
     visitor: Visitor,
     follower: Follower,
     start: bool,
-    path: String,
+    path: &str,
 ) -> Response {
     let chat = state.services.chat.clone();
     let Visitor { visit, guest } = visitor;
@@ -89,7 +89,7 @@ pub fn events(
             principal: None,
             upstream: Arc::clone(upstream),
             part: None,
-            path: path.clone(),
+            path: path.to_owned(),
             address: guest.client.address,
             origin: None,
             opened_at: now,
@@ -144,7 +144,7 @@ impl Feed {
             });
             tokio::select! {
                 biased;
-                step = self.follower.next() => return self.tell(step?),
+                step = self.follower.next() => return Some(self.tell(step?)),
                 reason = killed, if !self.leaves_with(here) => {
                     if !(here && reason == KillReason::GoingAway) {
                         return self.killed(reason);
@@ -170,10 +170,10 @@ impl Feed {
         here && reason == Some(KillReason::GoingAway)
     }
 
-    fn tell(&mut self, step: Step) -> Option<String> {
+    fn tell(&mut self, step: Step) -> String {
         let id = self.follower.id;
         self.beat_at = Instant::now() + HEARTBEAT;
-        Some(match step {
+        match step {
             Step::Text { text, upto } => event(upto, "item", &json!({ "content": text })),
             Step::Complete(ended) => {
                 self.end("completed");
@@ -189,7 +189,7 @@ impl Feed {
                 let error = ApiError::new(ErrorCode::NotFound, "the answer is not there any more");
                 self.problem(self.follower.at() + 1, &error)
             }
-        })
+        }
     }
 
     fn killed(&mut self, reason: KillReason) -> Option<String> {

@@ -1,7 +1,11 @@
 //! Writes down what comes of the answers under way, all of them in one
 //! transaction: so many answers cost the database hardly more than one.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +42,7 @@ struct Ending {
 impl ChatService {
     /// Writes until `stop`, and what is left then.
     pub async fn write_down(&self, stop: CancellationToken) {
-        let mut held = Instant::now();
+        let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 () = self.desk.ended.notified() => {}
@@ -52,9 +56,10 @@ impl ChatService {
                 }
                 continue;
             }
-            let hold = held.elapsed() >= HOLD_EVERY;
-            match self.write_round(&lives, hold).await {
-                Ok(wrote) => held = if wrote { Instant::now() } else { held },
+            let due = renewed.elapsed() >= HOLD_EVERY;
+            match self.write_round(&lives, due).await {
+                Ok(true) => renewed = Instant::now(),
+                Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -103,10 +108,12 @@ impl ChatService {
             }
         }
         tx.commit().await?;
-        for piece in pieces {
-            let live = lives.iter().find(|live| live.id == piece.message_id);
-            let bytes = usize::try_from(piece.number).unwrap_or(usize::MAX);
-            live.into_iter().for_each(|live| live.kept(bytes));
+        let kept: HashMap<_, _> =
+            pieces.into_iter().map(|piece| (piece.message_id, piece.number)).collect();
+        for live in lives {
+            if let Some(number) = kept.get(&live.id) {
+                live.kept(usize::try_from(*number).unwrap_or(usize::MAX));
+            }
         }
         let lost = End { failure: Some(AnswerFailure::Interrupted), at: now };
         for Ending { live, end, .. } in endings {

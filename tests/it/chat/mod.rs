@@ -245,7 +245,7 @@ impl Stream {
         loop {
             while let Some((event, rest)) = self.text.split_once("\n\n") {
                 let event = event.to_owned();
-                self.text = rest.to_owned();
+                self.text = String::from(rest);
                 if !event.starts_with(':') {
                     return Some(parse(&event));
                 }
