@@ -11,6 +11,7 @@ use crate::{
     cache::{CacheHub, Limiter, RedisDeadlines, RedisStore},
     config::{Algorithm, AuthConfig, Config, SecretsConfig, Sources, secrets},
     domain::clock::{SharedClock, SystemClock},
+    gateway::WebhookClient,
     repositories::Database,
     server,
     services::{
@@ -103,6 +104,14 @@ impl AppBuilder {
         let material = signing_material(&config.auth, &config.data_dir)?;
         let keyring = Arc::new(Keyring::new(&config.auth, &material)?);
         let sealer = Arc::new(sealer(&config.secrets, &config.data_dir)?);
+        let chat_secret = match &config.chat.visitors.secret_key {
+            Some(secret) => secret.clone(),
+            None => kept(&config.data_dir, "chat-hs256", long_secret)?,
+        };
+        let webhook = config.chat.webhook.as_ref().map(|webhook| {
+            let client = WebhookClient::new(webhook, clock.clone(), resolver.clone());
+            Arc::new(client) as Arc<dyn services::chat::Webhook>
+        });
         let services = Services::new(services::Parts {
             config: &config,
             db: db.clone(),
@@ -111,16 +120,16 @@ impl AppBuilder {
             limiter: limiter.clone(),
             keyring,
             sealer,
+            chat_secret,
+            webhook,
             resolver,
             read,
             material: signing_material,
             clock,
         });
-        let allowed_origins = config
-            .allowed_origins
-            .iter()
-            .map(|origin| HeaderValue::from_str(origin).context("ALLOWED_ORIGINS"))
-            .collect::<anyhow::Result<_>>()?;
+        let allowed_origins = header_values(&config.allowed_origins)?;
+        let chat_origins = header_values(&config.chat_origins())?;
+        let visitors = Arc::new(config.chat.visitors.clone());
         let metrics = MetricsState {
             exporter: metrics_handle(),
             token: config.metrics.token.clone(),
@@ -128,7 +137,14 @@ impl AppBuilder {
         };
         let prefix = config.upstreams.first().map_or("", |upstream| upstream.mount.prefix());
         let site = Arc::new(Site::new(&config.server, prefix));
-        let state = AppState { services: services.clone(), metrics, site, allowed_origins };
+        let state = AppState {
+            services: services.clone(),
+            metrics,
+            site,
+            visitors,
+            chat_origins,
+            allowed_origins,
+        };
         Ok(App { config: Arc::new(config), db, hub, limiter, redis, services, state })
     }
 }
@@ -143,6 +159,11 @@ impl App {
             ours: Arc::new(api::is_ours),
         }
     }
+}
+
+fn header_values(origins: &[String]) -> anyhow::Result<Arc<[HeaderValue]>> {
+    let value = |origin: &String| HeaderValue::from_str(origin).context("ALLOWED_ORIGINS");
+    origins.iter().map(value).collect()
 }
 
 /// What seals texts: as configured, or with a key that was made at the first

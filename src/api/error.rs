@@ -3,12 +3,10 @@
 //! [`ErrorCode`] is the registry: a stable code, its status, its title. What
 //! the services and the gateway can fail with is mapped in [`super::error_map`].
 
-use axum::{
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
-    response::IntoResponse,
-};
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
+#[path = "error_answer.rs"]
+mod answer;
+
+use axum::{http::StatusCode, response::IntoResponse};
 use serde::Serialize;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -16,7 +14,7 @@ use utoipa::{
 };
 
 use super::limit_problem::LimitProblem;
-use crate::{domain::limit::TierState, gateway::rate_headers, services::limits::Rule};
+use crate::{domain::limit::TierState, services::limits::Rule};
 
 pub type ApiResult<T> = Result<T, ApiError>;
 
@@ -139,6 +137,8 @@ error_codes! {
     Internal = "internal", INTERNAL_SERVER_ERROR;
     /// The upstream refused the connection, broke off or answered nonsense.
     UpstreamFailed = "upstream_failed", BAD_GATEWAY;
+    /// The answer ended before it was whole; ask again.
+    AnswerInterrupted = "answer_interrupted", SERVICE_UNAVAILABLE;
     /// A dependency is down.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE;
     /// The upstream failed so often of late that it is not asked for a while.
@@ -323,68 +323,6 @@ impl ApiError {
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(std::sync::Arc::make_mut(&mut self.0));
         self
-    }
-
-    /// Turns `response`, which carries this error as an extension, into the
-    /// finished answer. `now` is what the reset time is counted from.
-    pub fn complete<B: From<Bytes>>(
-        self,
-        response: &mut Response<B>,
-        request_id: &str,
-        instance: &str,
-        now: DateTime<Utc>,
-    ) {
-        let Inner { code, detail, errors, limit, other_limits, shortfall, .. } = &*self.0;
-        let status = self.status();
-        let problem = Problem {
-            kind: format!("https://tollgate.example/problems/{}", code.as_str().replace('_', "-")),
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
-            status: status.as_u16(),
-            code: *code,
-            detail: detail.clone(),
-            instance: instance.to_owned(),
-            request_id: request_id.to_owned(),
-            errors: errors.clone(),
-            limit: limit.as_ref().map(LimitProblem::from),
-            other_limits: other_limits.iter().map(LimitProblem::from).collect(),
-            missing_minor: shortfall.map(|shortfall| shortfall.missing),
-            balance_minor: shortfall.map(|shortfall| shortfall.balance),
-        };
-        let body = serde_json::to_vec(&problem).expect("strings and numbers serialize");
-        *response.body_mut() = Bytes::from(body).into();
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        let problem_json = HeaderValue::from_static("application/problem+json");
-        headers.insert(header::CONTENT_TYPE, problem_json);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.remove(header::CONTENT_LENGTH);
-        self.put_fields(headers, now);
-    }
-
-    /// The fields that belong to the failure, in whatever form it is told.
-    pub fn put_fields(&self, headers: &mut HeaderMap, now: DateTime<Utc>) {
-        let Inner { code, limit, other_limits, retry_after_seconds, .. } = &*self.0;
-        if code.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, challenge(*code));
-        }
-        if let Some(state) = limit {
-            rate_headers::set(headers, state, now);
-            rate_headers::list(headers, other_limits);
-            headers.insert(header::RETRY_AFTER, rate_headers::retry_after(state));
-        }
-        if let Some(seconds) = retry_after_seconds {
-            headers.insert(header::RETRY_AFTER, (*seconds).into());
-        }
-    }
-}
-
-/// RFC 6750, 3: no error code where no credential was presented.
-fn challenge(code: ErrorCode) -> HeaderValue {
-    match code {
-        ErrorCode::InvalidCredential => {
-            HeaderValue::from_static("Bearer realm=\"tollgate\", error=\"invalid_token\"")
-        }
-        _ => HeaderValue::from_static("Bearer realm=\"tollgate\""),
     }
 }
 

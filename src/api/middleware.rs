@@ -96,6 +96,7 @@ pub async fn limited(
             // A refusal below carries the state of the limit that refused.
             if let Some(limit) = limit
                 && response.extensions().get::<ApiError>().is_none()
+                && !rate_headers::are_set(response.headers())
             {
                 let now = state.services.clock.now();
                 rate_headers::set(response.headers_mut(), &limit, now);

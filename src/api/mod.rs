@@ -7,6 +7,7 @@
 mod actor;
 mod admin;
 mod auth;
+mod chat;
 mod csv;
 mod docs;
 mod double_option;
@@ -80,6 +81,8 @@ pub fn router(state: &AppState) -> Router {
         // Outside of everything that can fail, so that its answers are
         // readable for scripts of other origins too.
         .layer(cors(&state.allowed_origins));
+    // Visitors are known by a cookie, so their scripts' origins are granted that.
+    let api = api.merge(chats(state));
     // Pages are for people, never for scripts of other origins.
     // So are answers to proxies; and CORS would answer every `OPTIONS`, also one
     // that a proxy asks about.
@@ -87,6 +90,21 @@ pub fn router(state: &AppState) -> Router {
         .merge(forward_auth::router(state))
         .layer(from_fn(middleware::wrong_method))
         .with_state(state.clone())
+}
+
+/// What visitors of other sites' pages use.
+fn chats(state: &AppState) -> Router<AppState> {
+    let mut router = Router::new();
+    for prefix in PREFIXES {
+        let (chat, _) = chat::router().split_for_parts();
+        let chat = chat
+            .layer(from_fn_with_state(state.clone(), middleware::identify))
+            .layer(from_fn_with_state(state.clone(), middleware::ready))
+            .layer(from_fn(middleware::no_store));
+        router = router.nest(prefix, chat);
+    }
+    let cors = cors(&state.chat_origins).allow_credentials(true);
+    router.layer(cors)
 }
 
 /// `/metrics` alone, for a listener of its own.
@@ -106,7 +124,7 @@ async fn nothing_here() -> ApiError {
 pub fn document() -> OpenApi {
     let router = OpenApiRouter::with_openapi(openapi::base())
         .merge(operations(true))
-        .nest(PREFIXES[0], public().merge(private()).merge(keys::public()));
+        .nest(PREFIXES[0], public().merge(private()).merge(keys::public()).merge(chat::router()));
     let mut document = router.into_openapi();
     proxy::describe(&mut document);
     forward_auth::describe(&mut document);
@@ -199,6 +217,7 @@ fn cors(allowed: &[axum::http::HeaderValue]) -> CorsLayer {
             HeaderName::from_static("x-access-token"),
             HeaderName::from_static("x-request-id"),
             HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
         ])
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(std::time::Duration::from_mins(10))

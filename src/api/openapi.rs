@@ -27,6 +27,7 @@ use super::error::Problem;
         (name = "keys", description = "API keys"),
         (name = "tokens", description = "Access tokens: time that is bought"),
         (name = "wallet", description = "What I may spend"),
+        (name = "chat", description = "Conversations of visitors with a workflow"),
         (name = "usage", description = "What was used"),
         (name = "admin", description = "For operators"),
         (name = "proxy", description = "The upstream behind the gateway"),
@@ -51,6 +52,12 @@ impl Modify for Security {
             "The text of an API key, `tg_…`. Also as `Authorization: Bearer tg_…`.",
         );
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let visitor = ApiKeyValue::with_description(
+            "chat_session_id",
+            "Set by `POST /session/create`; `SESSION_COOKIE_NAME` may name it otherwise.",
+        );
+        let visitor = SecurityScheme::ApiKey(ApiKey::Cookie(visitor));
+        components.add_security_scheme("chat_session", visitor);
         let token = ApiKeyValue::with_description(
             "X-Access-Token",
             "The text of an access token (a time pass), `tga_…`. Opens the upstream.",

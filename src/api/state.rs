@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
 use super::pages::Site;
-use crate::services::Services;
+use crate::{config::VisitorConfig, services::Services};
 
 /// What a request handler can reach.
 #[derive(Clone)]
@@ -16,6 +16,10 @@ pub struct AppState {
     pub metrics: MetricsState,
     /// How the pages look.
     pub site: Arc<Site>,
+    /// How cookies of visitors look.
+    pub visitors: Arc<VisitorConfig>,
+    /// Origins whose pages may show the chat.
+    pub chat_origins: Arc<[HeaderValue]>,
     /// Origins that scripts may call the API from.
     pub allowed_origins: Arc<[HeaderValue]>,
 }

@@ -8,7 +8,7 @@ use validator::{ValidateEmail as _, ValidationError};
 
 use super::{double_option::DoubleOption, secret::Secret};
 use crate::{
-    domain::{ledger::is_reason, password, user::is_username},
+    domain::{chat::CLIENT_ID_BYTES, ledger::is_reason, password, user::is_username},
     gateway::{path, query},
 };
 
@@ -53,6 +53,19 @@ pub(super) fn no_nul(text: &str) -> Result<(), ValidationError> {
 pub(super) fn instant(at: &DateTime<Utc>) -> Result<(), ValidationError> {
     let holds = (1970..=9999).contains(&at.year());
     rule(holds, "range", "must lie between the years 1970 and 9999")
+}
+
+/// Where a page is, for a workflow to read.
+pub(super) fn page_url(text: &str) -> Result<(), ValidationError> {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    let holds = is_web && text.len() <= 2048 && !text.contains(char::is_control);
+    rule(holds, "url", "must be an http or https URL of at most 2048 bytes")
+}
+
+pub(super) fn client_message_id(text: &str) -> Result<(), ValidationError> {
+    let holds = (1..=CLIENT_ID_BYTES).contains(&text.len());
+    let holds = holds && text.bytes().all(|b| b.is_ascii_graphic());
+    rule(holds, "client_message_id", "must be 1 to 128 visible ASCII characters")
 }
 
 /// The path of a URL, without a query, that we would forward.

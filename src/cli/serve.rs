@@ -24,6 +24,9 @@ use crate::{
 
 /// What the usage of requests that were cut may still take to be written.
 const LAST_WRITES: Duration = Duration::from_millis(700);
+/// Chat answers end so long before the grace period does, or in this part of it.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+const LAST_OF_GRACE: f64 = 0.25;
 /// What each of the other last steps may take where no grace is left.
 const LAST_STEP: Duration = Duration::from_millis(100);
 
@@ -92,7 +95,19 @@ async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
 
     // They would not end by themselves, and those who listen go elsewhere.
     app.services.streams.go_away();
-    let drained = server.stop_until(over()).await == Stopped::Drained;
+    // Before the rest, so that those who follow an answer read its end.
+    let before = app.config.server.shutdown_grace.mul_f64(LAST_OF_GRACE).min(LAST_ANSWERS);
+    let chats = async {
+        let over = async {
+            tokio::select! {
+                () = sleep_until(deadline - before) => {}
+                () = shutdown.hard().cancelled() => {}
+            }
+        };
+        app.services.chat.leave(over).await;
+    };
+    let (stopped, ()) = tokio::join!(server.stop_until(over()), chats);
+    let drained = stopped == Stopped::Drained;
     shutdown.begin();
     let too_late = async {
         over().await;

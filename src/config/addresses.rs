@@ -69,6 +69,18 @@ pub(super) fn target(text: &str) -> Parsed<String> {
     Ok(url)
 }
 
+/// Where a workflow is asked: the server, as of an upstream, and a path.
+pub(super) fn webhook(text: &str) -> Parsed<(String, String)> {
+    let at = text.find("://").map_or(0, |at| at + 3);
+    let slash = text[at..].find('/').map_or(text.len(), |slash| at + slash);
+    let (server, path) = text.split_at(slash);
+    let path = if path.is_empty() { "/" } else { path };
+    if path.contains(['?', '#']) {
+        return Err("expected a URL without query and fragment".to_owned());
+    }
+    Ok((target(server)?, plain_path(path)?))
+}
+
 /// An origin as browsers send it (RFC 6454, 6.2): without the scheme's own
 /// port.
 pub(super) fn origin(text: &str) -> Parsed<String> {

@@ -6,7 +6,7 @@ use std::{path::Path, thread};
 use super::{
     AdminConfig, Algorithm, AuditConfig, AuthConfig, Config, DatabaseConfig, JournalConfig,
     LogConfig, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
-    WalletConfig, addresses, limits,
+    WalletConfig, addresses, chat, limits,
     reader::Reader,
     strength, upstreams, values,
     values::{list, number, seconds, truth},
@@ -45,6 +45,7 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
         audit: AuditConfig {
             retention_days: reader.required("AUDIT_RETENTION_DAYS", number(0..=36_500)),
         },
+        chat: chat::chat(reader),
         usage: UsageConfig {
             retention_days: reader.required("USAGE_RETENTION_DAYS", number(1..=3650)),
             request_log_max: reader.required("USAGE_REQUEST_LOG_MAX", number(0..=10_000_000)),

@@ -8,7 +8,7 @@
 use super::table::KEYS;
 
 /// The sections of the file, in the order of `.env.example`.
-pub const SECTIONS: [&str; 16] = [
+pub const SECTIONS: [&str; 18] = [
     "server",
     "data",
     "database",
@@ -20,6 +20,8 @@ pub const SECTIONS: [&str; 16] = [
     "token",
     "wallet",
     "secrets",
+    "chat",
+    "session",
     "usage",
     "audit",
     "log",
@@ -29,7 +31,7 @@ pub const SECTIONS: [&str; 16] = [
 
 /// Sections whose prefix is too common a word to claim every environment
 /// variable that begins with it.
-const SHARED_PREFIXES: [&str; 4] = ["data", "allowed", "token", "secrets"];
+const SHARED_PREFIXES: [&str; 6] = ["data", "allowed", "token", "secrets", "chat", "session"];
 
 /// One setting.
 #[derive(Debug)]

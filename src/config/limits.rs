@@ -40,6 +40,7 @@ const USER: Names = names!("RATE_LIMIT_USER_", "RATE_LIMIT_USER_ON_STORE_LOSS");
 const KEY: Names = names!("RATE_LIMIT_KEY_", "RATE_LIMIT_KEY_ON_STORE_LOSS");
 const PASS: Names = names!("RATE_LIMIT_TOKEN_", "RATE_LIMIT_TOKEN_ON_STORE_LOSS");
 const ORIGIN: Names = names!("RATE_LIMIT_ORIGIN_", "RATE_LIMIT_ORIGIN_ON_STORE_LOSS");
+const SESSION: Names = names!("RATE_LIMIT_SESSION_", "RATE_LIMIT_SESSION_ON_STORE_LOSS");
 const UPSTREAM: Names = names!("RATE_LIMIT_UPSTREAM_", "RATE_LIMIT_UPSTREAM_ON_STORE_LOSS");
 
 pub(super) fn limits(reader: &mut Reader) -> LimitsConfig {
@@ -49,7 +50,7 @@ pub(super) fn limits(reader: &mut Reader) -> LimitsConfig {
         on_loss: reader.optional(policy, values::on_store_loss).unwrap_or(on_loss),
     };
     let (address, user, key, pass) = (rates(ADDRESS), rates(USER), rates(KEY), rates(PASS));
-    let (origin, upstream) = (rates(ORIGIN), rates(UPSTREAM));
+    let (origin, session, upstream) = (rates(ORIGIN), rates(SESSION), rates(UPSTREAM));
     let mut at_once = |name| reader.required(name, number(0..=MOST_AT_ONCE));
     let concurrent = Concurrent {
         user: at_once("RATE_LIMIT_USER_MAX_CONCURRENT"),
@@ -69,6 +70,7 @@ pub(super) fn limits(reader: &mut Reader) -> LimitsConfig {
         key,
         pass,
         origin,
+        session,
         upstream,
         pass_totals: totals,
         pass_own_day: reader.required("RATE_LIMIT_TOKEN_PER_OWN_DAY", number(0..=MOST)),

@@ -23,6 +23,7 @@ use secrecy::SecretString;
 
 mod addresses;
 mod assemble;
+mod chat;
 mod given;
 pub mod keys;
 mod limits;
@@ -48,6 +49,7 @@ use crate::domain::{
     pass::RefundPolicy,
     rates::Rates,
 };
+pub use chat::{ChatConfig, SameSite, VisitorConfig, WebhookConfig};
 pub use given::Given;
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
@@ -74,6 +76,7 @@ pub struct Config {
     pub passes: PassesConfig,
     pub wallet: WalletConfig,
     pub secrets: SecretsConfig,
+    pub chat: ChatConfig,
     pub usage: UsageConfig,
     pub audit: AuditConfig,
     pub log: LogConfig,
@@ -216,6 +219,8 @@ pub struct LimitsConfig {
     pub pass: Rates,
     /// Per host of the page that sends a request.
     pub origin: Rates,
+    /// Per chat session, for messages.
+    pub session: Rates,
     /// Per upstream that sets none of its own.
     pub upstream: Rates,
     /// Per pass over its whole time: hours of a pass, requests.
@@ -341,6 +346,14 @@ impl Config {
         let mut seen = std::collections::HashSet::new();
         problems.retain(|problem| seen.insert(problem.to_string()));
         Err(ConfigError::new(problems))
+    }
+}
+
+impl Config {
+    /// Origins whose pages may show the chat: those that may call, and our own.
+    pub fn chat_origins(&self) -> Vec<String> {
+        let own = self.server.public_url.iter();
+        self.allowed_origins.iter().chain(own).cloned().collect()
     }
 }
 

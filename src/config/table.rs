@@ -193,6 +193,11 @@ pub static KEYS: &[Key] = &[
         "0",
         "Requests per host of the page that sends them. 0: no limit.",
     ),
+    key("RATE_LIMIT_SESSION_PER_SECOND", "0", "Chat messages of a session per second. 0: none."),
+    key("RATE_LIMIT_SESSION_PER_MINUTE", "20", "Chat messages of a session per minute. 0: none."),
+    key("RATE_LIMIT_SESSION_PER_HOUR", "200", "Chat messages of a session per hour. 0: none."),
+    key("RATE_LIMIT_SESSION_PER_DAY", "0", "Chat messages of a session per day. 0: none."),
+    key("RATE_LIMIT_SESSION_PER_MONTH", "0", "Chat messages of a session per month. 0: none."),
     key(
         "RATE_LIMIT_UPSTREAM_PER_SECOND",
         "0",
@@ -248,6 +253,7 @@ pub static KEYS: &[Key] = &[
     key("RATE_LIMIT_KEY_ON_STORE_LOSS", "", "The same for limits by key alone."),
     key("RATE_LIMIT_TOKEN_ON_STORE_LOSS", "", "The same for limits by access token alone."),
     key("RATE_LIMIT_ORIGIN_ON_STORE_LOSS", "", "The same for limits by origin alone."),
+    key("RATE_LIMIT_SESSION_ON_STORE_LOSS", "", "The same for limits by chat session alone."),
     key("RATE_LIMIT_UPSTREAM_ON_STORE_LOSS", "", "The same for limits by upstream alone."),
     key(
         "TOKEN_PRICE_1H",
@@ -278,6 +284,30 @@ pub static KEYS: &[Key] = &[
         "Comma-separated; still open what they sealed. See tollgate secrets rotate.",
     )
     .of(Kind::Secret),
+    key("CHAT_WEBHOOK_URL", "", "The workflow that chat messages go to. Default: no chat.")
+        .of(Kind::Url)
+        .also(&[alias("N8N_WEBHOOK_URL")]),
+    key("CHAT_API_KEY", "", "Sent to the workflow as X-API-Key.")
+        .of(Kind::Secret)
+        .also(&[alias("N8N_API_KEY")]),
+    key("CHAT_WEBHOOK_AUDIENCE", "chat-webhook", "The `aud` of the token that it is sent."),
+    key("CHAT_WEBHOOK_TIMEOUT_SECONDS", "120", "What the workflow may take for one answer."),
+    key("CHAT_MESSAGE_MAX_CHARS", "4000", "Longest message of a visitor."),
+    key("CHAT_ANSWER_MAX_BYTES", "1048576", "Longest answer of the workflow."),
+    key("CHAT_MAX_ANSWERS", "1000", "Answers under way at once, on one instance."),
+    key("CHAT_RETENTION_DAYS", "30", "How long a conversation is kept after its end."),
+    key(
+        "SESSION_SECRET_KEY",
+        "",
+        "Signs chat cookies and tokens. Default: made once, in DATA_DIR.",
+    )
+    .of(Kind::Secret),
+    key("SESSION_COOKIE_NAME", "chat_session_id", "The cookie of a chat session."),
+    key("SESSION_COOKIE_MAX_AGE", "86400", "Life of a chat session that is not used, seconds."),
+    key("SESSION_MAX_AGE", "2592000", "Life of a chat session however much it is used, seconds."),
+    key("SESSION_COOKIE_SAME_SITE", "lax", "lax, strict, or none for widgets on other sites."),
+    key("SESSION_COOKIE_SECURE", "", "Default: as the page comes; true with SAME_SITE none."),
+    key("SESSION_BINDING", "browser", "What must not change: origin; browser also; network too."),
     key("USAGE_RETENTION_DAYS", "400", "How long usage is kept; sums by whole months."),
     key("USAGE_REQUEST_LOG_MAX", "10000", "How many of the latest requests are kept one by one."),
     key(

@@ -2,21 +2,14 @@
 //! and variables that a container platform injects.
 
 /// Settings that the product has but this version does not offer. Whole names,
-/// not prefixes: desktops set `SESSION_MANAGER`, CI systems set `CHAT_…`.
-const LATER: [&str; 14] = [
-    "CHAT_API_KEY",
-    "CHAT_WEBHOOK_URL",
+/// not prefixes: desktops set variables that begin alike.
+const LATER: [&str; 7] = [
     "LOG_FILE",
     "LOG_MAX_FILES",
     "LOG_MAX_SIZE_MB",
-    "N8N_API_KEY",
-    "N8N_WEBHOOK_URL",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "SERVER_TLS_CERT",
     "SERVER_TLS_KEY",
-    "SESSION_COOKIE_MAX_AGE",
-    "SESSION_COOKIE_NAME",
-    "SESSION_SECRET_KEY",
     "TIERS",
 ];
 
@@ -52,7 +45,7 @@ mod tests {
 
     #[test]
     fn names_of_other_versions_are_whole_names() {
-        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "CHAT_API_KEY_FILE", "LOG_FILE"] {
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "SERVER_TLS_KEY_FILE", "LOG_FILE"] {
             assert!(is_later(name), "{name}");
         }
         for name in ["SESSION_MANAGER", "TOKEN_PRICE_24H", "LOG_LEVEL"] {

@@ -106,7 +106,7 @@ fn default(reader: &mut Reader) -> UpstreamConfig {
     upstream
 }
 
-fn with_defaults(
+pub(super) fn with_defaults(
     name: &'static str,
     mount: Mount,
     targets: Vec<TargetConfig>,
@@ -362,7 +362,7 @@ fn check_together(upstreams: &[UpstreamConfig], problems: &mut Vec<Problem>) {
 
 /// A name that lives as long as the process: metrics and records hold on to it.
 /// There are as many as operators think of.
-fn intern(name: &str) -> &'static str {
+pub(super) fn intern(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = names.get(name) {

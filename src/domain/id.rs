@@ -116,3 +116,15 @@ id_type!(
     /// One use of a voucher.
     RedemptionId
 );
+id_type!(
+    /// A conversation of a visitor.
+    ChatSessionId
+);
+id_type!(
+    /// One side's turn in a conversation.
+    ChatMessageId
+);
+id_type!(
+    /// A process that writes answers of conversations down.
+    ChatWriterId
+);

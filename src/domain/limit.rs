@@ -12,7 +12,7 @@ use std::{
 
 pub use super::window::{Anchor, Per, Period, Window, month_end, month_start};
 use super::{
-    id::{ApiKeyId, PassId, UserId},
+    id::{ApiKeyId, ChatSessionId, PassId, UserId},
     origin::OriginHost,
     rates::{LimitName, OnStoreLoss},
 };
@@ -45,6 +45,8 @@ pub enum Subject {
     },
     /// Pages of one host, whoever looks at them.
     Origin(OriginHost),
+    /// Messages of one conversation.
+    Chat(ChatSessionId),
     /// Failed or pending logins of one account name from one network; the
     /// account is a digest, so that no name is kept.
     LoginPair {
@@ -67,6 +69,7 @@ impl Hash for Subject {
             Self::User(id) | Self::Redeem(id) => state.write_u128(id.as_uuid().as_u128()),
             Self::Key { id, .. } => state.write_u128(id.as_uuid().as_u128()),
             Self::Pass { id, .. } => state.write_u128(id.as_uuid().as_u128()),
+            Self::Chat(id) => state.write_u128(id.as_uuid().as_u128()),
             Self::Upstream(name) => name.hash(state),
             Self::UserAt { user, upstream } => {
                 state.write_u128(user.as_uuid().as_u128());
@@ -93,6 +96,7 @@ impl Subject {
             Self::Upstream(_) => "upstream",
             Self::UserAt { .. } => "user_at_upstream",
             Self::Origin(_) => "origin",
+            Self::Chat(_) => "session",
             Self::LoginPair { .. } => "login",
             Self::LoginAddress(_) => "login_address",
             Self::LoginAccount(_) => "login_account",
@@ -194,6 +198,7 @@ mod tests {
                 Subject::Redeem(a),
                 Subject::Key { id: ApiKeyId::NIL, owner: a },
                 Subject::Pass { id: PassId::NIL, owner: a },
+                Subject::Chat(ChatSessionId::NIL),
                 Subject::LoginPair { account: 1, address: here },
                 Subject::LoginAccount(1),
                 Subject::Address(here),

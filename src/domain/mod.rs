@@ -4,9 +4,11 @@
 //! time takes it as a parameter, a rule that needs a row is a service's.
 
 pub mod address;
+pub mod answer;
 pub mod api_key;
 pub mod audit;
 pub mod change;
+pub mod chat;
 pub mod clock;
 pub mod destination;
 pub mod id;

@@ -20,6 +20,7 @@ const API_KEY_PREFIX: &str = "tg_";
 const REFRESH_PREFIX: &str = "tgr_";
 const TICKET_PREFIX: &str = "tgt_";
 const PASS_PREFIX: &str = "tga_";
+const CHAT_PREFIX: &str = "tgc_";
 /// In base64.
 const PASS_SECRET_LEN: usize = 64;
 const PASS_BYTES: usize = 48;
@@ -53,6 +54,11 @@ impl PlainToken {
     /// A new ticket, `tgt_…`, of the same strength.
     pub fn ticket(rng: &mut impl Rng) -> Self {
         Self::generate(TICKET_PREFIX, rng)
+    }
+
+    /// What a new chat session is known by, `tgc_…`, of the same strength.
+    pub fn chat(rng: &mut impl Rng) -> Self {
+        Self::generate(CHAT_PREFIX, rng)
     }
 
     /// A new time pass, `tga_…`.
@@ -121,6 +127,11 @@ impl TokenHash {
     /// The digest of a well-formed ticket; `None` for anything else.
     pub fn of_ticket(presented: &str) -> Option<Self> {
         Self::of(TICKET_PREFIX, presented)
+    }
+
+    /// The digest of what a chat session is known by; `None` for anything else.
+    pub fn of_chat(presented: &str) -> Option<Self> {
+        Self::of(CHAT_PREFIX, presented)
     }
 
     /// The digest of a well-formed time pass; `None` for anything else.

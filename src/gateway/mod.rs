@@ -46,6 +46,7 @@ mod timer;
 pub mod tunnel;
 pub mod upload;
 mod upstream;
+mod webhook;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -81,6 +82,7 @@ pub use self::{
     tether::{TOO_SLOW, Tether},
     upload::UploadFault,
     upstream::{AnswerBody, Upstream},
+    webhook::WebhookClient,
 };
 use crate::{
     config::ServerConfig,

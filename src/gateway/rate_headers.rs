@@ -25,6 +25,11 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 
+/// Whether somebody who knows a nearer limit has said so.
+pub fn are_set(headers: &HeaderMap) -> bool {
+    headers.contains_key(X_LIMIT)
+}
+
 /// Sets the fields, replacing any of an upstream. The reset is rounded up to a
 /// whole second, so that a client that waits for it is not early.
 pub fn set(headers: &mut HeaderMap, state: &TierState, now: DateTime<Utc>) {

@@ -45,12 +45,8 @@ use super::{
 use crate::{
     config::UpstreamConfig,
     domain::{
-        id::StreamId,
-        kill::KillReason,
-        origin::OriginHost,
-        principal::Principal,
-        stream::StreamKind,
-        usage::Outcome,
+        id::StreamId, kill::KillReason, origin::OriginHost, principal::Principal,
+        stream::StreamKind, usage::Outcome,
     },
     server::ClientInfo,
     services::{

@@ -225,6 +225,8 @@ pub enum RequestBody<B = Incoming> {
     Empty,
     /// Boxed: most requests have none, and each is moved several times.
     Streamed(Box<Upload<B>>),
+    /// Of a request of ours; boxed for the same reason.
+    Whole(Box<Option<Bytes>>),
 }
 
 #[derive(Debug)]
@@ -353,6 +355,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
             Self::Streamed(upload) => {
                 upload.poll(cx).map(|next| next.map(|data| data.map(Frame::data)))
             }
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -360,12 +363,16 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
         match self {
             Self::Empty => true,
             Self::Streamed(upload) => upload.inner.is_end_stream(),
+            Self::Whole(bytes) => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Streamed(upload) => upload.inner.size_hint(),
         }
     }

@@ -7,7 +7,7 @@ mod startup;
 mod streams;
 mod upstreams;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use tokio::time::sleep;
@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     app::App,
-    services::{Services, health::Phase, usage::DrainError},
+    services::{ChatService, Services, health::Phase, usage::DrainError},
     shutdown::Shutdown,
 };
 
@@ -44,6 +44,9 @@ const NOTE_EVERY: Duration = Duration::from_mins(1);
 /// How often it is looked whether the ledger is to be verified, and what the
 /// last verification said.
 const RECONCILE_EVERY: Duration = Duration::from_secs(10);
+
+/// How often it is looked for chat answers whose instance is gone.
+const ABANDONED_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts every job. They end with the soft token, or where requests that are
 /// still under way need them, when those have ended; what usage still waits is
@@ -109,6 +112,18 @@ pub fn start(app: &App, shutdown: &Shutdown) {
 
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
+    tasks.spawn(keep_chats(app.services.chat.clone(), shutdown.served().clone()));
+    let (chat, health) = (app.services.chat.clone(), app.services.health.clone());
+    tasks.spawn(every(ABANDONED_EVERY, stop(), async move || {
+        if health.phase() == Phase::Starting {
+            return;
+        }
+        if let Err(error) = chat.end_abandoned().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "abandoned chat answers could not be looked for");
+        }
+    }));
+
     let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
     tasks.spawn(every(SWEEP_EVERY, stop(), async move || {
         limiter.sweep();
@@ -129,6 +144,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.changes.prune().await?;
             services.audit.prune().await?;
             services.audit.log_head().await?;
+            services.chat.prune().await?;
             services.api_keys.prune().await
         };
         if let Err(error) = pruned.await {
@@ -172,6 +188,11 @@ pub async fn drain(app: &App, over: impl Future<Output = ()>) -> bool {
         }
         () = over => false,
     }
+}
+
+/// Writes chat answers down until `served`, and what is left then.
+pub async fn keep_chats(chat: Arc<ChatService>, served: CancellationToken) {
+    chat.write_down(served).await;
 }
 
 /// Waits until the tables are there.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
 use super::{
-    ApiKeys, Audit, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes, RefreshTokens,
-    Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
+    ApiKeys, Audit, Chat, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes,
+    RefreshTokens, Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
 };
 
 /// Longest wait for one answer of Postgres. It is for a server that says
@@ -79,6 +79,10 @@ pub trait Repositories {
 
     fn api_keys(&mut self) -> ApiKeys<'_> {
         ApiKeys::new(self.conn())
+    }
+
+    fn chat(&mut self) -> Chat<'_> {
+        Chat::new(self.conn())
     }
 
     fn passes(&mut self) -> Passes<'_> {

@@ -16,6 +16,7 @@
 
 mod api_keys;
 mod audit;
+mod chat;
 mod connecting;
 mod connection;
 mod credential_changes;
@@ -38,6 +39,7 @@ mod vouchers;
 pub use self::{
     api_keys::{ApiKeys, KeyFilter},
     audit::{Audit, AuditFilter, End, Ends},
+    chat::{Chat, ChatFilter, Opened},
     connection::{DbConn, Repositories, Session, Tx},
     credential_changes::CredentialChanges,
     database::{ChangeListener, Database},

@@ -12,6 +12,7 @@ pub mod audit;
 pub mod bootstrap;
 pub mod browser;
 pub mod changes;
+pub mod chat;
 pub mod claims;
 pub mod credentials;
 pub mod door;
@@ -42,12 +43,14 @@ pub mod wallet;
 
 use std::sync::Arc;
 
+use secrecy::SecretString;
+
 pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService, audit::AuditService,
-    browser::BrowserService, changes::ChangeService, credentials::CredentialCache,
-    health::HealthService, keyring::Keyring, limits::LimitService, logins::LoginService,
-    passes::PassService, passwords::Passwords, reload::ReloadService, sealer::Sealer,
-    streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
+    browser::BrowserService, changes::ChangeService, chat::ChatService,
+    credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
+    logins::LoginService, passes::PassService, passwords::Passwords, reload::ReloadService,
+    sealer::Sealer, streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
     usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
 use self::{
@@ -72,6 +75,7 @@ pub struct Services {
     pub audit: Arc<AuditService>,
     pub browser: Arc<BrowserService>,
     pub changes: Arc<ChangeService>,
+    pub chat: Arc<ChatService>,
     pub health: Arc<HealthService>,
     pub limits: Arc<LimitService>,
     pub logins: Arc<LoginService>,
@@ -98,6 +102,9 @@ pub struct Parts<'a> {
     pub limiter: Limiter,
     pub keyring: Arc<Keyring>,
     pub sealer: Arc<Sealer>,
+    /// Of chats: what signs, and the way to the workflow.
+    pub chat_secret: SecretString,
+    pub webhook: Option<Arc<dyn chat::Webhook>>,
     pub resolver: SharedResolver,
     /// How the settings are read again, if they can be.
     pub read: Option<reload::Read>,
@@ -118,6 +125,19 @@ impl Services {
         let limits =
             LimitService::new(limiter.clone(), config.limits.clone(), db.clone(), clock.clone());
         let limits = Arc::new(limits);
+        let chat = ChatService::new(chat::Parts {
+            config: &config.chat,
+            secret: &parts.chat_secret,
+            allowed_origins: &config.chat_origins(),
+            issuer: &config.auth.issuer,
+            webhook: parts.webhook,
+            db: db.clone(),
+            clock: clock.clone(),
+            hub,
+            audit: audit.clone(),
+            limits: limits.clone(),
+            usage: usage.clone(),
+        });
         let upstreams =
             Arc::new(UpstreamService::new(&config.upstreams, clock.clone(), parts.resolver));
         let passes = Arc::new(PassService::new(passes::Parts {
@@ -195,6 +215,7 @@ impl Services {
             access,
             browser,
             changes: Arc::new(changes),
+            chat,
             api_keys: Arc::new(ApiKeyService::new(
                 db.clone(),
                 clock.clone(),

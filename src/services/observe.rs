@@ -29,6 +29,7 @@ impl Services {
             let open = self.streams.count(kind) as f64;
             gauge!("tollgate_streams", "kind" => kind.as_str()).set(open);
         }
+        gauge!("tollgate_chat_answers_in_flight").set(self.chat.under_way() as f64);
         for upstream in &self.upstreams.current().upstreams {
             observe_upstream(upstream);
         }

@@ -258,6 +258,9 @@ fn canaries() -> Sources {
         ("SECRETS_PREVIOUS_KEYS", "canary9-qN3v8RkZ1xW7yT5bL0sD2fG4hJ6mP9cE"),
         ("DATABASE_URL", "postgres://gate:canary6@db/gate"),
         ("REDIS_URL", "redis://:canary7@cache"),
+        ("CHAT_WEBHOOK_URL", "https://flow.example/webhook/chat"),
+        ("CHAT_API_KEY", "canary10-Zr9Qw4Ex8Cu1"),
+        ("SESSION_SECRET_KEY", "canary11-qN3v8RkZ1xW7yT5bL0sD2fG4hJ6mP9cE"),
     ])
 }
 

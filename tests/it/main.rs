@@ -11,6 +11,7 @@ mod bootstrap;
 mod browser;
 mod cache;
 mod changes;
+mod chat;
 mod config;
 mod cors;
 mod flush;

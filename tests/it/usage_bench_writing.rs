@@ -1,10 +1,7 @@
 //! What it takes to sum requests up: `make bench-usage`; `docs/usage-queries.md`
 //! has what it said.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tollgate::{

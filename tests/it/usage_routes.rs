@@ -1,7 +1,10 @@
 //! Usage told apart by route and pass, and what streams used.
 
 use serde_json::{Value, json};
-use tollgate::{domain::id::UserId, services::passes::Order};
+use tollgate::{
+    domain::{audit::SYSTEM, id::UserId},
+    services::passes::Order,
+};
 
 use crate::support::{
     Client, TestApp,
@@ -61,7 +64,7 @@ async fn usage_is_told_apart_by_pass() {
     let mut expected = vec![];
     for times in [2, 3] {
         let order = Order { duration_hours: 1, upstream: None };
-        let given = app.app.services.passes.grant(None, owner, order, None).await.unwrap();
+        let given = app.app.services.passes.grant(&SYSTEM, owner, order, None).await.unwrap();
         let text = given.token.unwrap().expose().to_owned();
         let bearer = app.anonymous().with("x-access-token", &text);
         for _ in 0..times {

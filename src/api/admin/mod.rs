@@ -1,6 +1,7 @@
 //! `/admin`: for operators. Moderators read, admins change.
 
 mod audit;
+mod chat;
 mod connections;
 mod tokens;
 mod upstreams;
@@ -18,4 +19,5 @@ pub(super) fn router() -> ApiRouter {
         .merge(connections::router())
         .merge(upstreams::router())
         .merge(audit::router())
+        .merge(chat::router())
 }

@@ -180,6 +180,7 @@ fn name_of(subject: &Subject) -> String {
         }
         Subject::Upstream(name) => format!("tollgate:limit:{{up:{name}}}:{tier}"),
         Subject::Origin(host) => format!("tollgate:limit:{{o:{:016x}}}:{tier}", host.digest()),
+        Subject::Chat(id) => format!("tollgate:limit:{{c:{id}}}:{tier}"),
         Subject::LoginPair { account, address } => {
             format!("tollgate:limit:{{a:{address}}}:{tier}:{account:016x}")
         }

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 use super::memory::SHARDS;
-use crate::domain::{id::UserId, limit::Subject, origin::OriginHost};
+use crate::domain::{
+    id::{ChatSessionId, UserId},
+    limit::Subject,
+    origin::OriginHost,
+};
 
 /// What anybody can make up is held in bounded room.
 pub(super) fn is_transient(subject: &Subject) -> bool {
@@ -27,6 +31,7 @@ pub(super) fn overflow_of(subject: &Subject) -> Subject {
         Subject::Redeem(_) => Subject::Redeem(UserId::NIL),
         Subject::RedeemAddress(_) => Subject::RedeemAddress(NOBODY),
         Subject::Origin(_) => Subject::Origin(OriginHost::NONE),
+        Subject::Chat(_) => Subject::Chat(ChatSessionId::NIL),
         Subject::Address(_)
         | Subject::User(_)
         | Subject::Key { .. }
@@ -52,6 +57,7 @@ pub(in crate::cache) fn shard_of(subject: &Subject) -> usize {
         Subject::User(id) | Subject::Redeem(id) => of_uuid(id.as_uuid()),
         Subject::Pass { id, .. } => of_uuid(id.as_uuid()),
         Subject::Key { id, .. } => of_uuid(id.as_uuid()),
+        Subject::Chat(id) => of_uuid(id.as_uuid()),
         Subject::Upstream(name) => of_name(name),
         Subject::UserAt { user, upstream } => of_uuid(user.as_uuid()) ^ of_name(upstream),
         Subject::Origin(host) => host.digest().to_le_bytes()[0],

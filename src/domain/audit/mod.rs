@@ -142,6 +142,9 @@ actions! {
     VouchersCreated = "voucher.created",
     VoucherRevoked = "voucher.revoked",
     VoucherRedeemed = "voucher.redeemed",
+    /// By an operator; what a visitor does with a conversation is not on record.
+    ChatSessionEnded = "chat_session.ended",
+    ChatDeleted = "chat.deleted",
     ConnectionCut = "connection.cut",
     SettingsReloaded = "settings.reloaded",
     SecretsRotated = "secrets.rotated",

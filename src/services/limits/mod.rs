@@ -17,6 +17,7 @@ use crate::{
     domain::{
         api_key::ApiKey,
         clock::SharedClock,
+        id::ChatSessionId,
         limit::{Decision, Subject, Tier, TierState, Window},
         origin::OriginHost,
         principal::Principal,
@@ -134,6 +135,16 @@ impl LimitService {
         self.decide(&tiers, 1).await
     }
 
+    /// The limits of a message in a conversation on pages of this origin.
+    pub async fn admit_chat(
+        &self,
+        session: ChatSessionId,
+        origin: &str,
+    ) -> Result<Option<TierState>, LimitError> {
+        let tiers = Tiers::of_chat(session, OriginHost::of(origin.as_bytes()), &self.config.load());
+        self.decide(&tiers, 1).await
+    }
+
     /// The same for a key that is checked on behalf of another application.
     pub async fn admit_key(
         &self,
@@ -207,6 +218,7 @@ fn recorded_as(subject: &Subject) -> Option<UsageOf<'static>> {
         Subject::UserAt { user, upstream } => UsageOf::UserAt(user, upstream),
         Subject::Address(_)
         | Subject::Origin(_)
+        | Subject::Chat(_)
         | Subject::LoginPair { .. }
         | Subject::LoginAddress(_)
         | Subject::LoginAccount(_)

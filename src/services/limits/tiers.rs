@@ -13,7 +13,7 @@ use crate::{
     domain::{
         address::network_of,
         api_key::ApiKey,
-        id::UserId,
+        id::{ChatSessionId, UserId},
         limit::{Per, Subject, Tier, Window},
         origin::OriginHost,
         pass::Pass,
@@ -70,6 +70,20 @@ impl Tiers {
             Some(user) => tiers.rates(Subject::User(user), &config.user),
             None => tiers.rates(Subject::Address(network_of(address)), &config.address),
         }
+        tiers.0
+    }
+
+    /// Of a message in a conversation.
+    pub fn of_chat(
+        session: ChatSessionId,
+        origin: Option<OriginHost>,
+        config: &LimitsConfig,
+    ) -> Vec<Tier> {
+        let mut tiers = Self(Vec::with_capacity(USUAL));
+        if let Some(host) = origin {
+            tiers.rates(Subject::Origin(host), &config.origin);
+        }
+        tiers.rates(Subject::Chat(session), &config.session);
         tiers.0
     }
 

@@ -16,8 +16,10 @@ use crate::{
 enum Expected {
     Row(&'static str),
     None(&'static str),
+    /// There are no chats here; what is shown in their tests.
+    OfChats(&'static str),
 }
-use Expected::{None, Row};
+use Expected::{None, OfChats, Row};
 
 /// Every operation of the document that is not a GET.
 const TABLE: &[(&str, Expected)] = &[
@@ -54,6 +56,12 @@ const TABLE: &[(&str, Expected)] = &[
     ("grant_token", Row("token.granted")),
     ("revoke_anyones_token", Row("token.revoked")),
     ("cut_connection", Row("connection.cut")),
+    ("create_chat_session", OfChats("a visitor has no account and no right")),
+    ("end_chat_session", OfChats("the visitor's own")),
+    ("send_chat_message", OfChats("a use of the session, which is in the usage")),
+    ("stream_chat_message", OfChats("a use of the session, which is in the usage")),
+    ("delete_chat", OfChats("chat.deleted, by an admin")),
+    ("end_anyones_chat_session", OfChats("chat_session.ended")),
     ("reload_settings", Row("settings.reloaded")),
 ];
 
@@ -70,6 +78,10 @@ async fn every_operation_that_changes_something_has_exactly_one_row() {
         let id = operation.id.as_str();
         let expected = table.get(id).unwrap_or_else(|| panic!("{id} is not in the table"));
         seen += 1;
+        if let OfChats(reason) = expected {
+            assert!(!reason.is_empty());
+            continue;
+        }
         let is_admins = operation.path.contains("/admin/");
         let cast = cast(&app, if is_admins { "admin" } else { "owner" }).await;
         let (target, body) = match id {
@@ -93,6 +105,7 @@ async fn every_operation_that_changes_something_has_exactly_one_row() {
                 continue;
             }
             Row(action) => action,
+            OfChats(_) => unreachable!("those were left out"),
         };
         let [row] = &new[..] else { panic!("{id} has {} rows: {new:#?}", new.len()) };
         assert_eq!((&*row.action, &*row.actor_kind), (*action, "user"), "{id}");
@@ -109,7 +122,8 @@ async fn every_operation_that_changes_something_has_exactly_one_row() {
     assert!(open.is_some(), "no stream was cut");
     assert_eq!(seen, table.len(), "the table has more than the document");
     assert_good(&app.app.services.audit.verify(Option::None).await.unwrap());
-    assert!(rows(&app.app.services).await.len() > seen);
+    let rowless = TABLE.iter().filter(|(_, expected)| !matches!(expected, Row(_))).count();
+    assert!(rows(&app.app.services).await.len() > seen - rowless);
 }
 
 /// The id of a stream, and what keeps it open.

@@ -38,7 +38,9 @@ async fn a_field_that_is_not_the_callers_to_set_is_refused() {
     let mut refused = 0;
     for operation in operations() {
         let schema = &operation.document["requestBody"]["content"]["application/json"]["schema"];
-        if schema.is_null() || operation.id == "login" {
+        // Without a workflow there are no chats; see the tests of those.
+        let is_chat = operation.document["tags"][0] == "chat";
+        if schema.is_null() || operation.id == "login" || is_chat {
             continue;
         }
         let schema = schema.to_string();

@@ -115,7 +115,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("UPSTREAM_PRESET", "excel", "comfyui, n8n, jupyter or ollama"),
     ("AUTH_PUBLIC_PATHS", "/a,b", "begins with /"),
     ("AUTH_PUBLIC_PATHS", "/a*", "/* at its end"),
-    ("CHAT_API_KEY", "x", "not supported by this version"),
+    ("SERVER_TLS_KEY", "x", "not supported by this version"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel", "not supported by this version"),
 ];
 

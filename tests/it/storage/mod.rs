@@ -2,6 +2,7 @@
 
 mod api_keys;
 mod audit;
+mod chat;
 mod credential_changes;
 mod database;
 mod idempotency;

@@ -11,9 +11,7 @@ use tollgate::{
         span::Grain,
         usage::{Outcome, Rollup, RollupKey, Totals, UsageRecord, class_of},
     },
-    repositories::{
-        GroupValue, Repositories, RequestFilter, UsageFilter, UsageGroup, UsageOf, UsageRow,
-    },
+    repositories::{GroupValue, Repositories, RequestFilter, UsageFilter, UsageGroup, UsageRow},
 };
 use uuid::Uuid;
 

@@ -38,7 +38,7 @@ pub struct TestApp {
     /// The address that its clients come from.
     pub address: Ipv4Addr,
     pub running: Option<server::Running>,
-    _jobs: [AbortOnDropHandle<()>; 3],
+    _jobs: [AbortOnDropHandle<()>; 4],
     _data: TempDir,
     /// What a reload reads; a test may change it.
     pub sources: Arc<Mutex<Sources>>,
@@ -198,6 +198,8 @@ impl TestApp {
                 Box::pin(jobs::follow_changes(changes, CancellationToken::new())).await;
             }
         });
+        let chats = jobs::keep_chats(app.services.chat.clone(), CancellationToken::new());
+        let chats = tokio::spawn(chats);
         let running = server::start(&app.config, &app.server_parts()).unwrap();
         if let Some(redis) = &app.redis {
             tokio::time::timeout(Duration::from_secs(30), redis.available()).await.unwrap();
@@ -207,7 +209,7 @@ impl TestApp {
             address: Ipv4Addr::from_bits(0x0a00_0000 | rand::random::<u32>() >> 8),
             app,
             running: Some(running),
-            _jobs: [hub, streams, changes].map(AbortOnDropHandle::new),
+            _jobs: [hub, streams, changes, chats].map(AbortOnDropHandle::new),
             _data: data,
             sources,
             database,

@@ -1,0 +1,217 @@
+//! What was said, for the visitor and for operators: read, exported, deleted.
+
+use axum::{
+    Json as JsonBody,
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::visitor::{self, Guest, Visitor};
+use crate::{
+    api::{
+        ApiRouter, AppState,
+        actor::By,
+        error::{ApiError, ApiResult, Problem},
+        extract::{Admin, Client, Moderator, Path, Query},
+        idempotency::to_the_end,
+        page::{PageQuery, PageResponse},
+    },
+    domain::{
+        audit::Actor,
+        chat::{ChatMessage, ChatSession, MessageState},
+        id::{ChatMessageId, ChatSessionId},
+    },
+    services::chat::ChatError,
+};
+
+pub(super) fn router() -> ApiRouter {
+    ApiRouter::new().routes(routes!(get_chat_history, delete_chat)).routes(routes!(export_chat))
+}
+
+/// One side's turn.
+#[derive(Serialize, ToSchema)]
+pub struct ChatMessageResponse {
+    #[schema(value_type = uuid::Uuid)]
+    id: ChatMessageId,
+    /// `user` or `assistant`.
+    #[schema(example = "assistant")]
+    role: &'static str,
+    /// Text, never markup.
+    #[schema(example = "Yes, in all sizes.")]
+    content: String,
+    created_at: DateTime<Utc>,
+    /// `streaming` while it comes, `complete`, or `failed`.
+    #[schema(example = "complete")]
+    status: &'static str,
+    finished_at: Option<DateTime<Utc>>,
+    /// How it failed: `failed`, `timed_out`, `unavailable` or `interrupted`.
+    failure: Option<&'static str>,
+    #[schema(example = "m-17")]
+    client_message_id: Option<String>,
+}
+
+impl From<ChatMessage> for ChatMessageResponse {
+    fn from(message: ChatMessage) -> Self {
+        Self {
+            id: message.id,
+            role: message.speaker.as_str(),
+            status: message.state.as_str(),
+            failure: match message.state {
+                MessageState::Failed(failure) => Some(failure.as_str()),
+                MessageState::Streaming { .. } | MessageState::Complete => None,
+            },
+            content: message.content,
+            created_at: message.created_at,
+            finished_at: message.finished_at,
+            client_message_id: message.client_id,
+        }
+    }
+}
+
+/// All that is kept of a conversation.
+#[derive(Serialize, ToSchema)]
+pub struct ChatExport {
+    #[schema(value_type = uuid::Uuid)]
+    session_id: ChatSessionId,
+    #[schema(example = "https://shop.example.com")]
+    origin: String,
+    page_url: Option<String>,
+    created_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    ended_at: Option<DateTime<Utc>>,
+    /// Oldest first.
+    messages: Vec<ChatMessageResponse>,
+}
+
+impl From<(ChatSession, Vec<ChatMessage>)> for ChatExport {
+    fn from((session, messages): (ChatSession, Vec<ChatMessage>)) -> Self {
+        Self {
+            session_id: session.id,
+            origin: session.origin,
+            page_url: session.page_url,
+            created_at: session.created_at,
+            expires_at: session.expires_at,
+            ended_at: session.ended_at,
+            messages: messages.into_iter().map(ChatMessageResponse::from).collect(),
+        }
+    }
+}
+
+/// Somebody who may see a conversation: its visitor, or an operator.
+struct Reader(Option<ChatSessionId>);
+
+impl Reader {
+    fn check(&self, id: ChatSessionId) -> Result<(), ChatError> {
+        if self.0.is_none_or(|own| own == id) { Ok(()) } else { Err(ChatError::NotFound) }
+    }
+}
+
+impl FromRequestParts<AppState> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let _ = Guest::from_request_parts(parts, state).await?;
+        if Moderator::from_request_parts(parts, state).await.is_ok() {
+            return Ok(Self(None));
+        }
+        Visitor::from_request_parts(parts, state).await.map(|visitor| Self(Some(visitor.visit.id)))
+    }
+}
+
+/// Somebody who may delete one.
+enum Owner {
+    Visitor(ChatSessionId),
+    Admin(Actor),
+}
+
+impl FromRequestParts<AppState> for Owner {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let _ = Guest::from_request_parts(parts, state).await?;
+        if Admin::from_request_parts(parts, state).await.is_ok() {
+            return By::from_request_parts(parts, state).await.map(|By(by)| Self::Admin(by));
+        }
+        let visitor = Visitor::from_request_parts(parts, state).await?;
+        Ok(Self::Visitor(visitor.visit.id))
+    }
+}
+
+/// Read what was said, newest first.
+///
+/// The visitor's own conversation; any of them for the roles admin and moderator.
+#[utoipa::path(
+    get,
+    path = "/chat/history/{id}",
+    tag = "chat",
+    security(("chat_session" = []), ("jwt" = [])),
+    params(("id" = uuid::Uuid, Path, description = "`session_id`"), PageQuery),
+    responses(
+        (status = OK, body = PageResponse<ChatMessageResponse>),
+        (status = NOT_FOUND, body = Problem),
+    ),
+)]
+async fn get_chat_history(
+    State(state): State<AppState>,
+    reader: Reader,
+    Path(id): Path<ChatSessionId>,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<JsonBody<PageResponse<ChatMessageResponse>>> {
+    reader.check(id)?;
+    let page = state.services.chat.history(id, page.request()?).await?;
+    Ok(JsonBody(PageResponse::of(page, ChatMessageResponse::from)))
+}
+
+/// Get everything that is kept of a conversation, in one piece.
+#[utoipa::path(
+    get,
+    path = "/chat/export/{id}",
+    tag = "chat",
+    security(("chat_session" = []), ("jwt" = [])),
+    params(("id" = uuid::Uuid, Path, description = "`session_id`")),
+    responses((status = OK, body = ChatExport), (status = NOT_FOUND, body = Problem)),
+)]
+async fn export_chat(
+    State(state): State<AppState>,
+    reader: Reader,
+    Path(id): Path<ChatSessionId>,
+) -> ApiResult<JsonBody<ChatExport>> {
+    reader.check(id)?;
+    let exported = state.services.chat.export(id).await?;
+    Ok(JsonBody(exported.into()))
+}
+
+/// Delete a conversation for good, and end its session.
+///
+/// The visitor's own; any of them for the role admin.
+#[utoipa::path(
+    delete,
+    path = "/chat/history/{id}",
+    tag = "chat",
+    security(("chat_session" = []), ("jwt" = [])),
+    params(("id" = uuid::Uuid, Path, description = "`session_id`")),
+    responses((status = NO_CONTENT), (status = NOT_FOUND, body = Problem)),
+)]
+async fn delete_chat(
+    State(state): State<AppState>,
+    owner: Owner,
+    Client(client): Client,
+    Path(id): Path<ChatSessionId>,
+) -> ApiResult<(StatusCode, HeaderMap)> {
+    let (visitor, by) = match owner {
+        Owner::Visitor(own) => (Some(own), None),
+        Owner::Admin(by) => (None, Some(by)),
+    };
+    Reader(visitor).check(id)?;
+    let chat = state.services.chat.clone();
+    to_the_end(async move { chat.delete(id, by.as_ref()).await }).await?;
+    let mut headers = HeaderMap::new();
+    if visitor.is_some() {
+        headers.insert(header::SET_COOKIE, visitor::clear(&state.visitors, &client));
+    }
+    Ok((StatusCode::NO_CONTENT, headers))
+}
