@@ -64,7 +64,7 @@ impl Lease {
     ) -> Result<Sent, UpstreamError> {
         let sender = match &mut self.sender {
             Sender::Http1(connection) => {
-                let body = matches!(body, RequestBody::Streamed(_)).then_some(body);
+                let body = (!matches!(body, RequestBody::Empty)).then_some(body);
                 return match connection.send(parts, body).await {
                     Ok(answer) => Ok(Sent::Answer(answer.map(Received::Http1))),
                     Err(fault) => Err(UpstreamError::Broken(fault.into())),

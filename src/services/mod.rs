@@ -150,43 +150,21 @@ impl Services {
             upstreams: upstreams.clone(),
             audit: audit.clone(),
         }));
-        let accounts = Arc::new(AccountService::new(accounts::Parts {
-            db: db.clone(),
-            clock: clock.clone(),
-            cache: cache.clone(),
-            passwords: passwords.clone(),
-            throttle: LoginThrottle::new(limiter.clone()),
-            gifts: Gifts::new(passes.clone(), config),
-            audit: audit.clone(),
-            config: &config.auth,
-        }));
-        let vouchers = VoucherService::new(
-            db.clone(),
-            clock.clone(),
-            limiter.clone(),
-            passes.clone(),
-            audit.clone(),
-        );
         let access = Arc::new(AccessService::new(cache.clone(), keyring.clone(), clock.clone()));
-        let logins = Arc::new(LoginService::new(logins::Parts {
-            db: db.clone(),
-            clock: clock.clone(),
-            cache: cache.clone(),
-            passwords,
-            keyring: keyring.clone(),
-            limiter: limiter.clone(),
-            audit: audit.clone(),
-            token_life: config.auth.token_life,
-        }));
-        let browser = Arc::new(BrowserService::new(browser::Parts {
-            logins: logins.clone(),
-            access: access.clone(),
-            keyring: keyring.clone(),
-            throttle: LoginThrottle::new(limiter),
-            forms: forms::Forms::new(&sealer, clock.clone()),
-            audit: audit.clone(),
-            clock: clock.clone(),
-        }));
+        let people = People {
+            config,
+            db: &db,
+            clock: &clock,
+            cache: &cache,
+            limiter: &limiter,
+            passwords: &passwords,
+            keyring: &keyring,
+            audit: &audit,
+        };
+        let accounts = people.accounts(Gifts::new(passes.clone(), config));
+        let vouchers = people.vouchers(&passes);
+        let logins = people.logins();
+        let browser = people.browser(&logins, &access, &sealer);
         let tickets = TicketService::new(db.clone(), clock.clone(), access.clone());
         let reload = Arc::new(ReloadService::new(reload::Parts {
             read: parts.read,
@@ -202,7 +180,7 @@ impl Services {
             reload,
             tickets: Arc::new(tickets),
             wallet: Arc::new(wallet),
-            vouchers: Arc::new(vouchers),
+            vouchers,
             passes,
             streams: StreamService::new(
                 access.clone(),
@@ -241,4 +219,71 @@ fn usage_of(config: &Config, db: Database, clock: SharedClock) -> Arc<UsageServi
     // The workers, and one for everybody else.
     let lanes = config.server.workers + 1;
     Arc::new(UsageService::new(db, clock, &config.usage, lanes))
+}
+
+/// What the services of people are built from: accounts, logins, vouchers.
+struct People<'a> {
+    config: &'a Config,
+    db: &'a Database,
+    clock: &'a SharedClock,
+    cache: &'a CredentialCache,
+    limiter: &'a Limiter,
+    passwords: &'a Arc<Passwords>,
+    keyring: &'a Arc<Keyring>,
+    audit: &'a Arc<AuditService>,
+}
+
+impl People<'_> {
+    fn accounts(&self, gifts: Gifts) -> Arc<AccountService> {
+        Arc::new(AccountService::new(accounts::Parts {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            cache: self.cache.clone(),
+            passwords: self.passwords.clone(),
+            throttle: LoginThrottle::new(self.limiter.clone()),
+            gifts,
+            audit: self.audit.clone(),
+            config: &self.config.auth,
+        }))
+    }
+
+    fn vouchers(&self, passes: &Arc<PassService>) -> Arc<VoucherService> {
+        Arc::new(VoucherService::new(
+            self.db.clone(),
+            self.clock.clone(),
+            self.limiter.clone(),
+            passes.clone(),
+            self.audit.clone(),
+        ))
+    }
+
+    fn logins(&self) -> Arc<LoginService> {
+        Arc::new(LoginService::new(logins::Parts {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            cache: self.cache.clone(),
+            passwords: self.passwords.clone(),
+            keyring: self.keyring.clone(),
+            limiter: self.limiter.clone(),
+            audit: self.audit.clone(),
+            token_life: self.config.auth.token_life,
+        }))
+    }
+
+    fn browser(
+        &self,
+        logins: &Arc<LoginService>,
+        access: &Arc<AccessService>,
+        sealer: &Arc<Sealer>,
+    ) -> Arc<BrowserService> {
+        Arc::new(BrowserService::new(browser::Parts {
+            logins: logins.clone(),
+            access: access.clone(),
+            keyring: self.keyring.clone(),
+            throttle: LoginThrottle::new(self.limiter.clone()),
+            forms: forms::Forms::new(sealer, self.clock.clone()),
+            audit: self.audit.clone(),
+            clock: self.clock.clone(),
+        }))
+    }
 }

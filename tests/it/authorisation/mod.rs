@@ -18,7 +18,7 @@ const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin",
 
 /// A route that is new must be entered here. There are no chats in these tests:
 /// who may do what with one is in the tests of chats.
-const TABLE: [Row; 69] = [
+const TABLE: [Row; 70] = [
     ("get_jwks", [200, 200, 200, 200, 200, 200]),
     ("get_health", [200, 200, 200, 200, 200, 200]),
     ("get_liveness", [200, 200, 200, 200, 200, 200]),
@@ -48,6 +48,7 @@ const TABLE: [Row; 69] = [
     ("get_usage", [401, 200, 200, 200, 200, 200]),
     ("get_usage_of_all", [401, 403, 403, 200, 200, 403]),
     ("list_requests", [401, 200, 200, 200, 200, 200]),
+    ("export_usage", [401, 403, 403, 403, 200, 403]),
     ("proxy_get", [401, 200, 200, 200, 200, 200]),
     ("proxy_post", [401, 200, 200, 200, 200, 200]),
     ("verify_request", [401, 200, 200, 200, 200, 200]),

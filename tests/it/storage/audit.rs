@@ -15,7 +15,7 @@ use super::{Store, at};
 fn row(after: &Ends) -> AuditRow {
     let event = Event::new(Action::KeyCreated, "key", 1);
     let mut row = Unplaced::new(&SYSTEM, event, at(0)).placed(after.head.seq, after.head.hash);
-    row.key = "key".to_owned();
+    "key".clone_into(&mut row.key);
     row
 }
 
@@ -39,8 +39,8 @@ async fn what_is_appended_is_read_as_it_was_and_is_the_head() {
     let head = End { seq: 2, hash: second.hash, key: "key".to_owned(), seal: vec![7; 32] };
     assert_eq!((ends.head, ends.dropped.seq), (head, 0));
     assert_eq!(session.audit().after(0, 9).await.unwrap(), [first.clone(), second.clone()]);
-    assert_eq!(session.audit().after(1, 9).await.unwrap(), [second.clone()]);
-    assert_eq!(session.audit().after(0, 1).await.unwrap(), [first.clone()]);
+    assert_eq!(session.audit().after(1, 9).await.unwrap(), std::slice::from_ref(&second));
+    assert_eq!(session.audit().after(0, 1).await.unwrap(), std::slice::from_ref(&first));
     let page = PageRequest { limit: 1, after: None };
     let listed = session.audit().list(&AuditFilter::default(), page).await.unwrap();
     assert_eq!(listed.items, [second]);
