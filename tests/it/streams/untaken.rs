@@ -104,9 +104,15 @@ async fn a_reader_that_pauses_is_cut_with_its_credential() {
     let (key, path) = key(&admin).await;
     let mut client = Raw::connect(address(&app)).await;
     client.send(format!("GET /up/ HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n\r\n")).await;
-    listed(&admin, "?kind=download", 1).await;
     // Until all buffers are full.
-    tokio::time::sleep(SECOND / 2).await;
+    let mut passed = None;
+    loop {
+        let now = listed(&admin, "?kind=download", 1).await[0]["bytes_out"].as_u64();
+        if passed.replace(now) == Some(now) && now > Some(0) {
+            break;
+        }
+        tokio::time::sleep(SECOND / 2).await;
+    }
 
     admin.delete(&path).await.expect(204);
     let taken = Instant::now();
