@@ -212,9 +212,12 @@ impl Body for PooledBody {
         let Some((received, lease)) = &mut self.under_way else { return Poll::Ready(None) };
         let next = received.poll_frame(cx, lease);
         match &next {
-            Poll::Ready(Some(Err(_))) => {
+            Poll::Ready(Some(Err(fault))) => {
                 self.under_way = None;
-                self.in_flight.failed(FailureKind::Broken);
+                // What the client does to its upload is not the target's fault.
+                if !matches!(fault, AnswerFault::Http1(http1::Fault::Upload)) {
+                    self.in_flight.failed(FailureKind::Broken);
+                }
             }
             Poll::Ready(None) => self.release(),
             Poll::Ready(Some(Ok(_))) if received.is_over() => self.release(),

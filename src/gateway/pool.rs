@@ -33,6 +33,7 @@ use http::Uri;
 use rand::RngExt as _;
 use tokio::{
     sync::Notify,
+    task::unconstrained,
     time::{Instant, sleep_until},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -132,7 +133,9 @@ impl Pool {
         if let Some(sender) = self.0.multiplexed.as_ref().and_then(Multiplexed::sender) {
             return Ok(self.leased(Sender::Http2(sender), false));
         }
-        if let Some(idle) = poll_fn(|cx| Poll::Ready(self.0.newest(cx, now))).await {
+        // A turn that is used up would let every connection seem quiet.
+        let newest = poll_fn(|cx| Poll::Ready(self.0.newest(cx, now)));
+        if let Some(idle) = unconstrained(newest).await {
             return Ok(self.leased(Sender::Http1(idle), false));
         }
         // Boxed: connecting is rare and its future is large.
@@ -210,7 +213,7 @@ impl Pool {
             returned.as_mut().enable();
             freed.as_mut().enable();
             let newest = poll_fn(|cx| Poll::Ready(self.0.newest(cx, Instant::now())));
-            if let Some(idle) = newest.await {
+            if let Some(idle) = unconstrained(newest).await {
                 return Ok(Given::Connection(idle));
             }
             if let Some(connected) = state.try_connect(limits.connections) {

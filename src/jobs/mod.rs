@@ -135,21 +135,23 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         if services.health.phase() == Phase::Starting {
             return;
         }
-        let pruned = async {
-            services.usage.prepare().await?;
-            services.usage.prune().await?;
-            services.logins.prune().await?;
-            services.wallet.prune_keys().await?;
-            services.tickets.prune().await?;
-            services.changes.prune().await?;
-            services.audit.prune().await?;
-            services.audit.log_head().await?;
-            services.chat.prune().await?;
-            services.api_keys.prune().await
-        };
-        if let Err(error) = pruned.await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "old records could not be dropped; tried again later");
+        // What fails keeps nothing else from being tidied up.
+        for pruned in [
+            services.usage.prepare().await,
+            services.usage.prune().await,
+            services.logins.prune().await,
+            services.wallet.prune_keys().await,
+            services.tickets.prune().await,
+            services.changes.prune().await,
+            services.audit.prune().await,
+            services.audit.log_head().await,
+            services.chat.prune().await,
+            services.api_keys.prune().await,
+        ] {
+            if let Err(error) = pruned {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "old records could not be dropped; tried again later");
+            }
         }
     }));
 

@@ -28,6 +28,7 @@ use super::{
     fault::Fault,
     forwarded,
     io::Connection,
+    listen::Scarcity,
     observe::{Caller, Excess, Flight, Line, Metrics, Surface},
     pressure::Pressure,
     screen,
@@ -76,6 +77,7 @@ pub struct Dispatcher {
     pub metrics: Arc<Metrics>,
     pub room: Arc<Room>,
     pub pressure: Arc<Pressure>,
+    pub scarcity: Scarcity,
 }
 
 /// An answer before what all answers have in common.
@@ -152,7 +154,10 @@ impl Dispatcher {
         if class == Class::Proxied {
             flight.surface = Surface::Gateway;
             if flight.is_reserved() {
-                return Err(Excess::Connections);
+                if self.scarcity.is_there() {
+                    return Err(Excess::Connections);
+                }
+                flight.unreserve();
             }
         }
         if self.pressure.refuses(class, flight.started()) {
@@ -295,6 +300,7 @@ fn class_of(proxied: bool, path: &str) -> Class {
     match path {
         _ if proxied => Class::Proxied,
         "/health" | "/health/live" | "/health/ready" | "/metrics" => Class::Probe,
+        _ if path.starts_with("/api/chat/") || path.starts_with("/api/v1/chat/") => Class::Chat,
         _ => Class::Ours,
     }
 }
@@ -368,6 +374,9 @@ fn finish(
                 take_body(&mut response);
             }
             flight.answered(response.status());
+            // The place was for the work. Whoever does not take the answer, or follows
+            // it for long, is not to keep others out.
+            drop(flight.release());
             response.map(|body| Tracked::new(Inner::Api(body), flight))
         }
     }

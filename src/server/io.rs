@@ -44,7 +44,7 @@ pub struct Connection {
     peer: IpAddr,
     opened: Instant,
     /// One of the last: for routes of ours only.
-    reserved: bool,
+    reserved: AtomicBool,
     /// Nothing is read until then, in milliseconds after `opened`; 0: at once.
     paused_until: AtomicU64,
     /// Requests begun so far.
@@ -70,7 +70,7 @@ impl Connection {
         Arc::new(Self {
             peer: peer.ip().to_canonical(),
             opened: Instant::now(),
-            reserved,
+            reserved: AtomicBool::new(reserved),
             paused_until: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
@@ -88,7 +88,11 @@ impl Connection {
 
     /// Whether only routes of ours are served on it.
     pub fn is_reserved(&self) -> bool {
-        self.reserved
+        self.reserved.load(Relaxed)
+    }
+
+    pub fn unreserve(&self) {
+        self.reserved.store(false, Relaxed);
     }
 
     /// Nothing more is read from it for so long.

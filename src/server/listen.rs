@@ -122,13 +122,17 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             metrics: Arc::clone(&metrics),
             room: Arc::clone(&parts.services.room),
             pressure,
+            scarcity: Scarcity {
+                slots: Arc::clone(&slots),
+                // Each worker that waits for a connection holds a slot for it.
+                reserve: (server.max_connections / RESERVED).saturating_sub(workers - 1),
+            },
         };
         let worker = Worker {
             dispatcher,
             builder: connection_builder(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
-            reserve: server.max_connections / RESERVED,
             // Tokens of its own, so that workers do not share a lock.
             stop: stop.child_token(),
             cut: cut.child_token(),
@@ -181,8 +185,6 @@ struct Worker {
     builder: auto::Builder<Leashed>,
     patience: Patience,
     slots: Arc<Semaphore>,
-    /// Of the slots, those for routes of ours.
-    reserve: usize,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -220,7 +222,12 @@ impl Worker {
         // Closing resets what the kernel holds ready; a request may be in it.
         while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { break };
-            connections.spawn(Arc::clone(&self).serve(socket, peer, slot, self.is_scarce()));
+            connections.spawn(Arc::clone(&self).serve(
+                socket,
+                peer,
+                slot,
+                self.dispatcher.scarcity.is_there(),
+            ));
         }
         drop(listener);
         connections.close();
@@ -244,7 +251,7 @@ impl Worker {
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    let reserved = self.is_scarce();
+                    let reserved = self.dispatcher.scarcity.is_there();
                     connections.spawn(Arc::clone(self).serve(socket, peer, slot, reserved));
                 }
                 Err(error) if is_about_the_peer(&error) => {}
@@ -260,11 +267,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// Whether so many are open that the rest is for routes of ours.
-    fn is_scarce(&self) -> bool {
-        self.slots.available_permits() < self.reserve
     }
 
     fn overloaded(&self, is: bool) {
@@ -334,6 +336,19 @@ impl Worker {
                 () = self.cut.cancelled() => {}
             }
         }
+    }
+}
+
+/// Whether so many connections are open that the rest is for routes of ours.
+pub struct Scarcity {
+    slots: Arc<Semaphore>,
+    /// Of the slots, those for routes of ours.
+    reserve: usize,
+}
+
+impl Scarcity {
+    pub fn is_there(&self) -> bool {
+        self.slots.available_permits() < self.reserve
     }
 }
 

@@ -177,6 +177,11 @@ impl Flight {
         self.connection.is_reserved()
     }
 
+    /// There is room again: its connection is one like the others.
+    pub fn unreserve(&self) {
+        self.connection.unreserve();
+    }
+
     /// Its connection is not read from for so long after it. Streams of HTTP/2
     /// would pause each other.
     pub fn pause(&self, span: Duration) {

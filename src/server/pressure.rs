@@ -137,7 +137,7 @@ impl Pressure {
                 let part = self.limit.unwrap_or_default() / SHARE;
                 at.saturating_sub(self.last_beat.load(Relaxed)) > micros(BEAT + part)
             }
-            Class::Ours => most(&self.begun[0]),
+            Class::Ours | Class::Chat => most(&self.begun[0]),
             Class::Probe => most(&self.begun[1]),
         };
         if refuses {

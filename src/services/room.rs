@@ -23,16 +23,19 @@ pub enum Class {
     Ours,
     /// Health and metrics.
     Probe,
+    /// Conversations of visitors, who are not to keep others from logging in.
+    Chat,
 }
 
 impl Class {
-    pub const ALL: [Self; 3] = [Self::Proxied, Self::Ours, Self::Probe];
+    pub const ALL: [Self; 4] = [Self::Proxied, Self::Ours, Self::Probe, Self::Chat];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Proxied => "proxied",
             Self::Ours => "ours",
             Self::Probe => "probe",
+            Self::Chat => "chat",
         }
     }
 }
@@ -64,7 +67,8 @@ impl Room {
     /// `proxied` is four fifths of the whole; the last fifth is for our own
     /// routes.
     pub fn new(proxied: usize) -> Arc<Self> {
-        let most = [proxied, (proxied / 4).max(LEAST_OURS), PROBES];
+        let ours = (proxied / 4).max(LEAST_OURS);
+        let most = [proxied, ours, PROBES, ours];
         Arc::new(Self(most.map(|most| Count { used: AtomicUsize::new(0), most })))
     }
 

@@ -148,7 +148,7 @@ async fn resume_chat_message(
     let last = visitor.guest.headers.get("last-event-id").filter(|value| !value.is_empty());
     let last = last.map(|value| {
         let text = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-        text.and_then(|text| text.parse::<usize>().ok()).ok_or_else(|| {
+        text.and_then(|text| text.parse::<u32>().ok()).ok_or_else(|| {
             ApiError::invalid_fields(vec![FieldProblem {
                 field: "Last-Event-ID".to_owned(),
                 code: "number".to_owned(),
@@ -157,7 +157,8 @@ async fn resume_chat_message(
         })
     });
     let last = last.transpose()?;
-    let answer = state.services.chat.follow(&visitor.visit, id, last.unwrap_or(0)).await?;
+    let at = last.map_or(0, |last| usize::try_from(last).unwrap_or(usize::MAX));
+    let answer = state.services.chat.follow(&visitor.visit, id, at).await?;
     let Some(follower) = answer else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     let path = format!("/chat/stream/{id}");
     Ok(stream::events(&state, visitor, follower, last.is_none(), &path))

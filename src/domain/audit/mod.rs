@@ -204,6 +204,17 @@ impl Event {
         }
         self.before(before).after(after)
     }
+
+    /// Whether it is of two states that are the same.
+    pub fn changes_nothing(&self) -> bool {
+        let is_empty = |state: &Option<serde_json::Value>| {
+            state
+                .as_ref()
+                .and_then(|state| state.as_object())
+                .is_some_and(serde_json::Map::is_empty)
+        };
+        is_empty(&self.before) && is_empty(&self.after)
+    }
 }
 
 /// What may be told of an account.
@@ -234,6 +245,10 @@ mod tests {
             .changed(json!({ "a": 1, "b": 2, "c": 3 }), json!({ "a": 1, "b": 3, "d": 4 }));
         assert_eq!(event.before, Some(json!({ "b": 2, "c": 3 })));
         assert_eq!(event.after, Some(json!({ "b": 3, "d": 4 })));
+        assert!(!event.changes_nothing());
+        let event = Event::new(Action::KeyUpdated, "key", 1);
+        assert!(!event.changes_nothing(), "it is no change of a state");
+        assert!(event.changed(json!({ "a": 1 }), json!({ "a": 1 })).changes_nothing());
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         let mut outgoing = Outgoing::new(memory, &parts.method, &parts.uri, &fields, body);
         // The answer's are put where the request's were.
         fields.clear();
-        let mut sending = Sending { is_told: false, broke: None, seen: 0 };
+        let mut sending = Sending { is_told: false, broke: None, looked: false, seen: 0 };
         let method = &parts.method;
         let head = poll_fn(|cx| sending.poll(cx, self, &mut outgoing, method, &mut fields)).await?;
         let Head { answer, body, keep_alive } = head;
@@ -133,6 +133,8 @@ struct Sending {
     is_told: bool,
     /// The upstream takes no more of it.
     broke: Option<io::Error>,
+    /// After that it was looked once more for an answer.
+    looked: bool,
     /// Bytes of a head that are not all of it.
     seen: usize,
 }
@@ -178,6 +180,11 @@ impl Sending {
                 Poll::Ready(Ok(1..)) => continue,
                 Poll::Ready(Err(fault)) => fault,
                 Poll::Pending if self.broke.is_none() => return Poll::Pending,
+                // It may be here and not be known yet.
+                Poll::Pending if !mem::replace(&mut self.looked, true) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(0)) | Poll::Pending => Fault::Closed,
             };
             return Poll::Ready(Err(self.broke.take().map_or(fault, Fault::Io)));

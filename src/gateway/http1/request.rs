@@ -40,6 +40,8 @@ pub(super) struct Outgoing<B> {
     framing: Framing,
     /// `None`: all of it was taken.
     body: Option<B>,
+    /// The first data may still leave together with the head.
+    beside_head: bool,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
@@ -84,7 +86,15 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             Framing::Length(_) => {}
         }
         frame.extend_from_slice(b"\r\n");
-        Self { frame: memory, written: 0, data: Bytes::new(), tail: b"", framing, body }
+        Self {
+            frame: memory,
+            written: 0,
+            data: Bytes::new(),
+            tail: b"",
+            framing,
+            body,
+            beside_head: true,
+        }
     }
 
     /// The memory that it was given.
@@ -99,8 +109,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     {
         let mut waits = false;
         loop {
-            // Asked for before the head is written, so that both leave together.
-            if self.data.is_empty() && self.tail.is_empty() && self.body.is_some() && !waits {
+            if !waits && self.body.is_some() && self.takes_more() {
                 waits = self.load(cx)?.is_pending();
             }
             if self.is_loaded() {
@@ -112,6 +121,14 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Not before all is written: an upstream that reads slowly slows its client
+    /// down (RELIABILITY G-39). Only beside the head there is room for a little.
+    fn takes_more(&mut self) -> bool {
+        let is_free = self.data.is_empty() && self.tail.is_empty();
+        let is_written = self.written == self.frame.len();
+        is_free && (mem::take(&mut self.beside_head) || is_written)
     }
 
     fn is_loaded(&self) -> bool {

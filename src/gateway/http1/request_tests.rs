@@ -165,3 +165,38 @@ fn however_it_is_taken_it_is_the_same() {
         }
     }
 }
+
+/// Takes nothing.
+struct Stuck;
+
+impl AsyncWrite for Stuck {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// However small the pieces are (RELIABILITY G-39).
+#[test]
+fn an_upstream_that_takes_nothing_is_read_nothing_for() {
+    for size in [1, 1024, 64 * 1024] {
+        let frames = VecDeque::from(vec![Bytes::from(vec![b'x'; size]); 1000]);
+        let body = Frames { frames, length: None };
+        let fields = HeaderMap::new();
+        let (method, uri) = (Method::POST, Uri::from_static("/"));
+        let mut outgoing = Outgoing::new(vec![], &method, &uri, &fields, Some(body));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..1000 {
+            assert!(outgoing.poll(&mut cx, &mut Stuck).is_pending());
+        }
+        let left = outgoing.body.as_ref().unwrap().frames.len();
+        assert_eq!(left, 999, "only what leaves with the head was taken");
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{assert_good, count, rows};
 use crate::{
@@ -90,6 +90,10 @@ async fn every_operation_that_changes_something_has_exactly_one_row() {
                 open = Some(held);
                 (Some(id), Option::None)
             }
+            // Something that was not so.
+            "update_user" => {
+                (request(id, &cast).0, Some(json!({ "roles": ["user", "moderator"] })))
+            }
             _ => request(id, &cast),
         };
         let client = cast.caller.with("user-agent", "route test").with("x-request-id", id);
@@ -124,6 +128,22 @@ async fn every_operation_that_changes_something_has_exactly_one_row() {
     assert_good(&app.app.services.audit.verify(Option::None).await.unwrap());
     let rowless = TABLE.iter().filter(|(_, expected)| !matches!(expected, Row(_))).count();
     assert!(rows(&app.app.services).await.len() > seen - rowless);
+}
+
+/// Or whoever has an account could fill the log.
+#[tokio::test]
+async fn what_changes_nothing_has_no_row() {
+    let app = TestApp::unlimited().await;
+    let user = app.user("ada").await;
+    let (id, _) = app.key(&user, json!({ "name": "k" })).await;
+    let before = count(&app.app.services).await;
+    for _ in 0..3 {
+        user.patch("/api/v1/users/me", json!({})).await.expect(200);
+        user.patch(&format!("/api/v1/keys/{id}"), json!({ "name": "k" })).await.expect(200);
+    }
+    assert_eq!(count(&app.app.services).await, before);
+    user.patch("/api/v1/users/me", json!({ "full_name": "Ada" })).await.expect(200);
+    assert_eq!(count(&app.app.services).await, before + 1);
 }
 
 /// The id of a stream, and what keeps it open.
