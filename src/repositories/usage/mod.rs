@@ -18,6 +18,7 @@ mod write;
 
 use chrono::{DateTime, Utc};
 
+pub use self::requests::LOGGED_TOGETHER;
 use super::DbConn;
 use crate::domain::{
     id::{ApiKeyId, PassId, UserId},

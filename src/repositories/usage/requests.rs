@@ -15,6 +15,10 @@ use crate::{
     repositories::{StoreError, StoreResult, connection::on_conn, row},
 };
 
+/// Rows of the log that one statement writes. Few, since its text and parameters
+/// are memory that stays with the connection.
+pub const LOGGED_TOGETHER: usize = 64;
+
 const SELECT: &str = "
     SELECT id, request_id, at, method, path, status, outcome, duration_us, bytes_in, bytes_out,
            user_id, key_id, pass_id, upstream, route, is_stream, messages, place
@@ -75,15 +79,13 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
 impl Usage<'_> {
     /// Writes requests to the log; one that is there already is left alone.
     pub async fn log_requests(&mut self, records: &[impl Borrow<UsageRecord>]) -> StoreResult<()> {
-        /// 18 parameters each, where SQLite takes 32,766.
-        const BATCH: usize = 1000;
         const INSERT: &str = "
             INSERT INTO usage_requests
                 (id, request_id, at, method, path, status, outcome, duration_us, bytes_in,
                  bytes_out, user_id, key_id, pass_id, upstream, route, is_stream, messages,
                  place) ";
 
-        for batch in records.chunks(BATCH) {
+        for batch in records.chunks(LOGGED_TOGETHER) {
             on_conn!(self.conn, |conn| {
                 let mut sql = QueryBuilder::new(INSERT);
                 sql.push_values(batch, |mut tuple, record| {
@@ -109,8 +111,10 @@ impl Usage<'_> {
                         .push_bind(record.place);
                 });
                 sql.push(" ON CONFLICT (place) DO NOTHING");
-                // Its text varies with the number of rows: not worth keeping.
-                sql.build().persistent(false).execute(conn).await.map(drop)
+                // Of a whole batch it is always the same text, which is parsed once;
+                // that of a rest is not worth keeping.
+                let is_whole = batch.len() == LOGGED_TOGETHER;
+                sql.build().persistent(is_whole).execute(conn).await.map(drop)
             })?;
         }
         Ok(())

@@ -1,32 +1,22 @@
 //! From the journal into the database.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::atomic::Ordering::Relaxed,
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
-use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::UsageService;
+use super::{UsageService, batch::Batch};
 use crate::{
     domain::{
-        id::{ApiKeyId, PassId, UserId},
         span::Grain,
-        usage::{Outcome, Rollup, RollupKey, UsageRecord, class_of},
+        usage::{Rollup, RollupKey, UsageRecord},
     },
     failpoint::reach,
-    journal::{self, Chunk, Frame, Mark, Next, Orphan},
+    journal::{self, Chunk, Mark, Orphan},
     repositories::{Repositories as _, StoreError},
 };
 
 /// Bytes of a journal that are written in one transaction.
 const AT_ONCE: usize = 4 * 1024 * 1024;
-/// Requests of one transaction that reach the request log, the newest ones. Above
-/// 2,000 requests per second the log is therefore a sample; sums are always
-/// of everything. Writing a row costs as much as proxying a request.
-const LOGGED_AT_ONCE: usize = 1_000;
-const HOUR_US: i64 = 3_600_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
@@ -175,10 +165,8 @@ impl UsageService {
 
     /// One transaction: the sums, the log, and the mark that says so.
     async fn add(&self, journal: Uuid, chunks: &[Chunk]) -> Result<Added, StoreError> {
-        let Read { mut frames, marks, damaged } = read(chunks);
-        let rollups = roll_up(&frames);
-        let last_used: Vec<_> = last_used(&frames).into_iter().collect();
-        let logged = newest(&mut frames, LOGGED_AT_ONCE.min(self.request_log_max as usize));
+        let Batch { rollups, last_used, logged, marks, records, damaged } =
+            Batch::of(chunks, self.request_log_max as usize);
         self.make_room(&rollups, &logged).await?;
         let mut tx = self.db.begin().await?;
         let now = self.clock.now();
@@ -196,96 +184,6 @@ impl UsageService {
         tx.commit().await?;
         reach("usage.committed").await;
         self.count_logged(logged.len());
-        Ok(Added::Whole { marks, records: frames.len(), damaged })
+        Ok(Added::Whole { marks, records, damaged })
     }
-}
-
-#[derive(Default)]
-struct Read<'a> {
-    frames: Vec<Frame<'a>>,
-    marks: Vec<Mark>,
-    damaged: u64,
-}
-
-fn read(chunks: &[Chunk]) -> Read<'_> {
-    let mut read = Read::default();
-    for chunk in chunks {
-        let mut frames = chunk.frames();
-        for next in &mut frames {
-            match next {
-                Next::Record(frame) => read.frames.push(frame),
-                Next::Damaged(bytes) => read.damaged += bytes as u64,
-            }
-        }
-        read.marks.push(chunk.mark(&frames));
-    }
-    read
-}
-
-/// The `most` that ended last, in the order of their end.
-fn newest(frames: &mut [Frame<'_>], most: usize) -> Vec<UsageRecord> {
-    frames.sort_unstable_by_key(|frame| frame.place);
-    let first = frames.len().saturating_sub(most);
-    frames[first..].iter().map(|frame| frame.to_record()).collect()
-}
-
-/// Adds a batch up. The keys are borrowed while it runs: a batch has many
-/// records and few keys.
-fn roll_up(frames: &[Frame<'_>]) -> Vec<(RollupKey, Rollup)> {
-    let mut sums: HashMap<_, Rollup> = HashMap::new();
-    // Who is busy sends many in a row, and a row of them is looked up once.
-    for run in frames.chunk_by(|a, b| key_of(a) == key_of(b)) {
-        let sum = sums.entry(key_of(&run[0])).or_default();
-        for frame in run {
-            sum.add(&frame.used(), frame.requests);
-            sum.requests += frame.messages;
-        }
-    }
-    let mut rollups: Vec<_> = sums
-        .into_iter()
-        .map(|(of, rollup)| {
-            let Of { hour, user_id, key_id, pass_id, upstream, route, status_class } = of;
-            let hour = DateTime::from_timestamp(hour * 3600, 0).expect("the hour of a record");
-            let (upstream, route) = (upstream.to_owned(), route.to_owned());
-            let key = RollupKey { hour, user_id, key_id, pass_id, upstream, route, status_class };
-            (key, rollup)
-        })
-        .collect();
-    // In one order on every instance, so that none waits for another in turn.
-    rollups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    rollups
-}
-
-/// What a record is added up by, its texts borrowed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Of<'a> {
-    /// Since 1970.
-    hour: i64,
-    user_id: Option<UserId>,
-    key_id: Option<ApiKeyId>,
-    pass_id: Option<PassId>,
-    upstream: &'a str,
-    route: &'a str,
-    status_class: i16,
-}
-
-fn key_of<'a>(frame: &Frame<'a>) -> Of<'a> {
-    let Frame { at_us, user_id, key_id, pass_id, upstream, route, status, .. } = *frame;
-    let hour = at_us.div_euclid(HOUR_US);
-    Of { hour, user_id, key_id, pass_id, upstream, route, status_class: class_of(status) }
-}
-
-/// When each key was last let through.
-fn last_used(frames: &[Frame<'_>]) -> HashMap<ApiKeyId, DateTime<Utc>> {
-    let mut last = HashMap::new();
-    for run in frames.chunk_by(|a, b| a.key_id == b.key_id) {
-        let let_through = run.iter().filter(|frame| frame.outcome != Outcome::Rejected);
-        let newest = let_through.map(|frame| frame.at_us).max();
-        let newest = newest.and_then(DateTime::from_timestamp_micros);
-        if let (Some(key), Some(newest)) = (run[0].key_id, newest) {
-            let at = last.entry(key).or_insert(newest);
-            *at = newest.max(*at);
-        }
-    }
-    last
 }

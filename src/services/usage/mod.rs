@@ -5,6 +5,7 @@
 //! taken before a request goes upstream, so where nothing can be recorded any
 //! more, work is refused instead of being served unmetered.
 
+mod batch;
 mod drain;
 mod export;
 mod report;
