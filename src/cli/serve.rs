@@ -42,6 +42,7 @@ pub async fn run(
     let _lock = InstanceLock::acquire(&config.database).await?;
     let app = Arc::new(AppBuilder::new(config).reading(read).build().await?);
     app.services.usage.journal().open()?;
+    measure(&app)?;
     tokio::spawn(reload(app.clone(), hangups));
 
     // Listening before ready, so that /health/live answers while a database is
@@ -71,6 +72,18 @@ pub async fn run(
         Some(error) => Err(error),
         None => Ok(exit),
     }
+}
+
+/// With `TOLLGATE_BENCH=unmetered` in the environment nothing is recorded, so that
+/// `bench/run` can tell what recording costs. It is no setting, since an operator
+/// has no use for it, and holds only where nobody else can reach the process.
+fn measure(app: &App) -> anyhow::Result<()> {
+    let Some(what) = std::env::var_os("TOLLGATE_BENCH") else { return Ok(()) };
+    let is_known = what == "unmetered" && app.config.server.host.is_loopback();
+    anyhow::ensure!(is_known, "TOLLGATE_BENCH is only for bench/run, on the loopback address");
+    app.services.usage.journal().switch_off();
+    tracing::warn!("no usage is recorded: this process is only to be measured");
+    Ok(())
 }
 
 /// Ends everything within the configured delay and grace and a second more; at

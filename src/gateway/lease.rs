@@ -64,8 +64,9 @@ impl Lease {
     ) -> Result<Sent, UpstreamError> {
         let sender = match &mut self.sender {
             Sender::Http1(connection) => {
+                let patience = body.patience();
                 let body = (!matches!(body, RequestBody::Empty)).then_some(body);
-                return match connection.send(parts, body).await {
+                return match connection.send(parts, body, || patience).await {
                     Ok(answer) => Ok(Sent::Answer(answer.map(Received::Http1))),
                     Err(fault) => Err(UpstreamError::Broken(fault.into())),
                 };

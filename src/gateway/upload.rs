@@ -21,11 +21,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{metered::CLIENT_CLOSED_REQUEST, pace::Pace, timer::StallTimer};
+use super::{http1::Patience, metered::CLIENT_CLOSED_REQUEST, pace::Pace, timer::StallTimer};
 use crate::{
     domain::{kill::KillReason, stream::Passed},
     services::streams::StreamHandle,
 };
+
+/// For how long a request of ours may wait to be taken.
+const WHOLE_IDLE: Duration = Duration::from_secs(10);
 
 /// Why a request's body was not taken to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,7 +168,7 @@ impl Progress {
     }
 
     /// The same, and the task is woken when it is.
-    fn poll_killed(&self, cx: &mut Context<'_>) -> Poll<UploadFault> {
+    pub fn poll_killed(&self, cx: &mut Context<'_>) -> Poll<UploadFault> {
         let polled = self.at_place(|handle| handle.kill().poll_tripped(cx));
         polled.unwrap_or(Poll::Pending).map(UploadFault::from)
     }
@@ -271,6 +274,16 @@ pub fn limited<B: Body>(
 }
 
 impl<B> RequestBody<B> {
+    /// What ends it where it goes on beside its answer.
+    pub fn patience(&self) -> Patience {
+        match self {
+            Self::Streamed(upload) => {
+                Patience { idle: upload.idle, progress: Some(Arc::clone(&upload.progress)) }
+            }
+            Self::Empty | Self::Whole(_) => Patience { idle: WHOLE_IDLE, progress: None },
+        }
+    }
+
     /// Ends it at this instant, also while its bytes are always ready. To be
     /// said before it is first asked for any.
     pub fn end_at(&mut self, until: Option<Instant>) {

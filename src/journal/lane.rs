@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -22,16 +22,18 @@ use super::{
     segments::Segment,
 };
 
-/// A record of the usual length fits without growing.
-const USUAL: usize = 512;
+/// What the records of a moment need; memory beyond it is given back.
+const USUAL: usize = 16 * 1024;
 
 pub(super) struct Lane {
     number: u16,
     tail: Mutex<Tail>,
     /// Up to here everything is written.
     written: AtomicU64,
-    /// Records written since the start.
+    /// Records taken since the start.
     records: AtomicU64,
+    /// Bytes that were taken and are not written.
+    unwritten: AtomicUsize,
     /// Up to here everything is in the database.
     drained: AtomicU64,
     /// Something was written since it was last synced.
@@ -45,22 +47,19 @@ struct Tail {
     unsynced: Vec<Arc<File>>,
     /// Where each file that is there begins, the growing one last.
     bases: VecDeque<u64>,
+    /// Records that are not written, one behind the other.
     buffer: Vec<u8>,
 }
 
 impl Lane {
     pub fn new(number: u16) -> Self {
-        let tail = Tail {
-            current: None,
-            unsynced: vec![],
-            bases: VecDeque::new(),
-            buffer: Vec::with_capacity(USUAL),
-        };
+        let tail = Tail { current: None, unsynced: vec![], bases: VecDeque::new(), buffer: vec![] };
         Self {
             number,
             tail: Mutex::new(tail),
             written: AtomicU64::new(0),
             records: AtomicU64::new(0),
+            unwritten: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
         }
@@ -78,6 +77,11 @@ impl Lane {
         self.records.load(Relaxed)
     }
 
+    /// Bytes that wait in memory.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten.load(Acquire)
+    }
+
     pub fn drained(&self) -> u64 {
         self.drained.load(Relaxed)
     }
@@ -87,14 +91,28 @@ impl Lane {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes one record; whether it is the first since the last sync. What
-    /// failed has left nothing behind that counts: the next record is written
+    /// Takes one record, which [`Self::write`] is to write; `false` if more than
+    /// `most` bytes wait already.
+    pub fn push(&self, entry: &Entry, most: usize) -> bool {
+        let mut tail = self.lock();
+        if tail.buffer.len() > most {
+            return false;
+        }
+        record::encode(entry, &mut tail.buffer);
+        self.unwritten.store(tail.buffer.len(), Release);
+        self.records.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// Writes what was taken, at once; whether it is the first since the last
+    /// sync. What failed has left nothing behind that counts: the next time writes
     /// over it.
-    pub fn append(&self, folder: &Path, segment_bytes: u64, entry: &Entry) -> io::Result<bool> {
+    pub fn write(&self, folder: &Path, segment_bytes: u64) -> io::Result<bool> {
         let mut tail = self.lock();
         let tail = &mut *tail;
-        tail.buffer.clear();
-        record::encode(entry, &mut tail.buffer);
+        if tail.buffer.is_empty() {
+            return Ok(false);
+        }
         let position = self.written.load(Relaxed);
         let length = tail.buffer.len() as u64;
         if let Some((file, base)) = &tail.current
@@ -114,8 +132,11 @@ impl Lane {
         }
         let (file, base) = tail.current.as_ref().expect("opened just now");
         file.write_all_at(&tail.buffer, position - base)?;
-        self.records.fetch_add(1, Relaxed);
+        tail.buffer.clear();
+        tail.buffer.shrink_to(USUAL);
         self.written.store(position + length, Release);
+        // After that, so that what waits is always in one of them.
+        self.unwritten.store(0, Release);
         Ok(!self.dirty.swap(true, Relaxed))
     }
 

@@ -6,9 +6,10 @@
 //! The mark moves in the same transaction as the sums, so nothing is added twice
 //! either, wherever it is killed.
 //!
-//! - Each thread writes to a [`lane`] of its own. One `write` per record, no
-//!   waiting: the kernel keeps it when the process dies. `fdatasync` follows
-//!   within about [`SYNC_AFTER`], for when the machine does.
+//! - Each thread writes to a [`lane`] of its own, without waiting: the kernel keeps
+//!   it when the process dies. `fdatasync` follows within about [`SYNC_AFTER`],
+//!   for when the machine does. A thread that holds answers back until then may
+//!   write the records of several [`together`].
 //! - No more than `max_bytes` wait for the database. Beyond that, and where the
 //!   disk takes no more, requests are refused before they go upstream, or served
 //!   without being recorded if the operator wants that (G-54).
@@ -23,6 +24,7 @@ mod orphan;
 mod record;
 mod room;
 mod segments;
+pub mod together;
 
 use std::{
     cell::Cell,
@@ -30,10 +32,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -88,11 +87,10 @@ struct Inner {
     /// Held while it is looked for room.
     looking: Mutex<()>,
     lanes: Vec<Lane>,
+    /// Nothing is recorded at all.
+    off: AtomicBool,
     /// Requests are refused, or go unrecorded, until there is room again.
     full: AtomicBool,
-    /// In the order of their coming.
-    held_back: Mutex<Vec<Entry>>,
-    held: AtomicUsize,
     dropped: AtomicU64,
     damaged: AtomicU64,
     sync_failures: AtomicU64,
@@ -139,9 +137,8 @@ impl Journal {
             making: Mutex::default(),
             looking: Mutex::default(),
             lanes: (0..lanes).map(Lane::new).collect(),
+            off: AtomicBool::new(false),
             full: AtomicBool::new(false),
-            held_back: Mutex::default(),
-            held: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
             sync_failures: AtomicU64::new(0),
@@ -165,6 +162,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Records nothing from now on: only to measure what that costs.
+    pub fn switch_off(&self) {
+        self.0.off.store(true, Relaxed);
+    }
+
     /// Leave to record one request, before it is let through.
     pub fn reserve(&self) -> Result<Slot, Saturated> {
         if self.0.full.load(Relaxed) && self.0.config.on_full == OnFull::Block {
@@ -183,14 +185,15 @@ impl Journal {
         self.0.waiting()
     }
 
-    /// Records that were written since the start.
+    /// Records that were taken since the start.
     pub fn records(&self) -> u64 {
         self.0.lanes.iter().map(Lane::records).sum()
     }
 
     /// Whether nothing waits, neither on the disk nor in memory.
     pub fn is_drained(&self) -> bool {
-        self.0.held.load(SeqCst) == 0 && self.waiting() == 0
+        // In this order: what is taken first waits here, then there.
+        self.0.lanes.iter().all(|lane| lane.unwritten() == 0) && self.waiting() == 0
     }
 
     /// Records that found no place, since the start.
@@ -224,6 +227,8 @@ impl Journal {
         let each = (most / self.0.lanes.len()).max(LEAST_READ);
         let mut chunks = vec![];
         for lane in &self.0.lanes {
+            // What a thread was about to write.
+            self.0.write_out(lane);
             let mark = lane.drained();
             let Some((segment, from, end)) = lane.waiting() else { continue };
             let bytes = segments::read(&home.folder, &segment, from, end, each)?;
@@ -336,14 +341,6 @@ impl Inner {
             })
         });
         &self.lanes[thread % self.lanes.len()]
-    }
-
-    fn append(&self, entry: &Entry) -> io::Result<()> {
-        let home = self.home()?;
-        if self.lane().append(&home.folder, self.segment_bytes, entry)? {
-            self.written.notify_one();
-        }
-        Ok(())
     }
 
     /// The next place in the log for what ended at `us`. Where the clock stands

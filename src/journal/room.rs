@@ -5,19 +5,17 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::OpenOptionsExt as _,
-    sync::{
-        MutexGuard, PoisonError,
-        atomic::Ordering::{Relaxed, SeqCst},
-    },
+    sync::{PoisonError, atomic::Ordering::Relaxed},
 };
 
-use super::{Entry, Inner, Journal, home::remove};
+use super::{Entry, Inner, Journal, home::remove, lane::Lane, together};
 use crate::config::OnFull;
 
 /// Room that is kept for the records of requests under way: some thousand.
 const LARGEST_RESERVE: u64 = 8 * 1024 * 1024;
-/// Records in memory that found no place on the disk at all.
-const HELD_BACK: usize = 10_000;
+/// Bytes of records that a lane keeps in memory where they find no place on the
+/// disk at all: about ten thousand.
+const MOST_UNWRITTEN: usize = 2 * 1024 * 1024;
 const RESERVE: &str = "reserve";
 
 impl Journal {
@@ -34,7 +32,7 @@ impl Journal {
             }
             return;
         }
-        if too_much || !inner.write_held_back() {
+        if too_much || !inner.lanes.iter().all(|lane| inner.write_lane(lane).is_ok()) {
             return;
         }
         match inner.keep_reserve() {
@@ -51,26 +49,39 @@ impl Journal {
 }
 
 impl Inner {
-    /// Writes it, if need be in the room that was kept for that.
+    /// Takes it, and writes it unless this thread does that later.
     pub fn write(&self, mut entry: Entry) {
-        if self.full.load(Relaxed) && self.config.on_full == OnFull::Unmetered {
+        let lacks_room = self.full.load(Relaxed) && self.config.on_full == OnFull::Unmetered;
+        if lacks_room || self.off.load(Relaxed) {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
         entry.record.place = self.next_place(entry.record.ended_us());
-        let Err(error) = self.append(&entry) else { return };
+        let lane = self.lane();
+        if !lane.push(&entry, MOST_UNWRITTEN) {
+            self.dropped.fetch_add(1, Relaxed);
+        } else if !together::put_off() {
+            self.write_out(lane);
+        }
+    }
+
+    /// Writes what a lane has taken, if need be in the room that was kept for
+    /// that. What finds none stays with the lane.
+    pub fn write_out(&self, lane: &Lane) {
+        let Err(error) = self.write_lane(lane) else { return };
         self.become_full_by(&error);
         self.give_up_reserve();
-        if self.append(&entry).is_ok() {
-            return;
+        if let Err(error) = self.write_lane(lane) {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "usage waits in memory until there is room for it");
         }
-        let mut held = self.held_back();
-        if held.len() < HELD_BACK {
-            held.push(entry);
-            self.held.store(held.len(), SeqCst);
-        } else {
-            self.dropped.fetch_add(1, Relaxed);
+    }
+
+    fn write_lane(&self, lane: &Lane) -> io::Result<()> {
+        if lane.unwritten() > 0 && lane.write(&self.home()?.folder, self.segment_bytes)? {
+            self.written.notify_one();
         }
+        Ok(())
     }
 
     /// The same for what was refused. While nothing can be recorded it comes as
@@ -97,19 +108,6 @@ impl Inner {
         if !self.full.swap(true, Relaxed) {
             tracing::error!(policy = self.config.on_full.as_str(), "{why}");
         }
-    }
-
-    fn held_back(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.held_back.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether all that had no place has one now.
-    fn write_held_back(&self) -> bool {
-        let mut held = self.held_back();
-        let placed = held.iter().take_while(|entry| self.append(entry).is_ok()).count();
-        held.drain(..placed);
-        self.held.store(held.len(), SeqCst);
-        held.is_empty()
     }
 
     /// Takes room on the disk that nobody else can have. It is written, since a

@@ -28,9 +28,9 @@ use super::{
     fault::Fault,
     forwarded,
     io::Connection,
-    listen::Scarcity,
     observe::{Caller, Excess, Flight, Line, Metrics, Surface},
     pressure::Pressure,
+    scarcity::Scarcity,
     screen,
 };
 use crate::{

@@ -34,6 +34,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use super::outbox::Line;
 use crate::gateway::Tunnel;
 
 /// How long a connection may wait for its next request.
@@ -143,7 +144,7 @@ pub struct Patience {
 /// A client's socket, watched.
 #[derive(Debug)]
 pub struct Guarded {
-    socket: TcpStream,
+    socket: Arc<Line>,
     connection: Arc<Connection>,
     patience: Patience,
     /// How many requests had begun when the head now being read did, and when
@@ -162,7 +163,7 @@ impl Guarded {
     pub fn new(socket: TcpStream, connection: Arc<Connection>, patience: Patience) -> Self {
         let read_timer = Box::pin(sleep_until(connection.opened + patience.head));
         Self {
-            socket,
+            socket: Line::new(socket),
             connection,
             patience,
             head: None,
@@ -284,7 +285,7 @@ impl AsyncRead for Guarded {
         if this.connection.paused_until.load(Relaxed) > 0 {
             ready!(this.poll_pause(cx));
         }
-        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+        let read = this.socket.poll_read(cx, buf);
         if read.is_ready() {
             this.note_read();
             return read;
@@ -300,7 +301,7 @@ impl AsyncWrite for Guarded {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.socket).poll_write(cx, buf);
+        let written = this.socket.poll_write(cx, &[IoSlice::new(buf)]);
         this.watch_write(cx, written)
     }
 
@@ -310,21 +311,18 @@ impl AsyncWrite for Guarded {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let socket = Pin::new(&mut this.socket);
-        // `send` costs the kernel less than `writev`.
-        let written = match bufs {
-            [only] => socket.poll_write(cx, only),
-            _ => socket.poll_write_vectored(cx, bufs),
-        };
+        let written = this.socket.poll_write(cx, bufs);
         this.watch_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = this.socket.poll_flush(cx);
+        this.watch_write(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -332,7 +330,8 @@ impl AsyncWrite for Guarded {
         if this.connection.reset.load(Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.socket).poll_shutdown(cx)
+        let shut = this.socket.poll_shutdown(cx);
+        this.watch_write(cx, shut)
     }
 }
 

@@ -29,12 +29,19 @@ use super::{
     dispatch::{Dispatcher, Ours},
     io::{Connection, Guarded, Patience},
     observe::Metrics,
+    outbox,
     pressure::Pressure,
+    scarcity::Scarcity,
     sockets,
     watch::{self, Leash, Leashed},
     woken::Woken,
 };
-use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
+use crate::{
+    config::Config,
+    domain::clock::SharedClock,
+    gateway::Gateway,
+    services::{Services, usage::Journal},
+};
 
 /// Largest head of a request, bytes, its request line included.
 const MAX_HEAD: usize = 32 * 1024;
@@ -49,10 +56,6 @@ const H2_PONG_WITHIN: Duration = Duration::from_secs(10);
 /// Pause after a failed accept. Out of descriptors, the listener stays readable
 /// and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Of so many connections one is for routes of ours: health, metrics, logins and
-/// administration are reached while proxied requests hold all others.
-const RESERVED: usize = 5;
 
 /// What the server needs beside its configuration.
 pub struct Parts {
@@ -122,15 +125,12 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             metrics: Arc::clone(&metrics),
             room: Arc::clone(&parts.services.room),
             pressure,
-            scarcity: Scarcity {
-                slots: Arc::clone(&slots),
-                // Each worker that waits for a connection holds a slot for it.
-                reserve: (server.max_connections / RESERVED).saturating_sub(workers - 1),
-            },
+            scarcity: Scarcity::new(&slots, server.max_connections, workers),
         };
         let worker = Worker {
             dispatcher,
             builder: connection_builder(),
+            journal: parts.services.usage.journal().clone(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
             // Tokens of its own, so that workers do not share a lock.
@@ -183,6 +183,7 @@ impl Running {
 struct Worker {
     dispatcher: Dispatcher,
     builder: auto::Builder<Leashed>,
+    journal: Journal,
     patience: Patience,
     slots: Arc<Semaphore>,
     stop: CancellationToken,
@@ -218,6 +219,8 @@ impl Worker {
         let this = Arc::clone(&self);
         let feeling = async move { this.dispatcher.pressure.watch(|on| this.overloaded(on)).await };
         let _feeling = AbortOnDropHandle::new(tokio::spawn(feeling));
+        let sending = outbox::run(self.journal.clone());
+        let _sending = AbortOnDropHandle::new(tokio::spawn(sending));
         self.accept(&listener, &connections).await;
         // Closing resets what the kernel holds ready; a request may be in it.
         while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
@@ -232,6 +235,7 @@ impl Worker {
         drop(listener);
         connections.close();
         connections.wait().await;
+        outbox::finish();
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
@@ -336,19 +340,6 @@ impl Worker {
                 () = self.cut.cancelled() => {}
             }
         }
-    }
-}
-
-/// Whether so many connections are open that the rest is for routes of ours.
-pub struct Scarcity {
-    slots: Arc<Semaphore>,
-    /// Of the slots, those for routes of ours.
-    reserve: usize,
-}
-
-impl Scarcity {
-    pub fn is_there(&self) -> bool {
-        self.slots.available_permits() < self.reserve
     }
 }
 

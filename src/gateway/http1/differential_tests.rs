@@ -77,7 +77,8 @@ async fn by_us(method: &str, pieces: Vec<Vec<u8>>, closes: bool) -> Outcome {
     let (ours, theirs) = duplex(1 << 20);
     let serving = AbortOnDropHandle::new(tokio::spawn(upstream(theirs, pieces, closes)));
     let mut connection = Box::new(Connection::new(ours));
-    let sent = connection.send(&mut parts(method), None::<Full<Bytes>>).await;
+    let sent =
+        connection.send(&mut parts(method), None::<Full<Bytes>>, || unreachable!("no body")).await;
     let Ok(answer) = sent else { return Outcome::Refused };
     let (head, mut receiving) = answer.into_parts();
     let (mut data, mut trailers) = (vec![], None);

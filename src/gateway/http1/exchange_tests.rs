@@ -18,6 +18,11 @@ type Chunks = mpsc::UnboundedSender<Result<Bytes, ()>>;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longer than any test takes.
+fn patience() -> Patience {
+    Patience { idle: 6 * PATIENCE, progress: None }
+}
+
 fn parts(method: &str) -> Parts {
     let request = Request::builder().method(method).uri("/x").header("host", "a");
     request.body(()).unwrap().into_parts().0
@@ -68,7 +73,8 @@ async fn one_exchange_after_the_other_over_one_connection() {
         };
         let full = Full::new(Bytes::from(body.clone()));
         let mut parts = parts("POST");
-        let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(full)), answering);
+        let (answer, ()) =
+            tokio::join!(connection.send(&mut parts, Some(full), patience), answering);
         let mut receiving = answer.unwrap().into_body();
         assert_eq!(rest(&mut receiving, &mut connection).await.unwrap(), body.as_bytes());
         connection = receiving.into_idle(connection).expect("a connection to be used again");
@@ -88,7 +94,8 @@ async fn an_upload_goes_on_beside_an_answer_that_began_early() {
             upstream.write_all(head).await.unwrap();
         };
         let mut parts = parts("POST");
-        let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body)), answering);
+        let (answer, ()) =
+            tokio::join!(connection.send(&mut parts, Some(body), patience), answering);
         let mut receiving = answer.unwrap().into_body();
         assert!(receiving.upload.is_some());
         // More than there is room for on the way.
@@ -126,7 +133,7 @@ async fn an_answer_that_ends_first_leaves_the_upload_to_its_end() {
         upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     };
     let mut parts = parts("POST");
-    let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body)), answering);
+    let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body), patience), answering);
     let receiving = answer.unwrap().into_body();
     assert!(receiving.is_over());
     assert!(receiving.into_idle(connection).is_none(), "it is still in use");
@@ -143,7 +150,7 @@ async fn an_upload_that_breaks_off_ends_the_exchange() {
     let (mut connection, mut upstream) = connected();
     let (chunks, body) = upload();
     chunks.send(Err(())).unwrap();
-    let sent = connection.send(&mut parts("POST"), Some(body)).await;
+    let sent = connection.send(&mut parts("POST"), Some(body), patience).await;
     assert!(matches!(sent, Err(Fault::Upload)));
     drop(connection);
     let mut seen = vec![];
@@ -158,7 +165,7 @@ async fn an_upload_that_breaks_off_ends_the_exchange() {
         upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
     };
     let mut parts = parts("POST");
-    let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body)), answering);
+    let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body), patience), answering);
     let mut receiving = answer.unwrap().into_body();
     chunks.send(Err(())).unwrap();
     let received = rest(&mut receiving, &mut connection).await;
@@ -173,7 +180,7 @@ async fn what_is_dropped_within_an_exchange_is_closed() {
         let (chunks, body) = upload();
         chunks.send(Ok(Bytes::from(vec![b'x'; 5000]))).unwrap();
         let mut parts = parts("POST");
-        let mut sending = Box::pin(connection.send(&mut parts, Some(body)));
+        let mut sending = Box::pin(connection.send(&mut parts, Some(body), patience));
         let mut receiving = None;
         if is_answered {
             upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
@@ -205,7 +212,7 @@ async fn an_answer_is_heard_although_the_upload_is_no_longer() {
         upstream.read_exact(&mut [0; 100]).await.unwrap();
     };
     let mut parts = parts("POST");
-    let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body)), answering);
+    let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body), patience), answering);
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 413);
     let mut receiving = answer.into_body();
@@ -224,7 +231,7 @@ async fn an_upstream_that_closes_without_an_answer_is_a_fault_at_once() {
         };
         let body = Full::new(Bytes::from(vec![b'x'; length]));
         let mut parts = parts("POST");
-        let sending = async { connection.send(&mut parts, Some(body)).await.err() };
+        let sending = async { connection.send(&mut parts, Some(body), patience).await.err() };
         let both = async { tokio::join!(sending, answering).0 };
         let fault = timeout(PATIENCE, both).await.expect("it waits on");
         assert!(matches!(fault, Some(Fault::Closed | Fault::Io(_))), "{length}: {fault:?}");
@@ -284,7 +291,7 @@ async fn a_head_without_end_is_read_no_further_than_it_may_be_long() {
         };
         let mut parts = parts("GET");
         let sending = async {
-            let sent = connection.send(&mut parts, None::<Full<Bytes>>).await;
+            let sent = connection.send(&mut parts, None::<Full<Bytes>>, patience).await;
             let held = connection.input.bytes.capacity();
             drop(connection);
             (sent.err(), held)
@@ -314,7 +321,7 @@ async fn a_long_body_is_handed_on_without_being_held() {
         upstream.write_all(&vec![7; SIZE]).await.unwrap();
         upstream
     });
-    let sent = connection.send(&mut parts("GET"), None::<Full<Bytes>>).await;
+    let sent = connection.send(&mut parts("GET"), None::<Full<Bytes>>, patience).await;
     let mut receiving = sent.unwrap().into_body();
     let mut read = 0;
     while read < SIZE {

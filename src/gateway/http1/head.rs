@@ -17,6 +17,7 @@ use super::{Fault, body::Decoder, chunked::Chunked};
 
 /// Fields of one head.
 pub(super) const MOST_FIELDS: usize = 100;
+const USUAL_FIELDS: usize = 24;
 /// Where two lengths begin to be none, as hyper counts.
 const MOST_LENGTH: u64 = u64::MAX - 2;
 
@@ -121,7 +122,15 @@ pub(super) fn take(
 
 /// `None`: it is not all there.
 fn parse(input: &[u8]) -> Result<Option<Lines>, Fault> {
-    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    // The compiler fills room for fields with zeros, so most are given little.
+    match parse_within::<USUAL_FIELDS>(input) {
+        Err(Fault::Unparsed(httparse::Error::TooManyHeaders)) => parse_within::<MOST_FIELDS>(input),
+        parsed => parsed,
+    }
+}
+
+fn parse_within<const FIELDS: usize>(input: &[u8]) -> Result<Option<Lines>, Fault> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut answer = httparse::Response::new(&mut []);
     let parser = ParserConfig::default();
     let parsed = parser.parse_response_with_uninit_headers(&mut answer, input, &mut fields)?;

@@ -8,13 +8,14 @@
 //!
 //! One case has a task: an answer that begins before the request was told to its
 //! end. A client may take nothing of it until it has sent everything, so its upload
-//! goes on by itself.
+//! goes on by itself, for as long as [`Patience`] has it.
 
 mod body;
 mod chunked;
 mod head;
 mod input;
 mod request;
+mod telling;
 
 use std::{
     future::poll_fn,
@@ -30,12 +31,14 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::telling::Patience;
 use self::{
     body::Decoder,
     chunked::Part,
     head::{Head, Parsed},
     input::Input,
     request::Outgoing,
+    telling::Telling,
 };
 use super::connect::Stream;
 
@@ -94,11 +97,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     }
 
     /// Sends a request whose URI is only path and query, and waits for the head of
-    /// the answer; the fields are used up.
+    /// the answer; the fields are used up. The patience is for what of the body is
+    /// sent after that.
     pub async fn send<B>(
         &mut self,
         parts: &mut Parts,
         body: Option<B>,
+        patience: impl FnOnce() -> Patience,
     ) -> Result<Response<Receiving>, Fault>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -120,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             receiving.keep_alive = false;
         } else {
             let stream = Arc::clone(&self.stream);
-            let telling = poll_fn(move |cx| outgoing.poll(cx, &mut *lock(&stream)));
+            let telling = Telling::new(outgoing, stream, patience());
             receiving.upload = Some(AbortOnDropHandle::new(tokio::spawn(telling)));
         }
         Ok(answer.map(|()| receiving))
