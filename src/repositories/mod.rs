@@ -53,7 +53,9 @@ pub use self::{
     refresh_tokens::RefreshTokens,
     settings::{Settings, Turn},
     stream_tickets::StreamTickets,
-    usage::{GroupValue, RequestFilter, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow},
+    usage::{
+        GroupValue, PIECE, RequestFilter, RolledUp, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow,
+    },
     users::{UserFilter, Users},
     vouchers::{Redemption, VoucherFilter, Vouchers},
 };

@@ -18,6 +18,7 @@ mod write;
 
 use chrono::{DateTime, Utc};
 
+pub use self::roll_up::{PIECE, RolledUp};
 use super::DbConn;
 use crate::domain::{
     id::{ApiKeyId, PassId, UserId},

@@ -31,7 +31,7 @@ use crate::{
         page::{Page, PageRequest},
         usage::UsageRecord,
     },
-    repositories::{Database, Repositories as _, StoreError},
+    repositories::{Database, Repositories as _, RolledUp, StoreError},
 };
 /// What records usage, and what usage can be asked by.
 pub use crate::{
@@ -164,9 +164,9 @@ impl UsageService {
         Ok(())
     }
 
-    /// Rolls up the hours that are over, one in a transaction; how many. What of
-    /// them comes later is added to what was made of them. Safe to run on every
-    /// instance.
+    /// Rolls up the hours that are over, piece by piece; how many. What of them
+    /// comes later is added to what was made of them. Safe to run on every
+    /// instance, and to end anywhere: what is left goes on from there.
     pub async fn roll_up(&self) -> Result<usize, StoreError> {
         let before = Grain::Hour.floor(self.clock.now() - LATE);
         let mut hours = 0;
@@ -177,9 +177,9 @@ impl UsageService {
             };
             drop(session);
             let mut tx = self.db.begin().await?;
-            let is_mine = tx.usage().roll_up(hour).await?;
+            let rolled_up = tx.usage().roll_up(hour).await?;
             tx.commit().await?;
-            hours += usize::from(is_mine);
+            hours += usize::from(rolled_up == RolledUp::Wholly);
         }
     }
 
