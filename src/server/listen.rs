@@ -26,6 +26,7 @@ use tokio_util::{
 };
 
 use super::{
+    crowd::{Guests, Open, Scarcity},
     dispatch::{Dispatcher, Ours},
     io::{Connection, Guarded, Patience},
     observe::Metrics,
@@ -49,10 +50,6 @@ const H2_PONG_WITHIN: Duration = Duration::from_secs(10);
 /// Pause after a failed accept. Out of descriptors, the listener stays readable
 /// and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Of so many connections one is for routes of ours: health, metrics, logins and
-/// administration are reached while proxied requests hold all others.
-const RESERVED: usize = 5;
 
 /// What the server needs beside its configuration.
 pub struct Parts {
@@ -105,6 +102,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
         .local_addr()
         .map_err(|source| StartError::Listen { address: wanted, source })?;
     let slots = Arc::new(Semaphore::new(server.max_connections.min(Semaphore::MAX_PERMITS)));
+    let guests = Guests::new(server.max_connections_per_address, &server.trusted_proxies);
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let metrics = Metrics::new();
 
@@ -122,17 +120,14 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             metrics: Arc::clone(&metrics),
             room: Arc::clone(&parts.services.room),
             pressure,
-            scarcity: Scarcity {
-                slots: Arc::clone(&slots),
-                // Each worker that waits for a connection holds a slot for it.
-                reserve: (server.max_connections / RESERVED).saturating_sub(workers - 1),
-            },
+            scarcity: Scarcity::new(&slots, server.max_connections, workers),
         };
         let worker = Worker {
             dispatcher,
             builder: connection_builder(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
+            guests: guests.clone(),
             // Tokens of its own, so that workers do not share a lock.
             stop: stop.child_token(),
             cut: cut.child_token(),
@@ -185,6 +180,7 @@ struct Worker {
     builder: auto::Builder<Leashed>,
     patience: Patience,
     slots: Arc<Semaphore>,
+    guests: Guests,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -222,16 +218,36 @@ impl Worker {
         // Closing resets what the kernel holds ready; a request may be in it.
         while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { break };
-            connections.spawn(Arc::clone(&self).serve(
-                socket,
-                peer,
-                slot,
-                self.dispatcher.scarcity.is_there(),
-            ));
+            self.begin(&connections, socket, peer, slot);
         }
         drop(listener);
         connections.close();
         connections.wait().await;
+        if self.dispatcher.pressure.is_overloaded() {
+            // Nobody is left to say that it is over.
+            self.dispatcher.metrics.overloaded.decrement(1.0);
+        }
+    }
+
+    /// Serves a connection, unless its address has too many: then it is closed
+    /// before anything is read from it.
+    fn begin(
+        self: &Arc<Self>,
+        connections: &TaskTracker,
+        socket: TcpStream,
+        peer: SocketAddr,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let Some(guest) = self.guests.enter(peer.ip()) else {
+            self.dispatcher.metrics.turned_away.increment(1);
+            return;
+        };
+        let reserved = self.dispatcher.scarcity.is_there();
+        let serving = Arc::clone(self).serve(socket, peer, slot, reserved);
+        connections.spawn(async move {
+            serving.await;
+            drop(guest);
+        });
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
@@ -250,10 +266,7 @@ impl Worker {
                 () = self.stop.cancelled() => return,
             };
             match accepted {
-                Ok((socket, peer)) => {
-                    let reserved = self.dispatcher.scarcity.is_there();
-                    connections.spawn(Arc::clone(self).serve(socket, peer, slot, reserved));
-                }
+                Ok((socket, peer)) => self.begin(connections, socket, peer, slot),
                 Err(error) if is_about_the_peer(&error) => {}
                 Err(error) => {
                     tracing::error!(
@@ -336,37 +349,6 @@ impl Worker {
                 () = self.cut.cancelled() => {}
             }
         }
-    }
-}
-
-/// Whether so many connections are open that the rest is for routes of ours.
-pub struct Scarcity {
-    slots: Arc<Semaphore>,
-    /// Of the slots, those for routes of ours.
-    reserve: usize,
-}
-
-impl Scarcity {
-    pub fn is_there(&self) -> bool {
-        self.slots.available_permits() < self.reserve
-    }
-}
-
-/// Counts a connection while it lives.
-struct Open<'d>(&'d Dispatcher);
-
-impl<'d> Open<'d> {
-    fn new(dispatcher: &'d Dispatcher) -> Self {
-        dispatcher.metrics.connections.increment(1.0);
-        dispatcher.pressure.opened();
-        Self(dispatcher)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.connections.decrement(1.0);
-        self.0.pressure.closed();
     }
 }
 

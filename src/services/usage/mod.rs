@@ -31,13 +31,13 @@ use crate::{
         page::{Page, PageRequest},
         usage::UsageRecord,
     },
-    repositories::{Database, Repositories as _, RolledUp, StoreError},
+    repositories::{Database, Repositories as _, RolledUp},
 };
 /// What records usage, and what usage can be asked by.
 pub use crate::{
     domain::{span::Grain, usage::Totals},
     journal::{Journal, Orphan, Saturated, Slot},
-    repositories::{RequestFilter, UsageFilter, UsageGroup},
+    repositories::{RequestFilter, StoreError, UsageFilter, UsageGroup},
 };
 
 /// Rows of the request log are removed this many at a time at least.
