@@ -1,5 +1,7 @@
 //! `/usage/export`: usage as a file, streamed.
 
+use std::{mem, sync::Arc};
+
 use axum::{body::Body, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -20,7 +22,7 @@ use crate::{
     api::AppState,
     services::{
         sheet::{Sheet, text},
-        usage::{ExportOf, ExportPage, Grain},
+        usage::{Export, ExportOf, ExportPage, Grain, StoreError, UsageService},
     },
 };
 
@@ -54,22 +56,22 @@ pub enum KindName {
 pub struct ExportQuery {
     /// Default: csv.
     #[param(inline)]
-    format: Option<FormatName>,
+    pub format: Option<FormatName>,
     /// Default: usage.
     #[param(inline)]
-    kind: Option<KindName>,
+    pub kind: Option<KindName>,
     /// Default: 30 days before `to`. Sums are counted from the full hour.
     #[param(example = "2026-01-01T00:00:00Z")]
-    from: Option<DateTime<Utc>>,
+    pub from: Option<DateTime<Utc>>,
     /// Default: now.
     #[param(example = "2026-01-31T00:00:00Z")]
-    to: Option<DateTime<Utc>>,
+    pub to: Option<DateTime<Utc>>,
     /// Of sums. Default: day.
     #[param(inline)]
-    interval: Option<IntervalName>,
+    pub interval: Option<IntervalName>,
     /// Of sums.
     #[param(inline)]
-    group_by: Option<GroupOfAllName>,
+    pub group_by: Option<GroupOfAllName>,
 }
 
 /// Everybody's usage as a file. Needs the role admin.
@@ -94,38 +96,73 @@ async fn export_usage(
     _: Admin,
     Query(query): Query<ExportQuery>,
 ) -> ApiResult<Response> {
-    let ExportQuery { format, kind, from, to, interval, group_by } = query;
-    let (format, kind) = (format.unwrap_or_default(), kind.unwrap_or_default());
-    let interval = interval.map_or(Grain::Day, Grain::from);
-    let checked = matches!(kind, KindName::Usage).then_some(interval);
-    let (from, to) = span(from, to, checked, state.services.clock.now())?;
-    let of = match kind {
-        KindName::Usage => ExportOf::Sums { interval, group: group_by.map(Into::into) },
-        KindName::Requests => ExportOf::Requests,
-    };
-    let mut export = state.services.usage.export(of, from, to);
+    let mut file = ExportFile::new(&state.services.usage, query, state.services.clock.now())?;
+    let (name, media_type) = (file.name(), file.format.media_type());
     // What fails at once is told as usual.
-    let first = export.next().await?;
-    let mut beginning = format.heading(kind);
-    beginning.extend(first.map(|page| format.rows(page)).unwrap_or_default());
-    let body =
-        stream::try_unfold((Some(beginning), export), move |(begun, mut export)| async move {
-            if let Some(beginning) = begun {
-                return Ok(Some((Bytes::from(beginning), (None, export))));
+    let beginning = file.next().await?;
+    let body = stream::try_unfold((beginning, file), move |(beginning, mut file)| async move {
+        if let Some(beginning) = beginning {
+            return Ok(Some((Bytes::from(beginning), (None, file))));
+        }
+        match file.next().await {
+            Ok(rows) => Ok(rows.map(|rows| (Bytes::from(rows), (None, file)))),
+            Err(error) => {
+                let shown = &error as &dyn std::error::Error;
+                tracing::warn!(error = shown, "an export of usage was broken off");
+                Err(error)
             }
-            match export.next().await {
-                Ok(page) => Ok(page.map(|page| (Bytes::from(format.rows(page)), (None, export)))),
-                Err(error) => {
-                    let shown = &error as &dyn std::error::Error;
-                    tracing::warn!(error = shown, "an export of usage was broken off");
-                    Err(error)
-                }
-            }
-        });
-    let day = |at: DateTime<Utc>| at.format("%Y-%m-%d").to_string();
-    let (name, extension) = (kind.name(), format.extension());
-    let name = format!("{name}-{}-{}.{extension}", day(from), day(to));
-    Ok(csv::file(StatusCode::OK, format.media_type(), &name, Body::from_stream(body)))
+        }
+    });
+    Ok(csv::file(StatusCode::OK, media_type, &name, Body::from_stream(body)))
+}
+
+/// The file as it is made, piece by piece: the same over HTTP and by a command.
+pub struct ExportFile {
+    format: FormatName,
+    kind: KindName,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    export: Export,
+    begun: bool,
+}
+
+impl ExportFile {
+    /// Nothing is read yet. An error is about the span.
+    pub fn new(
+        usage: &Arc<UsageService>,
+        query: ExportQuery,
+        now: DateTime<Utc>,
+    ) -> ApiResult<Self> {
+        let ExportQuery { format, kind, from, to, interval, group_by } = query;
+        let (format, kind) = (format.unwrap_or_default(), kind.unwrap_or_default());
+        let interval = interval.map_or(Grain::Day, Grain::from);
+        let checked = matches!(kind, KindName::Usage).then_some(interval);
+        let (from, to) = span(from, to, checked, now)?;
+        let of = match kind {
+            KindName::Usage => ExportOf::Sums { interval, group: group_by.map(Into::into) },
+            KindName::Requests => ExportOf::Requests,
+        };
+        let export = usage.export(of, from, to);
+        Ok(Self { format, kind, from, to, export, begun: false })
+    }
+
+    /// The next bytes; the first time there are some, or at least none. `None` at
+    /// the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let page = self.export.next().await?;
+        if mem::replace(&mut self.begun, true) {
+            return Ok(page.map(|page| self.format.rows(page)));
+        }
+        let mut beginning = self.format.heading(self.kind);
+        beginning.extend(page.map(|page| self.format.rows(page)).unwrap_or_default());
+        Ok(Some(beginning))
+    }
+
+    fn name(&self) -> String {
+        let day = |at: DateTime<Utc>| at.format("%Y-%m-%d").to_string();
+        let (name, extension) = (self.kind.name(), self.format.extension());
+        format!("{name}-{}-{}.{extension}", day(self.from), day(self.to))
+    }
 }
 
 impl KindName {

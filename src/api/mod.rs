@@ -48,6 +48,14 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::error::{ApiError, ErrorCode};
+/// Usage as a file, for whoever writes it elsewhere.
+pub mod usage_file {
+    pub use super::{
+        export::{ExportFile, ExportQuery, FormatName, KindName},
+        usage::{GroupOfAllName, IntervalName},
+    };
+}
+
 pub use self::{
     pages::Site,
     state::{AppState, MetricsState},

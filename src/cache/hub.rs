@@ -82,6 +82,9 @@ struct Message {
     /// One that was, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     was_cut: Option<Uuid>,
+    /// Places of this kind that whoever does not use them is to give back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wanted: Option<String>,
 }
 
 /// What the hub can do to a cache whose type it does not know.
@@ -111,6 +114,7 @@ struct Registered {
 }
 
 type OnCut = Box<dyn Fn(Uuid) -> bool + Send + Sync>;
+type OnWanted = Box<dyn Fn(&str) + Send + Sync>;
 
 pub(super) struct HubInner {
     pub(super) instance: String,
@@ -121,6 +125,7 @@ pub(super) struct HubInner {
     instances: AtomicUsize,
     pub(super) truth: Truth,
     pub(super) on_cut: OnceLock<OnCut>,
+    pub(super) on_wanted: OnceLock<OnWanted>,
     /// Streams that other instances have ended for this one.
     pub(super) answers: broadcast::Sender<Uuid>,
 }
@@ -142,6 +147,7 @@ impl CacheHub {
             instances: AtomicUsize::new(1),
             truth: Truth::default(),
             on_cut: OnceLock::new(),
+            on_wanted: OnceLock::new(),
             answers: broadcast::Sender::new(ANSWERS),
         }))
     }
@@ -252,6 +258,10 @@ impl HubInner {
         self.message(Message { cut: Some(id), ..Message::default() })
     }
 
+    pub(super) fn wanted_message(&self, key: &str) -> String {
+        self.message(Message { wanted: Some(key.to_owned()), ..Message::default() })
+    }
+
     fn message(&self, message: Message) -> String {
         let message = Message { instance: self.instance.clone(), ..message };
         serde_json::to_string(&message).expect("strings and numbers are JSON")
@@ -337,6 +347,9 @@ impl HubInner {
         if let Some(id) = message.was_cut {
             // Nobody may wait for it any more.
             let _ = self.answers.send(id);
+        }
+        if let (Some(key), Some(give_back)) = (message.wanted, self.on_wanted.get()) {
+            give_back(&key);
         }
         let cut = message.cut.filter(|id| self.on_cut.get().is_some_and(|cut| cut(*id)));
         cut.map(|id| Message { was_cut: Some(id), ..Message::default() })

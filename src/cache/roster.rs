@@ -69,6 +69,24 @@ impl CacheHub {
         assert!(self.inner().on_cut.set(Box::new(cut)).is_ok(), "there is one list of streams");
     }
 
+    /// Sets who gives back places that others want.
+    ///
+    /// # Panics
+    ///
+    /// When it was set before.
+    pub(super) fn on_wanted(&self, give_back: impl Fn(&str) + Send + Sync + 'static) {
+        let set = self.inner().on_wanted.set(Box::new(give_back));
+        assert!(set.is_ok(), "there is one count of places");
+    }
+
+    /// Asks the other instances for places that they do not use.
+    pub(super) async fn want(&self, key: &str) {
+        let hub = self.inner();
+        if let Some(redis) = hub.redis() {
+            shared::publish(&redis, &hub.wanted_message(key)).await;
+        }
+    }
+
     /// Asks the other instances to end a stream; whether one of them had it.
     /// `None` if they cannot be asked.
     pub async fn cut_elsewhere(&self, id: Uuid) -> Option<bool> {

@@ -1,17 +1,28 @@
-//! `tollgate usage`: what was used and is not in the database yet.
+//! `tollgate usage`: what was used and is not in the database yet, and what is, as a
+//! file.
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Subcommand;
-use serde::Serialize;
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IntoDeserializer as _},
+};
 
 use super::{
     Exit,
     offline::Offline,
     output::{self, Format, Table},
 };
-use crate::{config::Config, services::usage::Orphan};
+use crate::{
+    api::usage_file::{
+        ExportFile, ExportQuery, FormatName, GroupOfAllName, IntervalName, KindName,
+    },
+    config::Config,
+    services::usage::Orphan,
+};
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum UsageCommand {
@@ -22,6 +33,36 @@ pub enum UsageCommand {
         #[arg(required = true)]
         folders: Vec<PathBuf>,
     },
+    /// Print everybody's usage as a file, like `/api/v1/usage/export`; also while
+    /// instances run.
+    Export(ExportArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// csv (the default) or ndjson.
+    #[arg(long, value_parser = named::<FormatName>)]
+    format: Option<FormatName>,
+    /// usage (the default: sums) or requests (one by one).
+    #[arg(long, value_parser = named::<KindName>)]
+    kind: Option<KindName>,
+    /// From when, such as 2026-01-01T00:00:00Z; 30 days before the end by default.
+    #[arg(long)]
+    from: Option<DateTime<Utc>>,
+    /// Until when; now by default.
+    #[arg(long)]
+    to: Option<DateTime<Utc>>,
+    /// Of sums: day (the default) or hour.
+    #[arg(long, value_parser = named::<IntervalName>)]
+    interval: Option<IntervalName>,
+    /// Of sums: user, key, token, upstream or route.
+    #[arg(long, value_parser = named::<GroupOfAllName>)]
+    group_by: Option<GroupOfAllName>,
+}
+
+/// As the API calls it.
+fn named<T: DeserializeOwned>(text: &str) -> Result<T, serde::de::value::Error> {
+    T::deserialize(text.into_deserializer())
 }
 
 #[derive(Serialize)]
@@ -32,8 +73,15 @@ struct Drained {
 }
 
 pub async fn run(config: Config, command: UsageCommand, format: Format) -> anyhow::Result<Exit> {
-    let UsageCommand::Drain { folders } = command;
     let offline = Offline::ready(config).await?;
+    let folders = match command {
+        UsageCommand::Drain { folders } => folders,
+        UsageCommand::Export(args) => {
+            let done = export(&offline, args).await;
+            offline.close().await;
+            return done;
+        }
+    };
     let usage = &offline.services().usage;
     let mut all = vec![];
     for folder in folders {
@@ -52,5 +100,18 @@ pub async fn run(config: Config, command: UsageCommand, format: Format) -> anyho
         }
         table
     })?;
+    Ok(Exit::Done)
+}
+
+async fn export(offline: &Offline, args: ExportArgs) -> anyhow::Result<Exit> {
+    let ExportArgs { format, kind, from, to, interval, group_by } = args;
+    let query = ExportQuery { format, kind, from, to, interval, group_by };
+    let services = offline.services();
+    let Ok(mut file) = ExportFile::new(&services.usage, query, services.clock.now()) else {
+        anyhow::bail!("--from must lie before --to, and 10,000 intervals before it at the most");
+    };
+    while let Some(rows) = file.next().await? {
+        output::write(&rows)?;
+    }
     Ok(Exit::Done)
 }

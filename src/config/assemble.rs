@@ -88,6 +88,8 @@ fn server(reader: &mut Reader) -> ServerConfig {
         site_name: reader.required("SERVER_SITE_NAME", values::line(64)),
         site_color: reader.required("SERVER_SITE_COLOR", values::color),
         max_connections,
+        max_connections_per_address: reader
+            .required("SERVER_MAX_CONNECTIONS_PER_ADDRESS", number(0..=1_000_000)),
         max_in_flight,
         max_streams: reader.or(
             "SERVER_MAX_STREAMS",

@@ -102,6 +102,8 @@ pub struct ServerConfig {
     pub site_color: Rgb,
     /// Most connections at once.
     pub max_connections: usize,
+    /// Of these, most of one client address; 0: all.
+    pub max_connections_per_address: usize,
     /// Most proxied requests under way at once, streams not among them.
     pub max_in_flight: usize,
     /// Most sockets, event streams and other long exchanges at once.

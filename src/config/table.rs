@@ -22,6 +22,11 @@ pub static KEYS: &[Key] = &[
     key("SERVER_SITE_COLOR", "1f5fa8", "Its colour, rrggbb; with a # in front, in quotes."),
     key("SERVER_MAX_CONNECTIONS", "10000", "Most client connections at once."),
     key(
+        "SERVER_MAX_CONNECTIONS_PER_ADDRESS",
+        "100",
+        "Of these, most of one address but proxies and this machine; IPv6: of a /64. 0: all.",
+    ),
+    key(
         "SERVER_MAX_IN_FLIGHT",
         "",
         "Most proxied requests at once; 503 beyond. Default: 80 % of SERVER_MAX_CONNECTIONS.",

@@ -245,6 +245,8 @@ impl FromIterator<(i16, u64)> for Histogram {
 impl Histogram {
     /// Durations from here on (about 19 hours) share the last bucket.
     const LAST: i16 = 119;
+    /// How many buckets there are.
+    pub const BUCKETS: usize = 120;
 
     /// The bucket of a duration in microseconds. Bucket 0 ends at 64 µs.
     #[expect(clippy::cast_possible_truncation, reason = "at most 4 * 58")]

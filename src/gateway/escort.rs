@@ -19,7 +19,10 @@ use super::{
 use crate::{
     domain::{id::StreamId, stream::StreamKind},
     server::client::new_uuid,
-    services::{room::Place, usage::Slot},
+    services::{
+        room::{Class, Place},
+        usage::Slot,
+    },
 };
 
 /// How often to look whether it is to end; a body that waits for its client is
@@ -66,9 +69,13 @@ impl Gateway {
         loop {
             tokio::select! {
                 biased;
-                sent = sending.as_mut() => return sent,
+                sent = sending.as_mut() => {
+                    self.retake(&of, place);
+                    return sent;
+                }
                 () = sleep(LOOK_EVERY) => {}
             }
+            self.retake(&of, place);
             if let Some(fault) = of.upload.killed() {
                 of.upload.failed(fault);
                 return Err(fault.into());
@@ -86,6 +93,14 @@ impl Gateway {
         upload.enter(streams.register(opening));
         if !streams.is_crowded() {
             *place = None;
+        }
+    }
+
+    /// What is no stream any more, and still under way, is a plain request again:
+    /// with a place beyond the limit if there is none, so that others wait for it.
+    fn retake(&self, of: &Escorted<'_>, place: &mut Option<Place>) {
+        if place.is_none() && of.upload.is_finished() {
+            *place = Some(self.services.room.take(Class::Proxied));
         }
     }
 }

@@ -207,7 +207,7 @@ impl Gateway {
         // The record's place first: a full recorder refuses work instead of
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.journal().reserve()?;
-        let permit = self.take_place(scope, arrival, &parts.method)?;
+        let permit = pin!(self.take_place(scope, arrival, &parts.method)).await?;
         pin!(self.admit(scope, arrival, &parts.method, &mut seen.limit)).await?;
         let mut picked = match upstream.pick() {
             Ok(picked) => picked,
@@ -314,13 +314,13 @@ impl Gateway {
     }
 
     /// A place among the requests that are under way, where those are limited.
-    fn take_place(
+    async fn take_place(
         &self,
         scope: Scope<'_>,
         arrival: &Arrival<'_>,
         method: &Method,
     ) -> Result<Option<Permit>, GatewayError> {
-        self.services.limits.enter(scope).map_err(|crowded| {
+        self.services.limits.enter(scope).await.map_err(|crowded| {
             self.record_rejected(scope, arrival, method, crowded.status());
             crowded.into()
         })

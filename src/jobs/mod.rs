@@ -35,6 +35,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often counters that count nothing are freed, and samples of durations
 /// are folded together.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How often places among what is under way are renewed: they are lent for three
+/// times as long.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked for hours whose usage is to be rolled up.
 const ROLL_UP_EVERY: Duration = Duration::from_mins(1);
 /// How often what is past its retention is dropped.
@@ -109,6 +112,9 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             tracing::warn!(error, "usage could not be rolled up; tried again later");
         }
     }));
+
+    let limits = app.services.limits.clone();
+    tasks.spawn(every(RENEW_EVERY, stop(), async move || limits.renew().await));
 
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 

@@ -53,7 +53,10 @@ pub use self::{
     refresh_tokens::RefreshTokens,
     settings::{Settings, Turn},
     stream_tickets::StreamTickets,
-    usage::{GroupValue, LOGGED_TOGETHER, RequestFilter, Usage, UsageFilter, UsageGroup, UsageOf, UsageRow},
+    usage::{
+        GroupValue, LOGGED_TOGETHER, PIECE, RequestFilter, RolledUp, Usage, UsageFilter,
+        UsageGroup, UsageOf, UsageRow,
+    },
     users::{UserFilter, Users},
     vouchers::{Redemption, VoucherFilter, Vouchers},
 };

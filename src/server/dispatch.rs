@@ -25,6 +25,7 @@ use tower::ServiceExt;
 use super::{
     body::{Inner, Tracked},
     client::{ClientInfo, RequestId},
+    crowd::Scarcity,
     fault::Fault,
     forwarded,
     io::Connection,
@@ -133,7 +134,10 @@ impl Dispatcher {
             refuse(Fault::CredentialInUrl, version)
         } else if let Err(excess) = self.let_in(class, &mut flight) {
             self.metrics.refused(class, excess);
-            flight.pause(self.pressure.pause());
+            // Behind a proxy others have the same connection.
+            if client.address == client.peer {
+                flight.pause(self.pressure.pause());
+            }
             refuse(Fault::Overloaded, version)
         } else if let Some(route) = route {
             let arrival =

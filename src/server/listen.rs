@@ -26,6 +26,7 @@ use tokio_util::{
 };
 
 use super::{
+    crowd::{Guests, Open, Scarcity},
     dispatch::{Dispatcher, Ours},
     io::{Connection, Guarded, Patience},
     observe::Metrics,
@@ -108,6 +109,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
         .local_addr()
         .map_err(|source| StartError::Listen { address: wanted, source })?;
     let slots = Arc::new(Semaphore::new(server.max_connections.min(Semaphore::MAX_PERMITS)));
+    let guests = Guests::new(server.max_connections_per_address, &server.trusted_proxies);
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let metrics = Metrics::new();
 
@@ -133,6 +135,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             journal: parts.services.usage.journal().clone(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
+            guests: guests.clone(),
             // Tokens of its own, so that workers do not share a lock.
             stop: stop.child_token(),
             cut: cut.child_token(),
@@ -186,6 +189,7 @@ struct Worker {
     journal: Journal,
     patience: Patience,
     slots: Arc<Semaphore>,
+    guests: Guests,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -225,17 +229,37 @@ impl Worker {
         // Closing resets what the kernel holds ready; a request may be in it.
         while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { break };
-            connections.spawn(Arc::clone(&self).serve(
-                socket,
-                peer,
-                slot,
-                self.dispatcher.scarcity.is_there(),
-            ));
+            self.begin(&connections, socket, peer, slot);
         }
         drop(listener);
         connections.close();
         connections.wait().await;
         outbox::finish();
+        if self.dispatcher.pressure.is_overloaded() {
+            // Nobody is left to say that it is over.
+            self.dispatcher.metrics.overloaded.decrement(1.0);
+        }
+    }
+
+    /// Serves a connection, unless its address has too many: then it is closed
+    /// before anything is read from it.
+    fn begin(
+        self: &Arc<Self>,
+        connections: &TaskTracker,
+        socket: TcpStream,
+        peer: SocketAddr,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let Some(guest) = self.guests.enter(peer.ip()) else {
+            self.dispatcher.metrics.turned_away.increment(1);
+            return;
+        };
+        let reserved = self.dispatcher.scarcity.is_there();
+        let serving = Arc::clone(self).serve(socket, peer, slot, reserved);
+        connections.spawn(async move {
+            serving.await;
+            drop(guest);
+        });
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
@@ -254,10 +278,7 @@ impl Worker {
                 () = self.stop.cancelled() => return,
             };
             match accepted {
-                Ok((socket, peer)) => {
-                    let reserved = self.dispatcher.scarcity.is_there();
-                    connections.spawn(Arc::clone(self).serve(socket, peer, slot, reserved));
-                }
+                Ok((socket, peer)) => self.begin(connections, socket, peer, slot),
                 Err(error) if is_about_the_peer(&error) => {}
                 Err(error) => {
                     tracing::error!(
@@ -340,24 +361,6 @@ impl Worker {
                 () = self.cut.cancelled() => {}
             }
         }
-    }
-}
-
-/// Counts a connection while it lives.
-struct Open<'d>(&'d Dispatcher);
-
-impl<'d> Open<'d> {
-    fn new(dispatcher: &'d Dispatcher) -> Self {
-        dispatcher.metrics.connections.increment(1.0);
-        dispatcher.pressure.opened();
-        Self(dispatcher)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.connections.decrement(1.0);
-        self.0.pressure.closed();
     }
 }
 

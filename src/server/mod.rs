@@ -22,6 +22,7 @@
 
 mod body;
 pub mod client;
+mod crowd;
 mod dispatch;
 mod fault;
 mod forwarded;

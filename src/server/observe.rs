@@ -41,6 +41,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Workers that are overloaded.
     pub overloaded: Gauge,
+    /// Connections of an address that had as many as it may.
+    pub turned_away: Counter,
     /// By class and reason.
     refused: [[Counter; Excess::ALL.len()]; Class::ALL.len()],
 }
@@ -83,6 +85,7 @@ impl Metrics {
             in_flight: gauge!("tollgate_in_flight"),
             connections: gauge!("tollgate_connections"),
             overloaded: gauge!("tollgate_overloaded_workers"),
+            turned_away: counter!("tollgate_refused_connections_total"),
             refused: Class::ALL.map(|class| {
                 let class = class.as_str();
                 Excess::ALL.map(|of| {

@@ -155,6 +155,10 @@ impl Pressure {
         (PAUSE_PER_CONNECTION * self.connections.load(Relaxed)).min(LONGEST_PAUSE)
     }
 
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Relaxed)
+    }
+
     pub fn opened(&self) {
         self.connections.fetch_add(1, Relaxed);
     }

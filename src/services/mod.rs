@@ -60,7 +60,7 @@ use self::{
 /// past the services.
 pub use crate::repositories::StoreError;
 use crate::{
-    cache::{CacheHub, Limiter, RedisStore},
+    cache::{CacheHub, Limiter, RedisStore, Slots},
     config::Config,
     domain::clock::SharedClock,
     repositories::Database,
@@ -122,8 +122,9 @@ impl Services {
         let audit = AuditService::new(db.clone(), clock.clone(), &sealer, config.audit);
         let audit = Arc::new(audit);
         let usage = usage_of(config, db.clone(), clock.clone());
-        let limits =
-            LimitService::new(limiter.clone(), config.limits.clone(), db.clone(), clock.clone());
+        let slots = redis.as_ref().map(|redis| Slots::shared(redis.clone(), hub));
+        let (rules, slots) = (config.limits.clone(), slots.unwrap_or_default());
+        let limits = LimitService::new(limiter.clone(), slots, rules, db.clone(), clock.clone());
         let limits = Arc::new(limits);
         let chat = ChatService::new(chat::Parts {
             config: &config.chat,

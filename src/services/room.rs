@@ -81,6 +81,12 @@ impl Room {
         (before < *most).then_some(place)
     }
 
+    /// One in any case: for what is under way already.
+    pub fn take(self: &Arc<Self>, class: Class) -> Place {
+        self.0[class as usize].used.fetch_add(1, Relaxed);
+        Place { room: Arc::clone(self), class }
+    }
+
     pub fn used(&self, class: Class) -> usize {
         self.0[class as usize].used.load(Relaxed)
     }

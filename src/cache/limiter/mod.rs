@@ -24,12 +24,12 @@ use std::{
     },
 };
 
-pub(in crate::cache) use self::subjects::shard_of;
 use self::{
     leases::{Leases, Queue, Turn},
     memory::{Memory, Share},
     redis::SharedCounters,
 };
+pub(in crate::cache) use self::{redis::name_of, subjects::shard_of};
 use super::redis::RedisStore;
 use crate::domain::{
     clock::SharedClock,

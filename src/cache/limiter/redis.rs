@@ -162,7 +162,8 @@ fn index_of(subject: &Subject) -> String {
     format!("{}:windows", name_of(subject))
 }
 
-fn name_of(subject: &Subject) -> String {
+/// Of all that is counted of a subject; its tag is that of whom it belongs to.
+pub(in crate::cache) fn name_of(subject: &Subject) -> String {
     let tier = subject.tier();
     match subject {
         Subject::Address(address)

@@ -147,6 +147,12 @@ impl<'a> Cell<'a> {
     }
 }
 
+/// Whose it is, as it is stored.
+pub(super) fn caller(key: &RollupKey) -> (Uuid, Uuid, Uuid) {
+    let cell = Cell::of(key, Grain::Hour, Detail::Who);
+    (cell.user_id, cell.key_id, cell.pass_id)
+}
+
 /// The rows of hours that tell everything apart, once and in order.
 pub(super) fn base(rollups: &[(RollupKey, Rollup)]) -> BTreeMap<Cell<'_>, Rollup> {
     let mut cells: BTreeMap<Cell<'_>, Rollup> = BTreeMap::new();

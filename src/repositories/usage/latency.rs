@@ -23,15 +23,23 @@ pub(super) fn to_text(histogram: &Histogram) -> String {
 
 /// Adds what is stored to `histogram`.
 pub(super) fn add(text: &str, histogram: &mut Histogram) -> StoreResult<()> {
+    // A report reads millions of entries, of few buckets.
+    let mut counts = [0u64; Histogram::BUCKETS];
     for entry in text.split(',').filter(|entry| !entry.is_empty()) {
         let parts = entry.strip_prefix('"').and_then(|entry| entry.split_once("\":"));
-        let numbers =
-            parts.and_then(|(bucket, count)| Some((bucket.parse().ok()?, count.parse().ok()?)));
+        let numbers = parts.and_then(|(bucket, count)| {
+            Some((bucket.parse::<i16>().ok()?, count.parse::<u64>().ok()?))
+        });
         let Some((bucket, count)) = numbers else {
             return Err(StoreError::corrupt("latency", "not a bucket and a count"));
         };
-        histogram.add(bucket, count);
+        match usize::try_from(bucket).ok().and_then(|at| counts.get_mut(at)) {
+            Some(sum) => *sum += count,
+            None => histogram.add(bucket, count),
+        }
     }
+    let found = (0i16..).zip(counts).filter(|(_, count)| *count > 0);
+    found.for_each(|(bucket, count)| histogram.add(bucket, count));
     Ok(())
 }
 

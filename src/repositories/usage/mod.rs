@@ -18,7 +18,10 @@ mod write;
 
 use chrono::{DateTime, Utc};
 
-pub use self::requests::LOGGED_TOGETHER;
+pub use self::{
+    requests::LOGGED_TOGETHER,
+    roll_up::{PIECE, RolledUp},
+};
 use super::DbConn;
 use crate::domain::{
     id::{ApiKeyId, PassId, UserId},

@@ -2,7 +2,9 @@
 //!
 //! A span is made of months, days and hours, as coarse as its question allows and
 //! as was rolled up, all read in one statement and therefore as of one instant.
-//! Rows are added up as they come: what is in memory is the answer.
+//! The engine adds up what one group has in one unit of time, and puts its
+//! latencies one behind the other: a row costs more on its way here than it does
+//! there. What comes is added up further: what is in memory is the answer.
 
 use std::collections::BTreeMap;
 
@@ -28,15 +30,17 @@ use crate::{
     },
 };
 
-/// One row of a table of sums, with what it is told apart by.
+/// The sums of one group in one unit of time, or in a whole part of the span.
 #[derive(sqlx::FromRow)]
 struct SumRow {
     start: DateTime<Utc>,
     by_id: Option<uuid::Uuid>,
     by_upstream: Option<String>,
     by_route: Option<String>,
-    status_class: i16,
-    requests: i64,
+    by_class: Option<i16>,
+    succeeded: i64,
+    client_errors: i64,
+    server_errors: i64,
     rejected: i64,
     aborted: i64,
     bytes_in: i64,
@@ -46,6 +50,16 @@ struct SumRow {
     messages: i64,
     latency: String,
 }
+
+/// Their sums, as both engines have them.
+const SUMS: &str = "
+    CAST(SUM(CASE WHEN status_class < 4 THEN requests ELSE 0 END) AS bigint) AS succeeded,
+    CAST(SUM(CASE WHEN status_class = 4 THEN requests ELSE 0 END) AS bigint) AS client_errors,
+    CAST(SUM(CASE WHEN status_class > 4 THEN requests ELSE 0 END) AS bigint) AS server_errors,
+    CAST(SUM(rejected) AS bigint) AS rejected, CAST(SUM(aborted) AS bigint) AS aborted,
+    CAST(SUM(bytes_in) AS bigint) AS bytes_in, CAST(SUM(bytes_out) AS bigint) AS bytes_out,
+    CAST(SUM(duration_us) AS bigint) AS duration_us,
+    CAST(SUM(stream_us) AS bigint) AS stream_us, CAST(SUM(messages) AS bigint) AS messages, ";
 
 impl SumRow {
     fn group(&mut self, group: UsageGroup) -> GroupValue {
@@ -59,19 +73,18 @@ impl SumRow {
             UsageGroup::Route => {
                 GroupValue::Route(upstream, self.by_route.take().unwrap_or_default())
             }
-            UsageGroup::Status => GroupValue::Status(self.status_class),
+            UsageGroup::Status => GroupValue::Status(self.by_class.unwrap_or_default()),
         }
     }
 
     fn add_to(&self, totals: &mut Totals) -> StoreResult<()> {
-        let requests = count(self.requests);
-        match self.status_class {
-            ..4 => totals.succeeded += requests,
-            4 => totals.client_errors += requests,
-            5.. => totals.server_errors += requests,
-        }
+        let by_class = [self.succeeded, self.client_errors, self.server_errors].map(count);
+        let [succeeded, client_errors, server_errors] = by_class;
+        totals.succeeded += succeeded;
+        totals.client_errors += client_errors;
+        totals.server_errors += server_errors;
         totals.sum.merge(&Rollup {
-            requests,
+            requests: by_class.iter().sum(),
             rejected: count(self.rejected),
             aborted: count(self.aborted),
             bytes_in: count(self.bytes_in),
@@ -85,17 +98,61 @@ impl SumRow {
     }
 }
 
-/// The columns that a group is made of: an id, the upstream and the route.
-fn columns(group: Option<UsageGroup>) -> [&'static str; 3] {
-    // Both engines must know that it is an id.
-    const NO_ID: &str = "user_id";
-    match group {
-        None | Some(UsageGroup::Status) => [NO_ID, "NULL", "NULL"],
-        Some(UsageGroup::User) => ["user_id", "NULL", "NULL"],
-        Some(UsageGroup::Key) => ["key_id", "NULL", "NULL"],
-        Some(UsageGroup::Pass) => ["pass_id", "NULL", "NULL"],
-        Some(UsageGroup::Upstream) => [NO_ID, "upstream", "NULL"],
-        Some(UsageGroup::Route) => [NO_ID, "upstream", "route"],
+/// The columns that a group is made of, if it is made of them.
+#[derive(Clone, Copy, Default)]
+struct Columns {
+    id: Option<&'static str>,
+    upstream: bool,
+    route: bool,
+    class: bool,
+}
+
+impl Columns {
+    fn of(group: Option<UsageGroup>) -> Self {
+        let none = Self::default();
+        match group {
+            None => none,
+            Some(UsageGroup::User) => Self { id: Some("user_id"), ..none },
+            Some(UsageGroup::Key) => Self { id: Some("key_id"), ..none },
+            Some(UsageGroup::Pass) => Self { id: Some("pass_id"), ..none },
+            Some(UsageGroup::Upstream) => Self { upstream: true, ..none },
+            Some(UsageGroup::Route) => Self { upstream: true, route: true, ..none },
+            Some(UsageGroup::Status) => Self { class: true, ..none },
+        }
+    }
+
+    /// What a part is selected as, without its sums.
+    fn selected(self, by_start: bool) -> String {
+        let Self { id, upstream, route, class } = self;
+        // Both engines must know what type each has, also where there is none.
+        let start = if by_start { "start" } else { "MIN(start)" };
+        let id = id.unwrap_or("CAST(NULL AS uuid)");
+        let upstream = if upstream { "upstream" } else { "CAST(NULL AS text)" };
+        let route = if route { "route" } else { "CAST(NULL AS text)" };
+        let class = if class { "status_class" } else { "CAST(NULL AS smallint)" };
+        format!(
+            "{start} AS start, {id} AS by_id, {upstream} AS by_upstream, {route} AS by_route, \
+             {class} AS by_class"
+        )
+    }
+
+    /// What a part is grouped by; nothing where it is one row.
+    fn grouped(self, by_start: bool) -> String {
+        let Self { id, upstream, route, class } = self;
+        let names = [
+            by_start.then_some("start"),
+            id,
+            upstream.then_some("upstream"),
+            route.then_some("route"),
+            class.then_some("status_class"),
+        ];
+        let names: Vec<_> = names.into_iter().flatten().collect();
+        // A part without any row is to give none.
+        if names.is_empty() {
+            " HAVING COUNT(*) > 0".to_owned()
+        } else {
+            format!(" GROUP BY {}", names.join(", "))
+        }
     }
 }
 
@@ -134,7 +191,14 @@ impl Usage<'_> {
         let until = self.rolled_until().await?;
         let parts = parts((filter.from, filter.to), until, coarsest, detail);
         let start = Grain::Hour.floor(filter.from);
-        let [id, upstream, route] = columns(group);
+        // A day that is made of hours comes as these.
+        let by_start = bucket.is_some();
+        let columns = Columns::of(group);
+        let (selected, grouped) = (columns.selected(by_start), columns.grouped(by_start));
+        let latencies = match self.conn {
+            DbConn::Postgres(_) => "string_agg(latency, ',') AS latency",
+            DbConn::Sqlite(_) => "group_concat(latency, ',') AS latency",
+        };
         let whose = match filter {
             UsageFilter { key_id: Some(_), .. } => Whose::Keys,
             UsageFilter { user_id: Some(_), .. } => Whose::Users,
@@ -152,12 +216,8 @@ impl Usage<'_> {
             let mut sql = QueryBuilder::new("");
             for (at, (part, source)) in parts.iter().zip(&sources).enumerate() {
                 sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
-                sql.push(format_args!(
-                    "start, {id} AS by_id, {upstream} AS by_upstream, {route} AS by_route,
-                     status_class, requests, rejected, aborted, bytes_in, bytes_out, duration_us,
-                     stream_us, messages, latency FROM {source} WHERE detail = {}",
-                    part.detail.number()
-                ));
+                sql.push(format_args!("{selected}, {SUMS} {latencies} FROM {source}"));
+                sql.push(format_args!(" WHERE detail = {}", part.detail.number()));
                 sql.push(" AND start >= ").push_bind(part.from);
                 sql.push(" AND start < ").push_bind(part.to);
                 if let Some(user_id) = filter.user_id {
@@ -169,6 +229,7 @@ impl Usage<'_> {
                 if let Some(upstream) = filter.upstream.as_deref() {
                     sql.push(" AND upstream = ").push_bind(upstream);
                 }
+                sql.push(&grouped);
             }
             let mut found = sql.build_query_as::<SumRow>().fetch(conn);
             while let Some(mut row) = found.try_next().await? {

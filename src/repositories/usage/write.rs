@@ -6,7 +6,7 @@ use sqlx::QueryBuilder;
 
 use super::{
     Usage,
-    cells::{Cell, base, derived, table},
+    cells::{Cell, base, caller, derived, table},
     latency::{self, LONGEST, merged},
 };
 use crate::{
@@ -29,11 +29,11 @@ impl Usage<'_> {
         if rollups.is_empty() {
             return Ok(());
         }
-        let until = self.hold_rolled_until().await?;
+        let mark = self.hold_mark().await?;
         self.add_cells(base(rollups), LONGEST).await?;
         // What comes after its hour was rolled up, from a journal of a process
         // that is dead for example.
-        let late = rollups.iter().filter(|(key, _)| key.hour < until);
+        let late = rollups.iter().filter(|(key, _)| mark.is_late(key.hour, caller(key)));
         self.add_cells(derived(late), 0).await
     }
 

@@ -12,7 +12,7 @@ use self::tiers::{Tiers, caps_of};
 /// Places among what is under way; given back when dropped.
 pub use crate::cache::Permit;
 use crate::{
-    cache::{Limiter, LimiterStats, Slots},
+    cache::{Asked, Cap, Limiter, LimiterStats, Refused, Slots},
     config::LimitsConfig,
     domain::{
         api_key::ApiKey,
@@ -62,6 +62,15 @@ pub struct Crowded {
     pub most: u32,
 }
 
+impl From<Cap> for Crowded {
+    fn from(cap: Cap) -> Self {
+        Self { of: cap.subject.tier(), most: cap.most }
+    }
+}
+
+/// A place that was lent is looked for so often.
+const LOOKS: usize = 16;
+
 pub struct LimitService {
     limiter: Limiter,
     slots: Slots,
@@ -71,9 +80,15 @@ pub struct LimitService {
 }
 
 impl LimitService {
-    pub fn new(limiter: Limiter, config: LimitsConfig, db: Database, clock: SharedClock) -> Self {
+    pub fn new(
+        limiter: Limiter,
+        slots: Slots,
+        config: LimitsConfig,
+        db: Database,
+        clock: SharedClock,
+    ) -> Self {
         let config = ArcSwap::from_pointee(config);
-        Self { limiter, slots: Slots::default(), config, db, clock }
+        Self { limiter, slots, config, db, clock }
     }
 
     /// Holds for requests that come from now on.
@@ -100,14 +115,42 @@ impl LimitService {
     /// Takes a place among those that are under way, until the permit is
     /// dropped; `None` where their number does not matter. To be called before
     /// anything is charged.
-    pub fn enter(&self, scope: Scope<'_>) -> Result<Option<Permit>, Crowded> {
+    pub async fn enter(&self, scope: Scope<'_>) -> Result<Option<Permit>, Crowded> {
         let mut caps = caps_of(scope, &self.config.load()).peekable();
         if caps.peek().is_none() {
             return Ok(None);
         }
         let caps: Vec<_> = caps.collect();
-        let entered = self.slots.enter(&caps).map(Some);
-        entered.map_err(|cap| Crowded { of: cap.subject.tier(), most: cap.most })
+        match self.slots.enter(&caps) {
+            Ok(permit) => Ok(Some(permit)),
+            Err(Refused::Full(cap)) => Err(cap.into()),
+            // Boxed, so that the hot path does not move what it does not use.
+            Err(Refused::Short(cap)) => Box::pin(self.borrow(&caps, cap)).await.map(Some),
+        }
+    }
+
+    /// Takes places when there is none here that another instance could not want.
+    async fn borrow(&self, caps: &[Cap], mut short: Cap) -> Result<Permit, Crowded> {
+        // Whoever asked may come too late for what it got.
+        for _ in 0..LOOKS {
+            let entered = match self.slots.ask_for(&short).await {
+                Asked::Full => return Err(short.into()),
+                Asked::Away => self.slots.enter_alone(caps),
+                Asked::Lent => self.slots.enter(caps),
+            };
+            match entered {
+                Ok(permit) => return Ok(permit),
+                Err(Refused::Full(cap)) => return Err(cap.into()),
+                Err(Refused::Short(cap)) => short = cap,
+            }
+        }
+        Err(short.into())
+    }
+
+    /// Renews the places that other instances lend this one. For a job, every
+    /// second.
+    pub async fn renew(&self) {
+        self.slots.renew().await;
     }
 
     /// Charges `cost` to every limit the request is under, or to none.

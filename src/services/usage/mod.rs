@@ -32,13 +32,13 @@ use crate::{
         page::{Page, PageRequest},
         usage::UsageRecord,
     },
-    repositories::{Database, Repositories as _, StoreError},
+    repositories::{Database, Repositories as _, RolledUp},
 };
 /// What records usage, and what usage can be asked by.
 pub use crate::{
     domain::{span::Grain, usage::Totals},
     journal::{Journal, Orphan, Saturated, Slot, together},
-    repositories::{RequestFilter, UsageFilter, UsageGroup},
+    repositories::{RequestFilter, StoreError, UsageFilter, UsageGroup},
 };
 
 /// Rows of the request log are removed this many at a time at least.
@@ -165,9 +165,9 @@ impl UsageService {
         Ok(())
     }
 
-    /// Rolls up the hours that are over, one in a transaction; how many. What of
-    /// them comes later is added to what was made of them. Safe to run on every
-    /// instance.
+    /// Rolls up the hours that are over, piece by piece; how many. What of them
+    /// comes later is added to what was made of them. Safe to run on every
+    /// instance, and to end anywhere: what is left goes on from there.
     pub async fn roll_up(&self) -> Result<usize, StoreError> {
         let before = Grain::Hour.floor(self.clock.now() - LATE);
         let mut hours = 0;
@@ -178,9 +178,9 @@ impl UsageService {
             };
             drop(session);
             let mut tx = self.db.begin().await?;
-            let is_mine = tx.usage().roll_up(hour).await?;
+            let rolled_up = tx.usage().roll_up(hour).await?;
             tx.commit().await?;
-            hours += usize::from(is_mine);
+            hours += usize::from(rolled_up == RolledUp::Wholly);
         }
     }
 

@@ -244,3 +244,33 @@ pub(super) fn refused(ran: Ran, because: &str) {
     assert!(ran.stderr.to_lowercase().contains(because), "no {because:?} in {ran:?}");
     assert_eq!(ran.stdout, "", "{ran:?}");
 }
+
+/// The same as over HTTP, as it is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_is_printed_as_a_file() {
+    let setup = Setup::shared().await;
+    let mut process = setup.serve().await;
+    let admin = process.admin().await;
+    let (_, key) = process.key(&admin).await;
+    let client = process.client().with_key(&key);
+    for _ in 0..3 {
+        client.get("/api/v1/proxy/hello").await.expect(200);
+    }
+    process.stop(super::PATIENCE).await;
+    let export = async |rest: &[&str]| {
+        setup.run(&[&["usage", "export"], rest].concat(), "").await.expect(0).stdout
+    };
+    let sheet = export(&["--group-by", "key", "--interval", "hour"]).await;
+    let rows: Vec<_> = sheet.lines().collect();
+    assert!(rows[0].starts_with("start,group,requests,rejected"), "{sheet}");
+    let requests = rows[1..].iter().map(|row| row.split(',').nth(2).unwrap());
+    assert_eq!(requests.map(|text| text.parse::<u32>().unwrap()).sum::<u32>(), 3, "{sheet}");
+    let log = export(&["--kind", "requests", "--format", "ndjson"]).await;
+    let paths = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert_eq!(paths.filter(|line| line["path"] == "/api/v1/proxy/hello").count(), 3, "{log}");
+    assert_eq!(export(&["--to", "2020-01-01T00:00:00Z", "--format", "ndjson"]).await, "");
+    for wrong in [["--format", "xls"], ["--from", "2999-01-01T00:00:00Z"]] {
+        let ran = setup.run(&[&["usage", "export"][..], &wrong].concat(), "").await;
+        assert!(ran.code != Some(0) && ran.stdout.is_empty(), "{ran:?}");
+    }
+}

@@ -9,7 +9,8 @@ use tollgate::{
         usage::{Outcome, Rollup, Totals},
     },
     repositories::{
-        GroupValue, Repositories as _, RequestFilter, UsageFilter, UsageGroup, UsageOf, UsageRow,
+        DbConn, GroupValue, PIECE, Repositories as _, RequestFilter, RolledUp, UsageFilter,
+        UsageGroup, UsageOf, UsageRow,
     },
 };
 use uuid::Uuid;
@@ -21,13 +22,15 @@ use super::{
 
 /// Rolls up all hours before this one; how many.
 pub(super) async fn roll_up(store: &Store, before: DateTime<Utc>) -> usize {
-    for hours in 0.. {
+    let mut hours = 0;
+    loop {
         let mut tx = store.begin().await;
         let Some(hour) = tx.usage().hour_to_roll_up(before).await.unwrap() else { return hours };
-        assert!(tx.usage().roll_up(hour).await.unwrap());
+        let rolled_up = tx.usage().roll_up(hour).await.unwrap();
+        assert_ne!(rolled_up, RolledUp::Elsewhere);
         tx.commit().await.unwrap();
+        hours += usize::from(rolled_up == RolledUp::Wholly);
     }
-    unreachable!()
 }
 
 /// Whatever the reports read, they tell of all that was added: exactly once.
@@ -104,6 +107,102 @@ async fn hours_that_are_rolled_up_while_usage_is_added_lose_and_double_nothing()
             assert_eq!((requests, times), (expected, expected), "{grain:?} {group:?}");
         }
     }
+}
+
+/// An hour of more callers than a piece has: whatever it is killed between, and
+/// whoever comes late meanwhile, is counted once in every report.
+#[tokio::test]
+async fn an_hour_that_is_half_rolled_up_is_told_of_whole() {
+    const CALLERS: u128 = 2 * PIECE as u128 + 7;
+    let store = Store::fresh().await;
+    let hour = at("2026-01-31T23:00:00Z");
+    let used = |caller: u128| {
+        let mut record = logged(hour);
+        record.outcome = Outcome::Completed;
+        // Keys lie the other way round: the order is of users first.
+        record.user_id = (caller > 0).then(|| UserId::from(Uuid::from_u128(caller)));
+        record.key_id = Some(ApiKeyId::from(Uuid::from_u128(CALLERS - caller)));
+        record.pass_id = None;
+        rollup(&record)
+    };
+    let mut tx = store.begin().await;
+    tx.usage().add_month(hour).await.unwrap();
+    let all: Vec<_> = (0..CALLERS).map(used).collect();
+    tx.usage().add_rollups(&all).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut expected = all.len() as u64;
+    let end = hour + TimeDelta::hours(1);
+    for committed in [false, true, false, true, true] {
+        let mut tx = store.begin().await;
+        assert_eq!(tx.usage().hour_to_roll_up(end).await.unwrap(), Some(hour));
+        let rolled_up = tx.usage().roll_up(hour).await.unwrap();
+        assert_ne!(rolled_up, RolledUp::Elsewhere);
+        // As if it was killed.
+        if !committed {
+            drop(tx);
+            continue;
+        }
+        tx.commit().await.unwrap();
+        tells(&store, expected).await;
+        let mut tx = store.begin().await;
+        let late: Vec<_> = (0..CALLERS).step_by(50).map(used).collect();
+        tx.usage().add_rollups(&late).await.unwrap();
+        tx.commit().await.unwrap();
+        expected += late.len() as u64;
+        tells(&store, expected).await;
+    }
+    let mut session = store.db.session().await.unwrap();
+    assert_eq!(session.usage().rolled_until().await.unwrap(), end);
+    assert_eq!(session.usage().hour_to_roll_up(end).await.unwrap(), None);
+}
+
+/// So many requests, whatever is asked.
+async fn tells(store: &Store, expected: u64) {
+    let mut session = store.db.session().await.unwrap();
+    let (from, to) = (at("2026-01-01T00:00:00Z"), at("2026-03-01T00:00:00Z"));
+    let filter = UsageFilter { user_id: None, key_id: None, upstream: None, from, to };
+    for bucket in [None, Some(Grain::Hour), Some(Grain::Day), Some(Grain::Month)] {
+        for group in [None, Some(UsageGroup::User), Some(UsageGroup::Key), Some(UsageGroup::Route)]
+        {
+            let rows = session.usage().sums(&filter, bucket, group).await.unwrap();
+            let requests: u64 = rows.iter().map(|row| row.totals.sum.requests).sum();
+            let times = rows.iter().flat_map(|row| row.totals.sum.latency.buckets());
+            let times: u64 = times.map(|(_, count)| count).sum();
+            assert_eq!((requests, times), (expected, expected), "{bucket:?} {group:?}");
+        }
+    }
+}
+
+/// Who serves need not own the tables (`docs/usage-queries.md` says what is granted).
+#[tokio::test]
+async fn months_are_made_and_dropped_by_whom_that_is_granted_to_and_by_nobody_else() {
+    let store = Store::fresh().await;
+    let mut session = store.db.session().await.unwrap();
+    let DbConn::Postgres(conn) = session.conn() else { return };
+    let role = format!("months_{}", Uuid::now_v7().simple());
+    let run = async |conn: &mut sqlx::PgConnection, sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.map(drop)
+    };
+    run(conn, format!("CREATE ROLE {role}")).await.unwrap();
+    let calls = [
+        "SELECT usage_add_month('2031-05-01Z')",
+        // Elsewhere first: what is meant is where they were made.
+        "SET search_path = pg_temp; SELECT public.usage_drop_months('2031-06-01Z')",
+    ];
+    let mut seen = vec![];
+    for granted in [false, true] {
+        for call in calls {
+            let call = format!("SET ROLE {role}; {call}");
+            seen.push((granted, run(conn, call).await.is_ok()));
+            run(conn, "RESET ROLE; RESET search_path".to_owned()).await.unwrap();
+        }
+        for function in ["usage_add_month", "usage_drop_months"] {
+            let grant = format!("GRANT EXECUTE ON FUNCTION {function}(timestamptz) TO {role}");
+            run(conn, grant).await.unwrap();
+        }
+    }
+    run(conn, format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+    assert_eq!(seen, [(false, false), (false, false), (true, true), (true, true)]);
 }
 
 /// A row that is written twice a second for an hour stays small.

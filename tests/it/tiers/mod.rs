@@ -5,6 +5,7 @@ mod concurrent;
 mod instances;
 mod named;
 mod passes;
+mod places;
 mod subjects;
 
 const HELLO: &str = "/api/v1/proxy/hello";
