@@ -51,6 +51,8 @@ part 'kills and stops, Postgres' env TOLLGATE_RACE_ROUNDS="$rounds" "${kills[@]}
 part 'revocations' env TOLLGATE_TORTURE=1 "${tests[@]}" instances::revocation::three_instances
 part 'overload' "${without[@]}" TOLLGATE_TORTURE=1 cargo test --release --locked --test it -- \
   --nocapture --test-threads=1 process::overload
+part 'chats' env TOLLGATE_TORTURE=1 cargo test --release --locked --test it -- \
+  --nocapture --test-threads=1 process::chat
 part 'limits under overload' "${tests[@]}" limiter::overload --skip no_window
 part 'limits under attack' env TOLLGATE_LIMIT_SECONDS="${TOLLGATE_LIMIT_SECONDS:-3600}" \
   "${tests[@]}" limiter::overload::no_window

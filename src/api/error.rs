@@ -99,6 +99,8 @@ error_codes! {
     /// Somebody else changes the same thing; try again.
     Conflict = "conflict", CONFLICT;
     LastAdmin = "last_admin", CONFLICT;
+    /// A chat session has as many messages as it may; begin another one.
+    ConversationFull = "conversation_full", CONFLICT;
     /// Refunded before, used up, revoked, or by the policy not refundable.
     NotRefundable = "not_refundable", CONFLICT;
     VoucherExpired = "voucher_expired", CONFLICT;

@@ -1,6 +1,6 @@
 //! `/users/me`: my account.
 
-use axum::{Json as JsonBody, extract::State, http::StatusCode};
+use axum::{Json as JsonBody, extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,6 +10,7 @@ use validator::Validate;
 use super::{
     ApiRouter,
     actor::By,
+    chat::{self, ChatExport},
     double_option::{self, DoubleOption},
     error::{ApiResult, Problem},
     extract::{Caller, Client, Json, LoginUser},
@@ -28,7 +29,7 @@ use crate::{
         money::Currency,
         user::{Role, User},
     },
-    services::accounts::{AccountExport, ProfileChange},
+    services::accounts::{AccountError, AccountExport, ProfileChange},
 };
 
 pub(super) fn router() -> ApiRouter {
@@ -101,6 +102,9 @@ pub struct ExportResponse {
     transactions: Vec<TransactionResponse>,
     /// Access tokens, without their texts.
     tokens: Vec<AccessTokenResponse>,
+    /// Conversations that began while I was logged in. The last field: written as
+    /// they are read.
+    chats: Vec<ChatExport>,
 }
 
 impl ExportResponse {
@@ -122,6 +126,7 @@ impl ExportResponse {
             wallet: WalletResponse::new(balance_minor, currency),
             transactions: transactions.into_iter().map(TransactionResponse::from).collect(),
             tokens: passes.into_iter().map(|pass| AccessTokenResponse::new(pass, now)).collect(),
+            chats: vec![],
         }
     }
 }
@@ -167,6 +172,8 @@ async fn update_me(
 }
 
 /// Everything stored about me, but my usage (`GET /usage`).
+///
+/// Sent as it is read: what ends properly is whole.
 #[utoipa::path(
     get,
     path = "/users/me/export",
@@ -178,13 +185,15 @@ async fn export_me(
     State(state): State<AppState>,
     user: LoginUser,
     By(by): By,
-) -> ApiResult<JsonBody<ExportResponse>> {
+) -> ApiResult<Response> {
     let export = state.services.accounts.export(&by, user.id()).await?;
     let (currency, now) = (state.services.wallet.currency(), state.services.clock.now());
-    Ok(JsonBody(ExportResponse::new(export, user.session, currency, now)))
+    let account = ExportResponse::new(export, user.session, currency, now);
+    let chats = state.services.chat.export_of(user.id());
+    Ok(chat::file(chats, chat::Frame::around(&account)))
 }
 
-/// Delete my account with its keys and logins. Cannot be undone.
+/// Delete my account with its keys, logins and chats. Cannot be undone.
 #[utoipa::path(
     delete,
     path = "/users/me",
@@ -204,9 +213,15 @@ async fn delete_me(
     Client(client): Client,
     Json(request): Json<DeleteMeRequest>,
 ) -> ApiResult<StatusCode> {
-    let (accounts, id) = (state.services.accounts.clone(), user.id());
+    let (services, id) = (state.services.clone(), user.id());
     // Who leaves at once must not keep what they had from ending.
     let password = request.password.0;
-    to_the_end(async move { accounts.delete(&by, id, client.address, &password).await }).await?;
+    to_the_end(async move {
+        services.accounts.delete(&by, id, client.address, &password).await?;
+        // With the account its conversations were condemned.
+        services.chat.bury().await;
+        Ok::<_, AccountError>(())
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -182,6 +182,10 @@ fn warn_of_own_secrets(config: &Config) {
     let own = [
         ("AUTH_SECRET_KEY", secret_key.is_none() && private_key.is_none()),
         ("SECRETS_KEY", config.secrets.key.is_none()),
+        (
+            "SESSION_SECRET_KEY",
+            config.chat.webhook.is_some() && config.chat.visitors.secret_key.is_none(),
+        ),
     ];
     for (name, _) in own.iter().filter(|(_, own)| *own) {
         tracing::warn!(

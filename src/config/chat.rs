@@ -20,6 +20,8 @@ pub struct ChatConfig {
     pub webhook: Option<WebhookConfig>,
     pub message_max_chars: usize,
     pub answer_max_bytes: usize,
+    /// Of one session, of both sides.
+    pub max_messages: i64,
     /// Answers under way at once, on one instance.
     pub max_answers: usize,
     pub retention: TimeDelta,
@@ -68,6 +70,7 @@ pub(super) fn chat(reader: &mut Reader) -> ChatConfig {
         webhook: webhook(reader, max_answers),
         message_max_chars: reader.required("CHAT_MESSAGE_MAX_CHARS", number(1..=50_000)),
         answer_max_bytes: reader.required("CHAT_ANSWER_MAX_BYTES", number(1024..=16 * 1024 * 1024)),
+        max_messages: reader.required("CHAT_SESSION_MAX_MESSAGES", number(2..=1_000_000)),
         max_answers,
         retention: TimeDelta::days(days),
         visitors: visitors(reader),

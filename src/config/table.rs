@@ -299,6 +299,7 @@ pub static KEYS: &[Key] = &[
     key("CHAT_WEBHOOK_TIMEOUT_SECONDS", "120", "What the workflow may take for one answer."),
     key("CHAT_MESSAGE_MAX_CHARS", "4000", "Longest message of a visitor."),
     key("CHAT_ANSWER_MAX_BYTES", "1048576", "Longest answer of the workflow."),
+    key("CHAT_SESSION_MAX_MESSAGES", "2000", "Messages of one session, of both sides."),
     key("CHAT_MAX_ANSWERS", "1000", "Answers under way at once, on one instance."),
     key("CHAT_RETENTION_DAYS", "30", "How long a conversation is kept after its end."),
     key(

@@ -13,6 +13,8 @@ pub enum Subject {
     Pass(TokenHash),
     Account(UserId),
     Session(SessionId),
+    /// A chat session, by the digest of what one of its cookies holds.
+    Chat(TokenHash),
     /// Nothing changed: somebody measures how long it takes to hear of it.
     Probe,
     /// What only a newer version of the program knows; it may be anything.

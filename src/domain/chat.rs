@@ -93,6 +93,9 @@ impl Lifetimes {
 }
 
 impl ChatSession {
+    /// The end of a session that is to go with all that was said in it.
+    pub const CONDEMNED: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
     pub fn is_live(&self, now: DateTime<Utc>) -> bool {
         self.ended_at.is_none() && now < self.expires_at
     }
@@ -207,6 +210,23 @@ pub struct Piece {
     pub content: String,
 }
 
+/// What pieces, in the order of their numbers, hold behind the byte `at`, and the
+/// byte up to which that goes. Pieces may overlap: whoever wrote one and was not
+/// told so writes it again, with more.
+pub fn joined(pieces: &[Piece], at: usize) -> (String, usize) {
+    let (mut text, mut upto) = (String::new(), at);
+    for Piece { number, content, .. } in pieces {
+        let end = usize::try_from(*number).unwrap_or(usize::MAX);
+        if end <= upto {
+            continue;
+        }
+        let known = upto.saturating_sub(end.saturating_sub(content.len()));
+        text.push_str(&content[content.floor_char_boundary(known)..]);
+        upto = end;
+    }
+    (text, upto)
+}
+
 /// Why a message is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextRefusal {
@@ -259,6 +279,22 @@ mod tests {
         ] {
             assert_eq!(message_text(text, 4), Err(refusal), "{text:?}");
         }
+    }
+
+    #[test]
+    fn pieces_that_overlap_are_read_once() {
+        let piece = |number, content: &str| Piece {
+            message_id: ChatMessageId::NIL,
+            number,
+            content: content.to_owned(),
+        };
+        let pieces = [piece(3, "aü"), piece(7, "aü😀"), piece(8, "b"), piece(10, "😀bcd")];
+        for (at, text) in
+            [(0, "aü😀bcd"), (1, "ü😀bcd"), (5, "😀bcd"), (7, "bcd"), (8, "cd"), (10, ""), (99, "")]
+        {
+            assert_eq!(joined(&pieces, at), (text.to_owned(), at.max(10)), "{at}");
+        }
+        assert_eq!(joined(&[], 4), (String::new(), 4));
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl FeedRow {
             "pass" => Subject::Pass(token_hash(&subject)?),
             "account" => uuid().map_or(Subject::Unknown, |id| Subject::Account(id.into())),
             "session" => uuid().map_or(Subject::Unknown, |id| Subject::Session(id.into())),
+            "chat" => Subject::Chat(token_hash(&subject)?),
             "probe" => Subject::Probe,
             _ => Subject::Unknown,
         };

@@ -2,7 +2,8 @@
 //!
 //! Four things are cached, each by the key it is looked up with: an API key and
 //! a time pass by the digest of its text, an account by its id, a login session
-//! by its `sid`. Whoever changes one calls the matching `*_changed` after the commit,
+//! by its `sid`. (Sessions of chats are [`super::chat::visitors`]' business, which
+//! are heard of the same way.) Whoever changes one calls the matching `*_changed` after the commit,
 //! with the version the row has now; a copy read before the change loses
 //! against it (RELIABILITY G-85, G-86).
 
@@ -11,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::pass_copy::CachedPass;
+use super::{chat::Visit, pass_copy::CachedPass};
 use crate::{
     cache::{Cache, CacheHub, Cached, LoadFailed, Peek},
     domain::{
@@ -112,6 +113,7 @@ pub struct CredentialCache {
     passes: Cache<CachedPass>,
     accounts: Cache<Account>,
     sessions: Cache<CachedSession>,
+    visits: Cache<Visit>,
 }
 
 impl CredentialCache {
@@ -123,6 +125,7 @@ impl CredentialCache {
             passes: hub.cache(),
             accounts: hub.cache(),
             sessions: hub.cache(),
+            visits: hub.cache(),
         }
     }
 
@@ -208,6 +211,7 @@ impl CredentialCache {
             Subject::Pass(hash) => self.passes.heard(hash, version),
             Subject::Account(id) => self.accounts.heard(id, version),
             Subject::Session(id) => self.sessions.heard(id, version),
+            Subject::Chat(hash) => self.visits.heard(hash, version),
             Subject::Probe => {}
             Subject::Unknown => return false,
         }

@@ -214,7 +214,7 @@ async fn an_export_holds_everything_of_mine_and_no_secret() {
     let export = ada.get("/api/v1/users/me/export").await.expect(200);
     assert_eq!(
         keys(&export.json),
-        ["api_keys", "sessions", "tokens", "transactions", "user", "wallet"].into()
+        ["api_keys", "chats", "sessions", "tokens", "transactions", "user", "wallet"].into()
     );
     assert_eq!(export.json["user"], ada.get("/api/v1/users/me").await.json);
     assert_eq!(export.json["api_keys"].as_array().unwrap().len(), 1);

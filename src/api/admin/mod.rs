@@ -3,6 +3,7 @@
 mod audit;
 mod chat;
 mod connections;
+mod metrics;
 mod tokens;
 mod upstreams;
 mod users;
@@ -20,4 +21,5 @@ pub(super) fn router() -> ApiRouter {
         .merge(upstreams::router())
         .merge(audit::router())
         .merge(chat::router())
+        .merge(metrics::router())
 }

@@ -4,13 +4,17 @@ use axum::{
     Json as JsonBody,
     extract::{FromRequestParts, State},
     http::{HeaderMap, StatusCode, header, request::Parts},
+    response::Response,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use super::visitor::{self, Guest, Visitor};
+use super::{
+    takeout::{self, Frame},
+    visitor::{self, Guest, Visitor},
+};
 use crate::{
     api::{
         ApiRouter, AppState,
@@ -33,7 +37,7 @@ pub(super) fn router() -> ApiRouter {
 }
 
 /// One side's turn.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatMessageResponse {
     #[schema(value_type = uuid::Uuid)]
     id: ChatMessageId,
@@ -73,7 +77,7 @@ impl From<ChatMessage> for ChatMessageResponse {
 }
 
 /// All that is kept of a conversation.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatExport {
     #[schema(value_type = uuid::Uuid)]
     session_id: ChatSessionId,
@@ -87,8 +91,9 @@ pub struct ChatExport {
     messages: Vec<ChatMessageResponse>,
 }
 
-impl From<(ChatSession, Vec<ChatMessage>)> for ChatExport {
-    fn from((session, messages): (ChatSession, Vec<ChatMessage>)) -> Self {
+impl From<ChatSession> for ChatExport {
+    /// What was said is written behind it.
+    fn from(session: ChatSession) -> Self {
         Self {
             session_id: session.id,
             origin: session.origin,
@@ -96,17 +101,28 @@ impl From<(ChatSession, Vec<ChatMessage>)> for ChatExport {
             created_at: session.created_at,
             expires_at: session.expires_at,
             ended_at: session.ended_at,
-            messages: messages.into_iter().map(ChatMessageResponse::from).collect(),
+            messages: vec![],
         }
     }
 }
 
-/// Somebody who may see a conversation: its visitor, or an operator.
-struct Reader(Option<ChatSessionId>);
+/// Somebody who may see a conversation.
+enum Reader {
+    Visitor(ChatSessionId),
+    Operator(Box<Actor>),
+}
+
+fn check(own: ChatSessionId, id: ChatSessionId) -> Result<(), ChatError> {
+    if own == id { Ok(()) } else { Err(ChatError::NotFound) }
+}
 
 impl Reader {
-    fn check(&self, id: ChatSessionId) -> Result<(), ChatError> {
-        if self.0.is_none_or(|own| own == id) { Ok(()) } else { Err(ChatError::NotFound) }
+    /// The operator, where it is one.
+    fn of(self, id: ChatSessionId) -> Result<Option<Actor>, ChatError> {
+        match self {
+            Self::Visitor(own) => check(own, id).map(|()| None),
+            Self::Operator(by) => Ok(Some(*by)),
+        }
     }
 }
 
@@ -116,9 +132,11 @@ impl FromRequestParts<AppState> for Reader {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let _ = Guest::from_request_parts(parts, state).await?;
         if Moderator::from_request_parts(parts, state).await.is_ok() {
-            return Ok(Self(None));
+            let By(by) = By::from_request_parts(parts, state).await?;
+            return Ok(Self::Operator(Box::new(by)));
         }
-        Visitor::from_request_parts(parts, state).await.map(|visitor| Self(Some(visitor.visit.id)))
+        let visitor = Visitor::from_request_parts(parts, state).await?;
+        Ok(Self::Visitor(visitor.visit.id))
     }
 }
 
@@ -161,12 +179,16 @@ async fn get_chat_history(
     Path(id): Path<ChatSessionId>,
     Query(page): Query<PageQuery>,
 ) -> ApiResult<JsonBody<PageResponse<ChatMessageResponse>>> {
-    reader.check(id)?;
+    reader.of(id)?;
     let page = state.services.chat.history(id, page.request()?).await?;
     Ok(JsonBody(PageResponse::of(page, ChatMessageResponse::from)))
 }
 
-/// Get everything that is kept of a conversation, in one piece.
+/// Get everything that is kept of a conversation, as one file.
+///
+/// Sent as it is read: where that fails half-way the answer breaks off, so what
+/// ends properly is whole. The visitor's own; any of them for the roles admin and
+/// moderator, which the audit log has.
 #[utoipa::path(
     get,
     path = "/chat/export/{id}",
@@ -179,10 +201,10 @@ async fn export_chat(
     State(state): State<AppState>,
     reader: Reader,
     Path(id): Path<ChatSessionId>,
-) -> ApiResult<JsonBody<ChatExport>> {
-    reader.check(id)?;
-    let exported = state.services.chat.export(id).await?;
-    Ok(JsonBody(exported.into()))
+) -> ApiResult<Response> {
+    let by = reader.of(id)?;
+    let takeout = state.services.chat.export(id, by.as_ref()).await?;
+    Ok(takeout::file(takeout, Frame::default()))
 }
 
 /// Delete a conversation for good, and end its session.
@@ -202,15 +224,15 @@ async fn delete_chat(
     Client(client): Client,
     Path(id): Path<ChatSessionId>,
 ) -> ApiResult<(StatusCode, HeaderMap)> {
-    let (visitor, by) = match owner {
-        Owner::Visitor(own) => (Some(own), None),
-        Owner::Admin(by) => (None, Some(by)),
+    let by = match owner {
+        Owner::Visitor(own) => check(own, id).map(|()| None)?,
+        Owner::Admin(by) => Some(by),
     };
-    Reader(visitor).check(id)?;
+    let is_visitor = by.is_none();
     let chat = state.services.chat.clone();
     to_the_end(async move { chat.delete(id, by.as_ref()).await }).await?;
     let mut headers = HeaderMap::new();
-    if visitor.is_some() {
+    if is_visitor {
         headers.insert(header::SET_COOKIE, visitor::clear(&state.visitors, &client));
     }
     Ok((StatusCode::NO_CONTENT, headers))

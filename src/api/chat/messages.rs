@@ -80,7 +80,8 @@ pub struct ChatAnswer {
         )),
         (status = NOT_FOUND, body = Problem, description = "There are no chats here"),
         (status = CONFLICT, body = Problem,
-            description = "Another message was sent with this `client_message_id`"),
+            description = "Another message was sent with this `client_message_id`, or \
+                `conversation_full`"),
         (status = BAD_GATEWAY, body = Problem, description = "`upstream_failed`, as JSON only"),
         (status = GATEWAY_TIMEOUT, body = Problem, description = "`upstream_timeout`, as JSON only"),
     ),
@@ -107,7 +108,8 @@ async fn send_chat_message(
         )),
         (status = NOT_FOUND, body = Problem, description = "There are no chats here"),
         (status = CONFLICT, body = Problem,
-            description = "Another message was sent with this `client_message_id`"),
+            description = "Another message was sent with this `client_message_id`, or \
+                `conversation_full`"),
         (status = BAD_GATEWAY, body = Problem, description = "`upstream_failed`, as JSON only"),
         (status = GATEWAY_TIMEOUT, body = Problem, description = "`upstream_timeout`, as JSON only"),
     ),
@@ -160,8 +162,8 @@ async fn resume_chat_message(
     let at = last.map_or(0, |last| usize::try_from(last).unwrap_or(usize::MAX));
     let answer = state.services.chat.follow(&visitor.visit, id, at).await?;
     let Some(follower) = answer else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    let path = format!("/chat/stream/{id}");
-    Ok(stream::events(&state, visitor, follower, last.is_none(), &path))
+    let place = stream::enter(&state, &visitor, &format!("/chat/stream/{id}"))?;
+    Ok(stream::events(&state, visitor, follower, last.is_none(), place))
 }
 
 async fn say(
@@ -175,13 +177,16 @@ async fn say(
         text: message,
         page_url,
         client_id: client_message_id,
+        address: visitor.guest.uncharged(),
         request_id: visitor.guest.client.request_id.to_string(),
     };
+    let whole = wants_json(&visitor.guest.headers);
+    // Before anything is said: who cannot read the answer is told so.
+    let place = if whole { None } else { Some(stream::enter(&state, &visitor, path)?) };
     let (follower, limit) = state.services.chat.say(&visitor.visit, say).await?;
-    let mut response = if wants_json(&visitor.guest.headers) {
-        in_one_piece(follower).await?
-    } else {
-        stream::events(&state, visitor, follower, true, path)
+    let mut response = match place {
+        None => in_one_piece(follower).await?,
+        Some(place) => stream::events(&state, visitor, follower, true, place),
     };
     if let Some(limit) = limit {
         rate_headers::set(response.headers_mut(), &limit, state.services.clock.now());

@@ -8,7 +8,13 @@ mod history;
 mod messages;
 mod sessions;
 mod stream;
+mod takeout;
 mod visitor;
+
+pub use self::{
+    history::ChatExport,
+    takeout::{Frame, file},
+};
 
 use super::{
     ApiRouter,
@@ -42,6 +48,7 @@ impl From<ChatError> for ApiError {
             ChatError::InvalidSession => ErrorCode::InvalidCredential,
             ChatError::OriginNotAllowed => ErrorCode::OriginNotAllowed,
             ChatError::OtherText => ErrorCode::Conflict,
+            ChatError::Full => ErrorCode::ConversationFull,
         };
         Self::new(code, detail)
     }

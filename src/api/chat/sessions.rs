@@ -97,6 +97,9 @@ async fn create_chat_session(
             message: "must be the host of the page that asks".to_owned(),
         }]));
     }
+    if let Some(address) = guest.uncharged() {
+        state.services.limits.admit_address(address).await?;
+    }
     let user = identity.and_then(|Extension(Identity(principal))| principal);
     let user = user.as_ref().map(Principal::user_id);
     let (visit, issued) = visitors.create(guest.seen(), page_url, user).await?;

@@ -3,7 +3,7 @@
 //! The id of an event is the byte of the text up to which it goes, so that any
 //! instance can go on from it; that of the end is one more.
 
-use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use futures_util::stream::unfold;
+use futures_util::{FutureExt as _, future::BoxFuture, stream::unfold};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -60,15 +60,47 @@ struct Feed {
     follower: Follower,
     chat: Arc<ChatService>,
     visit: Arc<Visit>,
-    /// `None` where nobody is to see it, for lack of an upstream's name.
     handle: Option<StreamHandle>,
     start: bool,
     over: bool,
     look_at: Instant,
+    /// Whether the session goes on, while that is being asked: what comes does not
+    /// wait for it.
+    looking: Option<BoxFuture<'static, bool>>,
     beat_at: Instant,
     request_id: String,
     path: String,
     passed: Passed,
+}
+
+/// A place among what is open, and the name that it has there.
+pub struct Place {
+    /// `None` where nobody is to see it, for lack of an upstream's name.
+    handle: Option<StreamHandle>,
+    path: String,
+}
+
+/// Takes a place for a stream that is to begin.
+///
+/// # Errors
+/// As many streams as may be are open.
+pub fn enter(state: &AppState, visitor: &Visitor, path: &str) -> Result<Place, ApiError> {
+    let now = state.services.clock.now();
+    let opening = state.services.chat.upstream().map(|upstream| Opening {
+        id: StreamId::new(now),
+        kind: StreamKind::Sse,
+        principal: None,
+        upstream: Arc::clone(upstream),
+        part: None,
+        path: path.to_owned(),
+        address: visitor.guest.client.address,
+        origin: None,
+        opened_at: now,
+    });
+    let handle = opening.map(|opening| state.services.streams.enter(opening)).transpose();
+    let handle = handle
+        .map_err(|full| ApiError::new(ErrorCode::Overloaded, full.to_string()).retry_after(1))?;
+    Ok(Place { handle, path: format!("/api/v1{path}") })
 }
 
 /// The answer to whoever follows; `start`: it is told from its beginning.
@@ -77,36 +109,23 @@ pub fn events(
     visitor: Visitor,
     follower: Follower,
     start: bool,
-    path: &str,
+    place: Place,
 ) -> Response {
-    let chat = state.services.chat.clone();
     let Visitor { visit, guest } = visitor;
-    let now = state.services.clock.now();
-    let handle = chat.upstream().map(|upstream| {
-        state.services.streams.register(Opening {
-            id: StreamId::new(now),
-            kind: StreamKind::Sse,
-            principal: None,
-            upstream: Arc::clone(upstream),
-            part: None,
-            path: path.to_owned(),
-            address: guest.client.address,
-            origin: None,
-            opened_at: now,
-        })
-    });
+    let Place { handle, path } = place;
     let begun = Instant::now();
     let feed = Feed {
         follower,
-        chat,
+        chat: state.services.chat.clone(),
         visit,
         handle,
         start,
         over: false,
         look_at: begun + LOOK,
+        looking: None,
         beat_at: begun + HEARTBEAT,
         request_id: guest.client.request_id.to_string(),
-        path: format!("/api/v1{path}"),
+        path,
         passed: Passed::default(),
     };
     let body = unfold(feed, |mut feed| async move {
@@ -138,23 +157,41 @@ impl Feed {
         }
         loop {
             let here = self.follower.is_here();
-            let killed = poll_fn(|cx| match &self.handle {
+            let leaves = self.leaves_with(here);
+            let Self { follower, handle, looking, look_at, .. } = self;
+            let killed = poll_fn(|cx| match handle {
                 Some(handle) => handle.kill().poll_tripped(cx),
-                None => std::task::Poll::Pending,
+                None => Poll::Pending,
+            });
+            let idle = looking.is_none();
+            let looked = poll_fn(|cx| match looking {
+                Some(looking) => looking.poll_unpin(cx),
+                None => Poll::Pending,
             });
             tokio::select! {
+                // What ends it first, so that an answer without pauses ends too.
                 biased;
-                step = self.follower.next() => return Some(self.tell(step?)),
-                reason = killed, if !self.leaves_with(here) => {
+                reason = killed, if !leaves => {
                     if !(here && reason == KillReason::GoingAway) {
                         return self.killed(reason);
                     }
                 }
-                () = sleep_until(self.look_at) => {
+                goes_on = looked => {
+                    self.looking = None;
                     self.look_at = Instant::now() + LOOK;
-                    if !self.chat.visitors().ok()?.goes_on(&self.visit).await {
+                    if !goes_on {
                         return self.killed(KillReason::Revoked);
                     }
+                }
+                step = follower.next() => return Some(self.tell(step?)),
+                () = sleep_until(*look_at), if idle => {
+                    let (chat, visit) = (Arc::clone(&self.chat), Arc::clone(&self.visit));
+                    self.looking = Some(Box::pin(async move {
+                        match chat.visitors() {
+                            Ok(visitors) => visitors.goes_on(&visit).await,
+                            Err(_) => false,
+                        }
+                    }));
                     if self.beat_at <= Instant::now() {
                         self.beat_at = Instant::now() + HEARTBEAT;
                         return Some(": still there\n\n".to_owned());

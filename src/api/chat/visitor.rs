@@ -1,6 +1,6 @@
 //! What a request shows of a visitor, and the visitor's cookie.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
@@ -10,11 +10,7 @@ use chrono::TimeDelta;
 use secrecy::ExposeSecret as _;
 
 use crate::{
-    api::{
-        AppState,
-        error::{ApiError, ErrorCode},
-        extract::Client,
-    },
+    api::{AppState, error::ApiError, extract::Client, middleware::Identity},
     config::{SameSite, VisitorConfig},
     server::{ClientInfo, Scheme},
     services::chat::{ChatError, Issued, Seen, Visit},
@@ -24,7 +20,9 @@ use crate::{
 pub struct Guest {
     pub headers: HeaderMap,
     pub client: ClientInfo,
-    cookie: Option<String>,
+    /// All of the name that is ours.
+    cookies: Vec<String>,
+    has_login: bool,
 }
 
 /// Somebody with a session, on a page that may say so.
@@ -37,7 +35,7 @@ impl Guest {
     pub fn seen(&self) -> Seen<'_> {
         let field = |name| self.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
         Seen {
-            cookie: self.cookie.as_deref(),
+            cookies: &self.cookies,
             origin: self.origin(),
             user_agent: field(header::USER_AGENT),
             language: field(header::ACCEPT_LANGUAGE),
@@ -46,12 +44,18 @@ impl Guest {
     }
 
     pub fn has_cookie(&self) -> bool {
-        self.cookie.is_some()
+        !self.cookies.is_empty()
     }
 
     /// One that cannot be read is none that is allowed.
     pub fn origin(&self) -> Option<&str> {
         self.headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null"))
+    }
+
+    /// The address, where a login came along: then only its account was charged. Who
+    /// talks is a visitor all the same.
+    pub fn uncharged(&self) -> Option<IpAddr> {
+        self.has_login.then_some(self.client.address)
     }
 
     /// A page of another site cannot make a request without it.
@@ -66,8 +70,9 @@ impl FromRequestParts<AppState> for Guest {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         state.services.chat.visitors()?;
         let Client(client) = Client::from_request_parts(parts, state).await?;
-        let cookie = read(&parts.headers, &state.visitors.cookie_name)?;
-        Ok(Self { headers: parts.headers.clone(), client, cookie })
+        let cookies = read(&parts.headers, &state.visitors.cookie_name);
+        let has_login = parts.extensions.get::<Identity>().is_some_and(|it| it.0.is_some());
+        Ok(Self { headers: parts.headers.clone(), client, cookies, has_login })
     }
 }
 
@@ -84,20 +89,12 @@ impl FromRequestParts<AppState> for Visitor {
     }
 }
 
-fn read(headers: &HeaderMap, name: &str) -> Result<Option<String>, ApiError> {
+fn read(headers: &HeaderMap, name: &str) -> Vec<String> {
     let pairs = headers.get_all(header::COOKIE).iter();
     let pairs = pairs.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-    let mut found = None;
-    for pair in pairs {
-        let rest = pair.trim_ascii().strip_prefix(name.as_bytes());
-        let Some(value) = rest.and_then(|rest| rest.strip_prefix(b"=")) else { continue };
-        if found.is_some() {
-            let detail = format!("the cookie {name} may stand once");
-            return Err(ApiError::new(ErrorCode::DuplicateCredential, detail));
-        }
-        found = Some(String::from_utf8_lossy(value.trim_ascii()).into_owned());
-    }
-    Ok(found)
+    let values = pairs
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    values.map(|value| String::from_utf8_lossy(value.trim_ascii()).into_owned()).collect()
 }
 
 /// Has the browser keep the cookie.

@@ -145,6 +145,7 @@ actions! {
     /// By an operator; what a visitor does with a conversation is not on record.
     ChatSessionEnded = "chat_session.ended",
     ChatDeleted = "chat.deleted",
+    ChatExported = "chat.exported",
     ConnectionCut = "connection.cut",
     SettingsReloaded = "settings.reloaded",
     SecretsRotated = "secrets.rotated",

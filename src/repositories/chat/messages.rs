@@ -26,19 +26,25 @@ pub enum Opened {
     Before { question: ChatMessage, answer: ChatMessage },
     /// The session has ended meanwhile.
     NoSession,
+    /// It has as many messages as it may have.
+    Full,
 }
 
+/// Rows of one statement.
+const AT_ONCE: usize = 1000;
 const COLUMNS: &str = "id, session_id, position, role, status, client_id, content, page_url,
     failure, writer, lease_until, created_at, finished_at";
 
 impl Chat<'_> {
     /// Enters a question and its answer, which is to come, at the end of their
     /// session; their positions are given here. Those who say the same at once
-    /// wait in line: the row of the session is taken first.
+    /// wait in line: the row of the session is taken first. A session has at most
+    /// `most` messages.
     pub async fn open_exchange(
         &mut self,
         question: &ChatMessage,
         answer: &ChatMessage,
+        most: i64,
         now: DateTime<Utc>,
     ) -> StoreResult<Opened> {
         const TAKE: &str = "
@@ -58,6 +64,9 @@ impl Chat<'_> {
                 self.message_at(question.session_id, question.position + 1).await?
         {
             return Ok(Opened::Before { question, answer });
+        }
+        if messages > most {
+            return Ok(Opened::Full);
         }
         let question = ChatMessage { position: messages - 1, ..question.clone() };
         let answer = ChatMessage { position: messages, ..answer.clone() };
@@ -166,13 +175,34 @@ impl Chat<'_> {
         Ok(Page::from_rows(all, page.limit, |message| message.id.as_uuid()))
     }
 
+    /// Those behind a position, oldest first, at most `most`.
+    pub async fn messages_behind(
+        &mut self,
+        session: ChatSessionId,
+        position: i64,
+        most: u32,
+    ) -> StoreResult<Vec<ChatMessage>> {
+        const SQL: &str = "
+            SELECT id, session_id, position, role, status, client_id, content, page_url,
+                failure, writer, lease_until, created_at, finished_at
+            FROM chat_messages WHERE session_id = $1 AND position > $2
+            ORDER BY position LIMIT $3";
+
+        let rows: Vec<MessageRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
+            .bind(session)
+            .bind(position)
+            .bind(i64::from(most))
+            .fetch_all(conn)
+            .await)?;
+        rows.into_iter().map(ChatMessage::try_from).collect()
+    }
+
     /// Keeps pieces of answers under way. They are in the order of their numbers
     /// for each message; a piece that is there already stays as it is.
     pub async fn add_pieces(&mut self, pieces: &[Piece]) -> StoreResult<()> {
         const INSERT: &str = "INSERT INTO chat_events (message_id, number, content) ";
 
-        // Below the number of parameters that SQLite takes.
-        for some in pieces.chunks(1000) {
+        for some in pieces.chunks(AT_ONCE) {
             on_conn!(self.conn, |conn| {
                 let mut sql = QueryBuilder::new(INSERT);
                 sql.push_values(some, |mut row, piece| {
@@ -201,23 +231,30 @@ impl Chat<'_> {
         Ok(rows.into_iter().map(Piece::from).collect())
     }
 
-    /// Holds on to the answers of `writer` until `lease_until`; those that are
-    /// still its own.
+    /// Holds on to those of these answers that are still `writer`'s, until
+    /// `lease_until`; which those are.
     pub async fn hold_answers(
         &mut self,
         writer: ChatWriterId,
+        ids: &[ChatMessageId],
         lease_until: DateTime<Utc>,
     ) -> StoreResult<Vec<ChatMessageId>> {
-        const SQL: &str = "
-            UPDATE chat_messages SET lease_until = $2
-            WHERE writer = $1 AND status = 'streaming'
-            RETURNING id";
-
-        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
-            .bind(writer)
-            .bind(lease_until)
-            .fetch_all(conn)
-            .await)
+        let mut held = Vec::with_capacity(ids.len());
+        // Below the number of parameters that SQLite takes.
+        for some in ids.chunks(AT_ONCE) {
+            let part: Vec<ChatMessageId> = on_conn!(self.conn, |conn| {
+                let mut sql = QueryBuilder::new("UPDATE chat_messages SET lease_until = ");
+                sql.push_bind(lease_until).push(" WHERE writer = ").push_bind(writer);
+                sql.push(" AND status = 'streaming' AND id IN (");
+                let mut list = sql.separated(", ");
+                some.iter().for_each(|id| drop(list.push_bind(*id)));
+                sql.push(") RETURNING id");
+                // Of every length another one: none is worth keeping.
+                sql.build_query_scalar().persistent(false).fetch_all(conn).await
+            })?;
+            held.extend(part);
+        }
+        Ok(held)
     }
 
     /// Writes an answer's end, if `writer` still holds it. Its pieces go.

@@ -6,7 +6,10 @@ use super::{
     super::{StoreResult, connection::on_conn},
     Chat,
 };
-use crate::domain::id::{ChatMessageId, ChatWriterId};
+use crate::domain::{
+    chat::ChatSession,
+    id::{ChatMessageId, ChatSessionId, ChatWriterId},
+};
 
 impl Chat<'_> {
     /// Answers under way whose lease was over by `now`, up to `most`, and who had
@@ -49,12 +52,51 @@ impl Chat<'_> {
             .map(|done| done.rows_affected() == 1))
     }
 
-    /// Forgets up to `most` sessions that were over by `before`, with all that
-    /// was said in them; how many.
+    /// Ends a session for good: nobody sees it from now on, and it goes with what was
+    /// said in it. Its new version; `None` if there is none.
+    pub async fn condemn_session(
+        &mut self,
+        id: ChatSessionId,
+        now: DateTime<Utc>,
+    ) -> StoreResult<Option<i64>> {
+        const SQL: &str = "
+            UPDATE chat_sessions
+            SET ended_at = coalesce(ended_at, $2), expires_at = $3, version = version + 1
+            WHERE id = $1 AND expires_at > $3
+            RETURNING version";
+
+        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
+            .bind(id)
+            .bind(now)
+            .bind(ChatSession::CONDEMNED)
+            .fetch_optional(conn)
+            .await)
+    }
+
+    /// Forgets up to `most` messages of sessions that were over by `before`; how
+    /// many.
+    pub async fn prune_messages(&mut self, before: DateTime<Utc>, most: u32) -> StoreResult<u64> {
+        const SQL: &str = "
+            DELETE FROM chat_messages WHERE id IN (
+                SELECT m.id FROM chat_sessions s
+                JOIN chat_messages m ON m.session_id = s.id
+                WHERE s.expires_at <= $1 LIMIT $2)";
+
+        on_conn!(self.conn, |conn| sqlx::query(SQL)
+            .bind(before)
+            .bind(i64::from(most))
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))
+    }
+
+    /// Forgets up to `most` sessions that were over by `before` and of which nothing
+    /// else is left; how many.
     pub async fn prune_sessions(&mut self, before: DateTime<Utc>, most: u32) -> StoreResult<u64> {
         const SQL: &str = "
             DELETE FROM chat_sessions WHERE id IN (
-                SELECT id FROM chat_sessions WHERE expires_at <= $1
+                SELECT id FROM chat_sessions s WHERE expires_at <= $1
+                AND NOT EXISTS (SELECT 1 FROM chat_messages WHERE session_id = s.id)
                 ORDER BY expires_at LIMIT $2)";
 
         on_conn!(self.conn, |conn| sqlx::query(SQL)

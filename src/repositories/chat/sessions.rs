@@ -51,14 +51,18 @@ impl Chat<'_> {
             .map(drop))
     }
 
+    /// Unless it is condemned.
     pub async fn session(&mut self, id: ChatSessionId) -> StoreResult<Option<ChatSession>> {
         const SQL: &str = "
             SELECT id, hash, previous_hash, previous_until, origin, origin_domain, page_url,
                 browser, network, user_id, created_at, expires_at, ended_at, messages, version
-            FROM chat_sessions WHERE id = $1";
+            FROM chat_sessions WHERE id = $1 AND expires_at > $2";
 
-        let row: Option<SessionRow> =
-            on_conn!(self.conn, |conn| sqlx::query_as(SQL).bind(id).fetch_optional(conn).await)?;
+        let row: Option<SessionRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
+            .bind(id)
+            .bind(ChatSession::CONDEMNED)
+            .fetch_optional(conn)
+            .await)?;
         row.map(ChatSession::try_from).transpose()
     }
 
@@ -121,13 +125,6 @@ impl Chat<'_> {
             .await)
     }
 
-    /// With its messages; its last version.
-    pub async fn delete_session(&mut self, id: ChatSessionId) -> StoreResult<Option<i64>> {
-        const SQL: &str = "DELETE FROM chat_sessions WHERE id = $1 RETURNING version";
-
-        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL).bind(id).fetch_optional(conn).await)
-    }
-
     /// Newest first.
     pub async fn sessions(
         &mut self,
@@ -137,7 +134,8 @@ impl Chat<'_> {
         let ChatFilter { origin_domain, user_id, live } = filter;
         let rows: Vec<SessionRow> = on_conn!(self.conn, |conn| {
             let mut sql = QueryBuilder::new("SELECT ");
-            sql.push(COLUMNS).push(" FROM chat_sessions WHERE 1 = 1");
+            sql.push(COLUMNS).push(" FROM chat_sessions WHERE expires_at > ");
+            sql.push_bind(ChatSession::CONDEMNED);
             if let Some(domain) = origin_domain {
                 sql.push(" AND origin_domain = ").push_bind(domain.clone());
             }

@@ -1,17 +1,50 @@
-//! Reading, exporting and forgetting conversations.
+//! Reading, exporting and forgetting conversations. Whatever is long is read and
+//! deleted a part at a time.
 
+use std::{collections::VecDeque, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use metrics::counter;
 use serde_json::json;
 
-use super::{ChatError, ChatFilter, ChatService};
+use super::{ChatError, ChatFilter, ChatService, visitors::SESSIONS};
 use crate::{
     domain::{
         audit::{Action, Actor, Event},
-        chat::{ChatMessage, ChatSession, MessageState, Speaker},
-        id::ChatSessionId,
+        chat::{ChatMessage, ChatSession, MessageState, Speaker, joined},
+        id::{ChatSessionId, UserId},
         page::{Page, PageRequest},
     },
-    repositories::{Repositories as _, StoreError},
+    repositories::{Repositories as _, Session, StoreError},
 };
+
+/// Messages that are read at once of what is taken away: together some times
+/// `CHAT_ANSWER_MAX_BYTES` at the most.
+const READ_AT_ONCE: u32 = 16;
+/// Messages that go in one transaction.
+const MESSAGES_AT_ONCE: u32 = 500;
+/// Sessions without messages that do.
+const SESSIONS_AT_ONCE: u32 = 500;
+
+/// Conversations to take away, part by part, on a connection for each: whoever
+/// reads slowly holds some messages in memory and nothing of the database.
+pub struct Takeout {
+    service: Arc<ChatService>,
+    sessions: VecDeque<ChatSession>,
+    /// More of them.
+    of: Option<(UserId, PageRequest)>,
+    /// What is being read, and up to which position it was.
+    current: Option<(ChatSessionId, i64)>,
+}
+
+/// What is taken away next.
+#[derive(Debug)]
+pub enum Part {
+    Begin(Box<ChatSession>),
+    /// Oldest first.
+    Messages(Vec<ChatMessage>),
+    End,
+}
 
 impl ChatService {
     /// What was said, newest first. Of an answer under way as much as is known.
@@ -23,7 +56,17 @@ impl ChatService {
         let mut session = self.db.session().await?;
         session.chat().session(id).await?.ok_or(ChatError::NotFound)?;
         let mut page = session.chat().messages(id, page).await?;
-        for message in &mut page.items {
+        self.complete(&mut session, &mut page.items).await?;
+        Ok(page)
+    }
+
+    /// Adds to answers under way what has come of them.
+    async fn complete(
+        &self,
+        session: &mut Session,
+        messages: &mut [ChatMessage],
+    ) -> Result<(), StoreError> {
+        for message in messages {
             if message.speaker == Speaker::User
                 || !matches!(message.state, MessageState::Streaming { .. })
             {
@@ -33,10 +76,10 @@ impl ChatService {
                 message.content = live.look(|state| state.text.clone());
             } else {
                 let pieces = session.chat().pieces(message.id, 0).await?;
-                message.content = pieces.into_iter().map(|piece| piece.content).collect();
+                message.content = joined(&pieces, 0).0;
             }
         }
-        Ok(page)
+        Ok(())
     }
 
     /// Ends a visitor's session everywhere; whether there was one to end.
@@ -46,6 +89,7 @@ impl ChatService {
         let version = tx.chat().end_session(id, self.clock.now()).await?;
         let Some(version) = version else { return Ok(false) };
         self.audit.commit(tx, by, event(Action::ChatSessionEnded, &session)).await?;
+        counter!(SESSIONS, "event" => "ended").increment(1);
         self.visitors.forget(&session, version).await;
         Ok(true)
     }
@@ -63,20 +107,26 @@ impl ChatService {
         self.db.session().await?.chat().sessions(filter, page).await
     }
 
-    /// Everything that is kept of a conversation, oldest first.
+    /// Everything that is kept of a conversation. Where somebody else than its
+    /// visitor takes it, that is on record before.
     pub async fn export(
-        &self,
+        self: &Arc<Self>,
         id: ChatSessionId,
-    ) -> Result<(ChatSession, Vec<ChatMessage>), ChatError> {
+        by: Option<&Actor>,
+    ) -> Result<Takeout, ChatError> {
         let session = self.session(id).await?;
-        let (mut all, mut page) = (vec![], Some(PageRequest::FIRST));
-        while let Some(request) = page {
-            let Page { items, next } = self.history(id, request).await?;
-            all.extend(items);
-            page = request.followed_by(next);
+        if let Some(by) = by {
+            self.audit.note(by, event(Action::ChatExported, &session)).await?;
         }
-        all.reverse();
-        Ok((session, all))
+        let sessions = VecDeque::from([session]);
+        Ok(Takeout { service: Arc::clone(self), sessions, of: None, current: None })
+    }
+
+    /// Everything that is kept of the conversations of an account, the newest
+    /// first.
+    pub fn export_of(self: &Arc<Self>, user: UserId) -> Takeout {
+        let of = Some((user, PageRequest::FIRST));
+        Takeout { service: Arc::clone(self), sessions: VecDeque::new(), of, current: None }
     }
 
     /// Deletes a conversation with all that was said, and ends its session. Where
@@ -84,28 +134,78 @@ impl ChatService {
     pub async fn delete(&self, id: ChatSessionId, by: Option<&Actor>) -> Result<(), ChatError> {
         let mut tx = self.db.begin().await?;
         let session = tx.chat().session(id).await?.ok_or(ChatError::NotFound)?;
-        let version = tx.chat().delete_session(id).await?.ok_or(ChatError::NotFound)?;
+        let version = tx.chat().condemn_session(id, self.clock.now()).await?;
+        let version = version.ok_or(ChatError::NotFound)?;
         match by {
             Some(by) => self.audit.commit(tx, by, event(Action::ChatDeleted, &session)).await?,
             None => tx.commit().await?,
         }
-        self.visitors.forget(&session, version + 1).await;
+        counter!(SESSIONS, "event" => "deleted").increment(1);
+        self.visitors.forget(&session, version).await;
+        self.bury().await;
         Ok(())
+    }
+
+    /// Deletes what is condemned. It cannot be seen any more: where that fails,
+    /// [`Self::prune`] does it.
+    pub async fn bury(&self) {
+        if let Err(error) = self.drop_until(ChatSession::CONDEMNED).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a conversation is not deleted yet; tried again later");
+        }
     }
 
     /// Forgets what is past its retention.
     pub async fn prune(&self) -> Result<(), StoreError> {
-        const AT_ONCE: u32 = 500;
+        self.drop_until(self.clock.now() - self.config.retention).await
+    }
 
-        let before = self.clock.now() - self.config.retention;
+    async fn drop_until(&self, before: DateTime<Utc>) -> Result<(), StoreError> {
         loop {
             let mut tx = self.db.begin().await?;
-            let dropped = tx.chat().prune_sessions(before, AT_ONCE).await?;
+            let messages = tx.chat().prune_messages(before, MESSAGES_AT_ONCE).await?;
+            let sessions = match messages {
+                0 => tx.chat().prune_sessions(before, SESSIONS_AT_ONCE).await?,
+                _ => 0,
+            };
             tx.commit().await?;
-            if dropped == 0 {
+            if messages + sessions == 0 {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Takeout {
+    /// `None` after the last.
+    ///
+    /// # Errors
+    /// Also where a conversation was deleted before all of it was read: what ends
+    /// well is whole.
+    pub async fn next(&mut self) -> Result<Option<Part>, ChatError> {
+        let mut session = self.service.db.session().await?;
+        if let Some((id, position)) = self.current {
+            let mut messages = session.chat().messages_behind(id, position, READ_AT_ONCE).await?;
+            let Some(last) = messages.last() else {
+                session.chat().session(id).await?.ok_or(ChatError::NotFound)?;
+                self.current = None;
+                return Ok(Some(Part::End));
+            };
+            self.current = Some((id, last.position));
+            self.service.complete(&mut session, &mut messages).await?;
+            return Ok(Some(Part::Messages(messages)));
+        }
+        if self.sessions.is_empty()
+            && let Some((user, page)) = self.of
+        {
+            let filter = ChatFilter { user_id: Some(user), ..ChatFilter::default() };
+            let Page { items, next } = session.chat().sessions(&filter, page).await?;
+            self.sessions = items.into();
+            self.of = page.followed_by(next).map(|page| (user, page));
+        }
+        let Some(next) = self.sessions.pop_front() else { return Ok(None) };
+        self.current = Some((next.id, 0));
+        Ok(Some(Part::Begin(Box::new(next))))
     }
 }
 

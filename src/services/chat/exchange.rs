@@ -5,7 +5,10 @@
 //! instances, that is one. From there on the answer is a task of its own, which
 //! does not care who listens.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use futures_util::StreamExt as _;
 use metrics::counter;
@@ -35,6 +38,8 @@ use crate::{
 
 /// On the wire an answer is larger than its text: fields' names, escapes.
 const WIRE: usize = 4;
+/// Messages of visitors: asked for, or sent again.
+const MESSAGES: &str = "tollgate_chat_messages_total";
 
 /// What a visitor says.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub struct Say {
     pub page_url: Option<String>,
     /// What the page calls it, so that it may be sent again.
     pub client_id: Option<String>,
+    /// Whence it comes, where nobody has counted that yet.
+    pub address: Option<IpAddr>,
     /// Names the request in the record.
     pub request_id: String,
 }
@@ -91,7 +98,7 @@ impl ChatService {
     ) -> Result<(Follower, Option<TierState>), ChatError> {
         let webhook = self.webhook.clone().ok_or(ChatError::Off)?;
         let text = message_text(&say.text, self.config.message_max_chars)?;
-        let limit = self.limits.admit_chat(visit.id, &visit.origin).await?;
+        let limit = self.limits.admit_chat(visit.id, &visit.origin, say.address).await?;
         let say = Say { text, ..say };
         // To the end, whoever leaves: what is committed must be asked for.
         let (this, visit) = (Arc::clone(self), visit.clone());
@@ -112,14 +119,17 @@ impl ChatService {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let slot = self.slot()?;
         let mut tx = self.db.begin().await?;
-        let opened = tx.chat().open_exchange(&question, &answer, now).await?;
+        let most = self.config.max_messages;
+        let opened = tx.chat().open_exchange(&question, &answer, most, now).await?;
         let (question, answer) = match opened {
             Opened::NoSession => return Err(ChatError::InvalidSession),
+            Opened::Full => return Err(ChatError::Full),
             Opened::Before { question, answer } => {
                 drop(tx);
                 if question.content != say.text {
                     return Err(ChatError::OtherText);
                 }
+                counter!(MESSAGES, "result" => "again").increment(1);
                 return Ok(Follower::new(&self, answer.id, 0));
             }
             // Only now: an answer that is there can be followed in any case.
@@ -128,6 +138,7 @@ impl ChatService {
         };
         let place = place.map_err(|_| ChatError::Overloaded)?;
         tx.commit().await?;
+        counter!(MESSAGES, "result" => "asked").increment(1);
         // Behind the commit: the scribe takes what has no row for lost.
         let live = Live::new(answer.id, answer.created_at);
         self.desk.add(&live);

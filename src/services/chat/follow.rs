@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::{
-        chat::{AnswerFailure, ChatMessage, MessageState, Speaker},
+        chat::{AnswerFailure, ChatMessage, MessageState, Speaker, joined},
         id::ChatMessageId,
     },
     repositories::{Repositories as _, StoreError},
@@ -68,7 +69,17 @@ pub struct Follower {
 
 enum Source {
     Here { begun: DateTime<Utc>, state: watch::Receiver<State> },
-    Stored { due: Instant, pause: Duration, failures: u32 },
+    Stored(Stored),
+}
+
+/// What the database has of an answer of another instance.
+struct Stored {
+    due: Instant,
+    pause: Duration,
+    failures: u32,
+    /// Under way. Kept here, so that whoever looks up meanwhile does not begin it
+    /// anew each time.
+    reading: Option<BoxFuture<'static, Result<Option<Step>, StoreError>>>,
 }
 
 impl ChatService {
@@ -94,7 +105,10 @@ impl Follower {
     pub(super) fn new(service: &Arc<ChatService>, id: ChatMessageId, at: usize) -> Self {
         let source = match service.desk.find(id) {
             Some(live) => Source::Here { begun: live.begun, state: live.follow() },
-            None => Source::Stored { due: Instant::now(), pause: POLL.0, failures: 0 },
+            None => {
+                let due = Instant::now();
+                Source::Stored(Stored { due, pause: POLL.0, failures: 0, reading: None })
+            }
         };
         Self { service: Arc::clone(service), id, at, source, over: false }
     }
@@ -117,7 +131,7 @@ impl Follower {
         }
         let step = match &mut self.source {
             Source::Here { begun, state } => here(*begun, state, self.at).await,
-            Source::Stored { .. } => self.stored().await,
+            Source::Stored(stored) => stored.next(&self.service, self.id, self.at).await,
         };
         match &step {
             Step::Text { upto, .. } => self.at = *upto,
@@ -125,25 +139,31 @@ impl Follower {
         }
         Some(step)
     }
+}
 
-    async fn stored(&mut self) -> Step {
+impl Stored {
+    async fn next(&mut self, service: &Arc<ChatService>, id: ChatMessageId, at: usize) -> Step {
         loop {
-            let Source::Stored { due, pause, failures } = &mut self.source else {
-                return Step::Gone;
-            };
-            // At an instant, since whoever waits may look up meanwhile.
-            sleep_until(*due).await;
-            let read = Box::pin(read(&self.service, self.id, self.at)).await;
-            *due = Instant::now() + *pause;
-            *pause = (*pause * 5 / 4).min(POLL.1);
+            if self.reading.is_none() {
+                // At an instant, since whoever waits may look up meanwhile.
+                sleep_until(self.due).await;
+            }
+            let reading = self.reading.get_or_insert_with(|| {
+                let service = Arc::clone(service);
+                Box::pin(async move { read(&service, id, at).await })
+            });
+            let read = reading.await;
+            self.reading = None;
+            self.due = Instant::now() + self.pause;
+            self.pause = (self.pause * 5 / 4).min(POLL.1);
             match read {
                 Ok(Some(step)) => {
-                    (*pause, *failures) = (POLL.0, 0);
+                    (self.pause, self.failures) = (POLL.0, 0);
                     return step;
                 }
-                Ok(None) => *failures = 0,
-                Err(error) if *failures < FAILURES => {
-                    *failures += 1;
+                Ok(None) => self.failures = 0,
+                Err(error) if self.failures < FAILURES => {
+                    self.failures += 1;
                     let error = &error as &dyn std::error::Error;
                     tracing::debug!(error, "a chat answer cannot be read now");
                 }
@@ -199,17 +219,14 @@ async fn read(
         let behind = i64::try_from(at).unwrap_or(i64::MAX);
         let pieces = session.chat().pieces(id, behind).await?;
         drop(session);
-        let Some((first, last)) = pieces.first().zip(pieces.last()) else {
+        if pieces.is_empty() {
             if lease_until <= service.clock.now() {
                 service.end_abandoned_one(id).await?;
             }
             return Ok(None);
-        };
-        let upto = usize::try_from(last.number).unwrap_or(usize::MAX);
-        let from = usize::try_from(first.number).unwrap_or(usize::MAX) - first.content.len();
-        let text: String = pieces.into_iter().map(|piece| piece.content).collect();
-        let text = &text[text.floor_char_boundary(at.saturating_sub(from))..];
-        return Ok(Some(Step::Text { text: text.to_owned(), upto }));
+        }
+        let (text, upto) = joined(&pieces, at);
+        return Ok(Some(Step::Text { text, upto }));
     }
     if let Some(step) = rest(&message.content, at) {
         return Ok(Some(step));

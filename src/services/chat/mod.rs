@@ -7,7 +7,7 @@
 //! | [`live`] | what comes is handed on at once to all who follow, whoever leaves |
 //! | [`scribe`] | what was handed on is in the database half a second later, an end before it is told |
 //! | [`follow`] | an answer can be read from any byte of it on any instance, before and after its end |
-//! | [`archive`] | reading, exporting and forgetting conversations |
+//! | [`archive`] | reading, exporting and forgetting conversations, a page at a time |
 //!
 //! The database is the truth; nothing here needs Redis. An answer belongs to the
 //! instance that asked the workflow, by a lease: where that instance is killed,
@@ -35,6 +35,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    archive::{Part, Takeout},
     exchange::Say,
     follow::{Follower, Step},
     visitors::{Issued, Seen, Visit},
@@ -75,6 +76,8 @@ pub enum ChatError {
     /// The same `client_message_id` with another text.
     #[error("another message was sent with this client_message_id")]
     OtherText,
+    #[error("this conversation has as many messages as one may have; begin another session")]
+    Full,
     #[error("too many answers are under way; try again later")]
     Overloaded,
     #[error("this instance is about to stop; try again")]
@@ -168,6 +171,11 @@ impl ChatService {
     /// Where the workflow is, for the list of what is open.
     pub fn upstream(&self) -> Option<&Arc<UpstreamConfig>> {
         self.upstream.as_ref()
+    }
+
+    /// As many answers may be under way on this instance.
+    pub fn most(&self) -> usize {
+        self.config.max_answers
     }
 
     /// Answers under way on this instance.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{
-        chat::{AnswerFailure, LEASE, Piece},
+        chat::{AnswerFailure, ChatMessage, LEASE, MessageState, Piece, joined},
         id::ChatMessageId,
     },
     repositories::{Repositories as _, StoreError},
@@ -58,8 +59,8 @@ impl ChatService {
             }
             let due = renewed.elapsed() >= HOLD_EVERY;
             match self.write_round(&lives, due).await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => {}
+                Ok(()) if due => renewed = Instant::now(),
+                Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -75,8 +76,9 @@ impl ChatService {
         }
     }
 
-    /// Whether there was anything to write.
-    async fn write_round(&self, lives: &[Arc<Live>], hold: bool) -> Result<bool, StoreError> {
+    /// Writes what there is to write; with `hold` every lease is renewed, else those
+    /// of what is written.
+    async fn write_round(&self, lives: &[Arc<Live>], hold: bool) -> Result<(), StoreError> {
         let (mut pieces, mut endings) = (vec![], vec![]);
         for live in lives {
             live.look(|state| match state.ending {
@@ -92,12 +94,18 @@ impl ChatService {
             });
         }
         if pieces.is_empty() && endings.is_empty() && !hold {
-            return Ok(false);
+            return Ok(());
         }
         let now = self.clock.now();
+        let ids: Vec<ChatMessageId> = if hold {
+            lives.iter().map(|live| live.id).collect()
+        } else {
+            let pieces = pieces.iter().map(|piece| piece.message_id);
+            pieces.chain(endings.iter().map(|ending| ending.live.id)).collect()
+        };
         let mut tx = self.db.begin().await?;
         // Also takes their rows, so that none of them goes before the commit.
-        let ours = tx.chat().hold_answers(self.writer, now + LEASE).await?;
+        let ours = tx.chat().hold_answers(self.writer, &ids, now + LEASE).await?;
         let ours: HashSet<ChatMessageId> = ours.into_iter().collect();
         pieces.retain(|piece| ours.contains(&piece.message_id));
         tx.chat().add_pieces(&pieces).await?;
@@ -107,26 +115,32 @@ impl ChatService {
                 tx.chat().close_answer(id, writer, text, end.failure, end.at).await?;
             }
         }
+        // Closed by a round whose commit was not answered; or given up by others as
+        // dead, or deleted.
+        let mut over = HashMap::new();
+        for id in ids.into_iter().filter(|id| !ours.contains(id)) {
+            over.insert(id, end_of(tx.chat().message(id).await?, now));
+        }
         tx.commit().await?;
         let kept: HashMap<_, _> =
             pieces.into_iter().map(|piece| (piece.message_id, piece.number)).collect();
+        for Ending { live, end, .. } in endings {
+            if ours.contains(&live.id) {
+                live.tell(end);
+                self.desk.remove(live.id);
+            }
+        }
         for live in lives {
             if let Some(number) = kept.get(&live.id) {
                 live.kept(usize::try_from(*number).unwrap_or(usize::MAX));
             }
+            if let Some(end) = over.get(&live.id) {
+                // What still comes of it is nobody's.
+                live.tell(*end);
+                self.desk.remove(live.id);
+            }
         }
-        let lost = End { failure: Some(AnswerFailure::Interrupted), at: now };
-        for Ending { live, end, .. } in endings {
-            live.tell(if ours.contains(&live.id) { end } else { lost });
-            self.desk.remove(live.id);
-        }
-        for live in lives.iter().filter(|live| !ours.contains(&live.id)) {
-            // Given up by others as dead, or deleted: whoever follows it is told,
-            // and what still comes is nobody's.
-            live.tell(lost);
-            self.desk.remove(live.id);
-        }
-        Ok(true)
+        Ok(())
     }
 
     fn lose_patience(&self, lives: &[Arc<Live>]) {
@@ -161,11 +175,22 @@ impl ChatService {
             return Ok(());
         }
         let pieces = tx.chat().pieces(id, 0).await?;
-        let text: String = pieces.into_iter().map(|piece| piece.content).collect();
+        let (text, _) = joined(&pieces, 0);
         let failure = Some(AnswerFailure::Interrupted);
         tx.chat().close_answer(id, self.writer, &text, failure, now).await?;
         tx.commit().await?;
         tracing::warn!(chat.message = %id, "the instance that had an answer is gone; it failed");
         Ok(())
     }
+}
+
+/// How an answer ended that is not ours any more, as it is written down.
+fn end_of(message: Option<ChatMessage>, now: DateTime<Utc>) -> End {
+    let lost = (Some(AnswerFailure::Interrupted), None);
+    let (failure, at) = message.map_or(lost, |message| match message.state {
+        MessageState::Complete => (None, message.finished_at),
+        MessageState::Failed(failure) => (Some(failure), message.finished_at),
+        MessageState::Streaming { .. } => lost,
+    });
+    End { failure, at: at.unwrap_or(now) }
 }

@@ -9,6 +9,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
+use metrics::counter;
 use ring::hmac;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,9 @@ use crate::{
 /// What a request shows of its sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    pub cookie: Option<&'a str>,
+    /// Of the name that is ours. Of several, as a browser has them for different paths
+    /// or sites, one may count.
+    pub cookies: &'a [String],
     /// Of the page; `None` where the browser says none.
     pub origin: Option<&'a str>,
     pub user_agent: &'a [u8],
@@ -67,8 +70,9 @@ pub struct Visit {
 impl Cached for Visit {
     type Key = TokenHash;
     const NAMESPACE: &'static str = "chat:1";
-    const FRESH: Duration = Duration::from_secs(5);
-    const SHARED: Duration = Duration::from_secs(5);
+    // As of other credentials: changes are heard of.
+    const FRESH: Duration = Duration::from_secs(10);
+    const SHARED: Duration = Duration::from_secs(10);
     const NEGATIVE: Duration = Duration::from_secs(1);
 
     fn version(&self) -> i64 {
@@ -99,6 +103,11 @@ impl Visit {
         !self.ended && now < self.expires_at
     }
 }
+
+/// Cookies of one name that are looked at.
+const COOKIES: usize = 8;
+/// What became of sessions.
+pub(super) const SESSIONS: &str = "tollgate_chat_sessions_total";
 
 pub struct Visitors {
     db: Database,
@@ -163,6 +172,7 @@ impl Visitors {
         let mut tx = self.db.begin().await?;
         tx.chat().insert_session(&session).await?;
         tx.commit().await?;
+        counter!(SESSIONS, "event" => "created").increment(1);
         let issued = Issued { value: self.cookie(&token), life: session.expires_at - now };
         Ok((Visit::of(&session, &session.hash), issued))
     }
@@ -175,10 +185,21 @@ impl Visitors {
 
     /// The session that a request belongs to.
     pub async fn open(&self, seen: Seen<'_>) -> Result<Arc<Visit>, ChatError> {
-        let cookie = seen.cookie.ok_or(ChatError::NoSession)?;
-        if seen.origin.is_some_and(|origin| !self.allows(origin)) {
+        if !seen.cookies.is_empty() && seen.origin.is_some_and(|origin| !self.allows(origin)) {
             return Err(ChatError::OriginNotAllowed);
         }
+        let mut refused = ChatError::NoSession;
+        for cookie in seen.cookies.iter().take(COOKIES) {
+            match self.open_with(seen, cookie).await {
+                Ok(visit) => return Ok(visit),
+                Err(error @ ChatError::Store(_)) => return Err(error),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    async fn open_with(&self, seen: Seen<'_>, cookie: &str) -> Result<Arc<Visit>, ChatError> {
         let hash = self.hash_of(cookie).ok_or(ChatError::InvalidSession)?;
         let visit = self.find(&hash).await?.ok_or(ChatError::InvalidSession)?;
         let now = self.clock.now();
@@ -223,6 +244,7 @@ impl Visitors {
             return Ok((visit, None));
         }
         tx.commit().await?;
+        counter!(SESSIONS, "event" => "renewed").increment(1);
         self.cache.invalidate(&before.hash, after.version).await;
         let issued = Issued { value: self.cookie(&token), life: after.expires_at - now };
         Ok((Arc::new(Visit::of(&after, &after.hash)), Some(issued)))
@@ -235,6 +257,7 @@ impl Visitors {
         let version = tx.chat().end_session(id, self.clock.now()).await?;
         tx.commit().await?;
         let Some(version) = version else { return Ok(false) };
+        counter!(SESSIONS, "event" => "ended").increment(1);
         self.forget(&session, version).await;
         Ok(true)
     }

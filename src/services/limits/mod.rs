@@ -2,7 +2,13 @@
 
 mod tiers;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
@@ -75,6 +81,8 @@ pub struct LimitService {
     limiter: Limiter,
     slots: Slots,
     config: ArcSwap<LimitsConfig>,
+    /// How many requests each of [`Subject::TIERS`] has refused.
+    refused: [AtomicU64; Subject::TIERS.len()],
     db: Database,
     clock: SharedClock,
 }
@@ -88,7 +96,8 @@ impl LimitService {
         clock: SharedClock,
     ) -> Self {
         let config = ArcSwap::from_pointee(config);
-        Self { limiter, slots, config, db, clock }
+        let refused = [const { AtomicU64::new(0) }; _];
+        Self { limiter, slots, config, refused, db, clock }
     }
 
     /// Holds for requests that come from now on.
@@ -99,6 +108,16 @@ impl LimitService {
     /// How decisions came about; `None` where limits are not shared.
     pub fn stats(&self) -> Option<LimiterStats> {
         self.limiter.stats()
+    }
+
+    /// How many requests each tier has refused, since the start.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Subject::TIERS.into_iter().zip(self.refused.iter().map(|count| count.load(Relaxed)))
+    }
+
+    /// Subjects that are counted in this process.
+    pub fn subjects(&self) -> usize {
+        self.limiter.subjects()
     }
 
     /// The counts of what is under way.
@@ -178,13 +197,23 @@ impl LimitService {
         self.decide(&tiers, 1).await
     }
 
-    /// The limits of a message in a conversation on pages of this origin.
+    /// The limits of a message in a conversation on pages of this origin. `address`:
+    /// whence it comes, where [`Self::admit_api`] did not charge that.
     pub async fn admit_chat(
         &self,
         session: ChatSessionId,
         origin: &str,
+        address: Option<IpAddr>,
     ) -> Result<Option<TierState>, LimitError> {
-        let tiers = Tiers::of_chat(session, OriginHost::of(origin.as_bytes()), &self.config.load());
+        let origin = OriginHost::of(origin.as_bytes());
+        let tiers = Tiers::of_chat(session, origin, address, &self.config.load());
+        self.decide(&tiers, 1).await
+    }
+
+    /// The address's limits for what is a stranger's business even where a login
+    /// comes with it.
+    pub async fn admit_address(&self, address: IpAddr) -> Result<Option<TierState>, LimitError> {
+        let tiers = Tiers::of_ours(None, address, &self.config.load());
         self.decide(&tiers, 1).await
     }
 
@@ -217,6 +246,10 @@ impl LimitService {
         match decision {
             Decision::Admitted(state) => Ok(state),
             Decision::Refused(state) => {
+                let at = Subject::TIERS.iter().position(|tier| *tier == state.tier);
+                if let Some(count) = at.and_then(|at| self.refused.get(at)) {
+                    count.fetch_add(1, Relaxed);
+                }
                 let others = tiers.iter().filter(|tier| !is_of(&state, tier)).map(rule).collect();
                 Err(LimitError::Exceeded(Box::new(Exceeded { state, others })))
             }

@@ -73,13 +73,18 @@ impl Tiers {
         tiers.0
     }
 
-    /// Of a message in a conversation.
+    /// Of a message in a conversation; with the address it comes from where that
+    /// was not counted before.
     pub fn of_chat(
         session: ChatSessionId,
         origin: Option<OriginHost>,
+        address: Option<IpAddr>,
         config: &LimitsConfig,
     ) -> Vec<Tier> {
         let mut tiers = Self(Vec::with_capacity(USUAL));
+        if let Some(address) = address {
+            tiers.rates(Subject::Address(network_of(address)), &config.address);
+        }
         if let Some(host) = origin {
             tiers.rates(Subject::Origin(host), &config.origin);
         }

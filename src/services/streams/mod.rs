@@ -121,6 +121,16 @@ impl StreamService {
         self.all().iter().for_each(|stream| say_goodbye(stream));
     }
 
+    /// What this instance is called, and how many there are, itself included.
+    pub fn instances(&self) -> (&str, usize) {
+        (self.hub.instance(), self.hub.instances())
+    }
+
+    /// As many may be open here.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// How many of a kind are open here.
     pub fn count(&self, kind: StreamKind) -> usize {
         self.open().values().filter(|stream| stream.kind == kind).count()

@@ -18,7 +18,7 @@ const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin",
 
 /// A route that is new must be entered here. There are no chats in these tests:
 /// who may do what with one is in the tests of chats.
-const TABLE: [Row; 70] = [
+const TABLE: [Row; 71] = [
     ("get_jwks", [200, 200, 200, 200, 200, 200]),
     ("get_health", [200, 200, 200, 200, 200, 200]),
     ("get_liveness", [200, 200, 200, 200, 200, 200]),
@@ -86,6 +86,7 @@ const TABLE: [Row; 70] = [
     ("list_chat_sessions", [401, 403, 403, 200, 200, 403]),
     ("get_chat_session", [401, 403, 403, 404, 404, 403]),
     ("end_anyones_chat_session", [401, 403, 403, 403, 404, 403]),
+    ("get_admin_metrics", [401, 403, 403, 200, 200, 403]),
     ("list_upstreams", [401, 403, 403, 200, 200, 403]),
     ("list_audit", [401, 403, 403, 200, 200, 403]),
     ("reload_settings", [401, 403, 403, 403, 200, 403]),

@@ -8,7 +8,7 @@ use tollgate::{
     domain::clock::FakeClock,
 };
 
-use super::{ORIGIN, OTHER, begin, chatting, cookie_of, hello, settings, two};
+use super::{ORIGIN, OTHER, begin, begin_at, chatting, cookie_of, hello, settings, two};
 use crate::support::{Options, TestApp, epoch, recorder::Recorder};
 
 const VALIDATE: &str = "/api/v1/session/validate";
@@ -136,9 +136,38 @@ async fn made_up_cookies_open_nothing() {
     assert_eq!(nobody.get(VALIDATE).await.expect(200).json["valid"], false);
     let said = nobody.post("/api/v1/chat/message", json!({ "message": "q" })).await;
     said.expect_problem(401, "unauthenticated");
-    let twice = visitor.client.with("cookie", "chat_session_id=x");
-    twice.get(VALIDATE).await.expect_problem(400, "duplicate_credential");
     visitor.client.get(VALIDATE).await.expect(200);
+}
+
+/// A browser has several of one name for different paths, or from sites above: of
+/// those one counts, wherever it stands.
+#[tokio::test]
+async fn a_stale_cookie_of_the_same_name_locks_nobody_out() {
+    let recorder = Recorder::start(hello).await;
+    let app = chatting(&recorder).await;
+    let visitor = begin(&app).await;
+    let ended = begin(&app).await;
+    ended.client.delete("/api/v1/session").await.expect(204);
+    let elsewhere = begin_at(&app, OTHER).await;
+    let stale = [ended.cookie.as_str(), elsewhere.cookie.as_str(), "x", ""];
+    let good = visitor.cookie.as_str();
+    for others in [&stale[..1], &stale[1..2], &stale[2..], &stale[..]] {
+        for at in 0..=others.len() {
+            let mut values = others.to_vec();
+            values.insert(at, good);
+            let pairs: Vec<_> = values.iter().map(|v| format!("chat_session_id={v}")).collect();
+            let client = app.anonymous().with("origin", ORIGIN).with("user-agent", "Browser/1");
+            let client = client.with("cookie", &pairs.join("; "));
+            let state = client.get(VALIDATE).await.expect(200);
+            assert_eq!(state.json["session_id"], visitor.session.as_str(), "{pairs:?}");
+            client.post("/api/v1/chat/message", json!({ "message": "q" })).await.expect(200);
+        }
+    }
+    // Not any number of them is looked up.
+    let many = "chat_session_id=x; ".repeat(50) + "chat_session_id=" + good;
+    let client = app.anonymous().with("origin", ORIGIN).with("user-agent", "Browser/1");
+    let client = client.with("cookie", &many);
+    assert_eq!(client.get(VALIDATE).await.expect(200).json["valid"], false);
 }
 
 #[tokio::test]

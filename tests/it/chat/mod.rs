@@ -1,6 +1,7 @@
 //! Conversations of visitors with a workflow.
 
 mod cookies;
+mod faults;
 mod forms;
 mod kept;
 mod once;
@@ -152,7 +153,13 @@ pub async fn begin(app: &TestApp) -> Visitor {
 }
 
 pub async fn begin_at(app: &TestApp, origin: &str) -> Visitor {
-    let client = app.anonymous().with("origin", origin).with("user-agent", "Browser/1");
+    begin_on(&app.base, &app.address.to_string(), origin).await
+}
+
+/// At an instance, from an address, on a page.
+pub async fn begin_on(base: &str, address: &str, origin: &str) -> Visitor {
+    let client = Client::new(base).with("x-forwarded-for", address);
+    let client = client.with("origin", origin).with("user-agent", "Browser/1");
     let domain = tollgate::services::chat::visitors::domain_of(origin);
     let body = json!({ "origin_domain": domain, "page_url": format!("{origin}/shoes") });
     let made = client.post("/api/v1/session/create", body).await.expect(201);
@@ -161,14 +168,32 @@ pub async fn begin_at(app: &TestApp, origin: &str) -> Visitor {
         client: client.with("cookie", &format!("chat_session_id={cookie}")),
         session: made.text("session_id").to_owned(),
         cookie,
-        base: app.base.clone(),
-        address: app.address.to_string(),
+        base: base.to_owned(),
+        address: address.to_owned(),
     }
 }
 
 impl Visitor {
+    /// The same browser with the session that was just made.
+    pub fn with_session(&self, made: &Answer) -> Self {
+        let cookie = cookie_of(made);
+        let client = Client::new(&self.base).with("x-forwarded-for", &self.address);
+        let client = client.with("origin", ORIGIN).with("user-agent", "Browser/1");
+        Self {
+            client: client.with("cookie", &format!("chat_session_id={cookie}")),
+            session: made.text("session_id").to_owned(),
+            cookie,
+            ..self.clone()
+        }
+    }
+
     pub fn at(&self, app: &TestApp) -> Self {
-        Self { client: self.client.at(&app.base), base: app.base.clone(), ..self.clone() }
+        self.on(&app.base)
+    }
+
+    /// The same browser, sent to another instance.
+    pub fn on(&self, base: &str) -> Self {
+        Self { client: self.client.at(base), base: base.to_owned(), ..self.clone() }
     }
 
     /// Asks for an answer in one piece.

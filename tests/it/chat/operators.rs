@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{ORIGIN, begin, begin_at, chatting, hello};
-use crate::support::{PASSWORD, TestApp, recorder::Recorder, unique};
+use super::{ORIGIN, Script, begin, begin_at, chatting, hello, settings};
+use crate::support::{Options, PASSWORD, TestApp, recorder::Recorder, unique};
 
 const SESSIONS: &str = "/api/v1/admin/chat/sessions";
 
@@ -46,6 +46,11 @@ async fn operators_see_read_and_end_conversations_and_nobody_else_does() {
     // Moderators change nothing.
     moderator.delete(&one).await.expect_problem(403, "role_required");
     moderator.delete(&history).await.expect_problem(401, "unauthenticated");
+    // What a visitor takes away is nobody's business.
+    let export = format!("/api/v1/chat/export/{}", ada.session);
+    ada.client.get(&export).await.expect(200);
+    assert_eq!(moderator.get(&export).await.expect(200).json["messages"][0]["content"], "q");
+    user.get(&export).await.expect_problem(401, "unauthenticated");
     admin.delete(&one).await.expect(204);
     admin.delete(&one).await.expect_problem(404, "not_found");
     ada.ask(json!({ "message": "q" })).await.expect_problem(401, "invalid_credential");
@@ -57,14 +62,58 @@ async fn operators_see_read_and_end_conversations_and_nobody_else_does() {
     let log = moderator.get(&log).await.expect(200);
     let log = log.json["items"].as_array().unwrap();
     let done: Vec<_> = log.iter().map(|row| row["action"].as_str().unwrap()).collect();
-    assert_eq!(done, ["chat.deleted", "chat_session.ended"]);
-    for row in log {
-        assert_eq!((&row["actor_name"], &row["before"]["messages"]), (&json!("admin"), &json!(2)));
+    assert_eq!(done, ["chat.deleted", "chat_session.ended", "chat.exported"]);
+    for (row, who) in log.iter().zip(["admin", "admin", name.as_str()]) {
+        assert_eq!((&row["actor_name"], &row["before"]["messages"]), (&json!(who), &json!(2)));
     }
     let metrics = app.anonymous().get("/metrics").await.expect(200);
     let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
     assert!(metrics.contains("tollgate_chat_answers_total{end=\"complete\"}"), "{metrics}");
     assert!(metrics.contains("tollgate_chat_answers_in_flight 0"));
+    for event in ["created", "ended", "deleted"] {
+        let series = format!("tollgate_chat_sessions_total{{event=\"{event}\"}}");
+        assert!(metrics.contains(&series), "{series} in {metrics}");
+    }
+    assert!(metrics.contains("tollgate_chat_messages_total{result=\"asked\"}"), "{metrics}");
+}
+
+#[tokio::test]
+async fn operators_see_how_much_is_open_and_what_limits_refused() {
+    const METRICS: &str = "/api/v1/admin/metrics";
+    let script = Script::default();
+    let recorder = script.start().await;
+    let mut settings = settings(&recorder.url());
+    settings.push(("RATE_LIMIT_SESSION_PER_MINUTE", "1".to_owned()));
+    settings.push(("SERVER_MAX_STREAMS", "77".to_owned()));
+    settings.push(("CHAT_MAX_ANSWERS", "55".to_owned()));
+    let app = TestApp::with(Options { settings, in_memory: true, ..Options::default() }).await;
+    let admin = app.admin().await;
+    let idle = admin.get(METRICS).await.expect(200);
+    assert_eq!(idle.json["connections"]["open"], 0);
+    assert_eq!(idle.json["rate_limits"]["refused"], json!({}));
+    let visitor = begin(&app).await;
+    let mut stream = visitor.stream("q").await;
+    stream.start().await;
+    for _ in 0..2 {
+        visitor.ask(json!({ "message": "more" })).await.expect_problem(429, "rate_limited");
+    }
+    let busy = admin.get(METRICS).await.expect(200);
+    assert_eq!(
+        busy.json["connections"],
+        json!({
+            "open": 1, "limit": 77, "event_streams": 1, "websockets": 0, "downloads": 0,
+            "uploads": 0, "chat_answers": 1, "chat_answers_limit": 55,
+        })
+    );
+    let limits = &busy.json["rate_limits"];
+    assert_eq!(limits["refused"], json!({ "session": 2 }));
+    assert_eq!((&limits["shared"], &limits["decisions"]), (&json!(false), &json!(null)));
+    assert_eq!(busy.json["instances"], 1);
+    let text = app.anonymous().get("/metrics").await.expect(200);
+    let text = String::from_utf8_lossy(&text.body).into_owned();
+    assert!(text.contains("tollgate_rate_limited_total{tier=\"session\"}"), "{text}");
+    script.end("q").await;
+    assert_eq!(stream.rest().await.2.name, "end");
 }
 
 #[tokio::test]

@@ -163,3 +163,32 @@ async fn answers_are_metered() {
     })
     .await;
 }
+
+/// A login changes nothing about where it comes from.
+#[tokio::test]
+async fn an_address_is_limited_with_a_login_as_without() {
+    let recorder = Recorder::start(hello).await;
+    let mut settings = settings(&recorder.url());
+    settings.push(("RATE_LIMIT_PER_MINUTE", "5".to_owned()));
+    let app = TestApp::with(Options { settings, in_memory: true, ..Options::default() }).await;
+    let token = app.login("admin", crate::support::PASSWORD).await.expect(200);
+    let token = token.text("access_token");
+    for (address, login) in [("192.0.2.1", None), ("192.0.2.2", Some(token))] {
+        let page = app.anonymous_from(address).with("origin", super::ORIGIN);
+        let page = login.into_iter().fold(page, |page, token| page.with_bearer(token));
+        let page = page.with("accept", "application/json");
+        let body = json!({ "origin_domain": "shop.example.com" });
+        let begun = page.post("/api/v1/session/create", body.clone()).await.expect(201);
+        let cookie = format!("chat_session_id={}", super::cookie_of(&begun));
+        let visitor = page.with("cookie", &cookie);
+        let say = async || visitor.post("/api/v1/chat/message", json!({ "message": "q" })).await;
+        for _ in 0..4 {
+            say().await.expect(200);
+        }
+        for refused in [say().await, page.post("/api/v1/session/create", body).await] {
+            let refused = refused.expect_problem(429, "rate_limited");
+            assert_eq!(refused.json["limit"]["of"], "address", "{address}");
+        }
+    }
+    assert_eq!(recorder.deliveries().len(), 8);
+}

@@ -9,6 +9,7 @@ mod audit;
 mod backpressure;
 mod bombs;
 mod canary;
+mod chat;
 mod commands;
 mod crash;
 mod crowded;
