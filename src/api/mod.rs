@@ -49,6 +49,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::error::{ApiError, ErrorCode};
 pub use self::{
+    chat::ChatPages,
     pages::Site,
     state::{AppState, MetricsState},
 };
@@ -103,6 +104,7 @@ fn chats(state: &AppState) -> Router<AppState> {
             .layer(from_fn(middleware::no_store));
         router = router.nest(prefix, chat);
     }
+    let router = router.merge(chat::pages(&PREFIXES));
     let cors = cors(&state.chat_origins).allow_credentials(true);
     router.layer(cors)
 }

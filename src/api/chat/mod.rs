@@ -6,10 +6,13 @@
 
 mod history;
 mod messages;
+mod pages;
 mod sessions;
 mod stream;
 mod visitor;
 
+pub use self::pages::ChatPages;
+pub(super) use self::pages::router as pages;
 use super::{
     ApiRouter,
     error::{ApiError, ErrorCode, FieldProblem},
