@@ -7,11 +7,11 @@ use axum::http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    api::{self, AppState, MetricsState, Site},
+    api::{self, AppState, ChatPages, MetricsState, Site},
     cache::{CacheHub, Limiter, RedisDeadlines, RedisStore},
     config::{Algorithm, AuthConfig, Config, SecretsConfig, Sources, secrets},
     domain::clock::{SharedClock, SystemClock},
-    gateway::WebhookClient,
+    gateway::{DemoWorkflow, WebhookClient},
     repositories::Database,
     server,
     services::{
@@ -109,8 +109,10 @@ impl AppBuilder {
             None => kept(&config.data_dir, "chat-hs256", long_secret)?,
         };
         let webhook = config.chat.webhook.as_ref().map(|webhook| {
-            let client = WebhookClient::new(webhook, clock.clone(), resolver.clone());
-            Arc::new(client) as Arc<dyn services::chat::Webhook>
+            if webhook.upstream.is_echo() {
+                return Arc::new(DemoWorkflow) as Arc<dyn services::chat::Webhook>;
+            }
+            Arc::new(WebhookClient::new(webhook, clock.clone(), resolver.clone()))
         });
         let services = Services::new(services::Parts {
             config: &config,
@@ -137,10 +139,12 @@ impl AppBuilder {
         };
         let prefix = config.upstreams.first().map_or("", |upstream| upstream.mount.prefix());
         let site = Arc::new(Site::new(&config.server, prefix));
+        let chat_pages = Arc::new(ChatPages::new(&config));
         let state = AppState {
             services: services.clone(),
             metrics,
             site,
+            chat_pages,
             visitors,
             chat_origins,
             allowed_origins,
@@ -156,8 +160,15 @@ impl App {
             services: self.services.clone(),
             clock: self.services.clock.clone(),
             router: api::router(&self.state),
-            ours: Arc::new(api::is_ours),
+            ours: self.ours(),
         }
+    }
+
+    /// What is not an upstream's. Of chats only where there are some: their short
+    /// paths are names that an upstream may have, too.
+    fn ours(&self) -> server::Ours {
+        let pages = Arc::clone(&self.state.chat_pages);
+        Arc::new(move |path| api::is_ours(path) || pages.has(path))
     }
 }
 

@@ -57,6 +57,7 @@ pub mod usage_file {
 }
 
 pub use self::{
+    chat::ChatPages,
     pages::Site,
     state::{AppState, MetricsState},
 };
@@ -111,6 +112,7 @@ fn chats(state: &AppState) -> Router<AppState> {
             .layer(from_fn(middleware::no_store));
         router = router.nest(prefix, chat);
     }
+    let router = router.merge(chat::pages(&PREFIXES));
     let cors = cors(&state.chat_origins).allow_credentials(true);
     router.layer(cors)
 }

@@ -6,7 +6,7 @@ use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
-use super::pages::Site;
+use super::{chat::ChatPages, pages::Site};
 use crate::{config::VisitorConfig, services::Services};
 
 /// What a request handler can reach.
@@ -16,6 +16,8 @@ pub struct AppState {
     pub metrics: MetricsState,
     /// How the pages look.
     pub site: Arc<Site>,
+    /// The widget, and the page that shows it.
+    pub chat_pages: Arc<ChatPages>,
     /// How cookies of visitors look.
     pub visitors: Arc<VisitorConfig>,
     /// Origins whose pages may show the chat.

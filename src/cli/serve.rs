@@ -216,10 +216,14 @@ fn welcome(app: &App, server: &server::Running, metrics: Option<&server::Side>) 
     let upstreams = app.config.upstreams.iter();
     let places: Vec<String> = upstreams.map(|upstream| place(&upstream.mount)).collect();
     let proxies = places.join("\n    proxy  ");
+    let chat = match app.config.chat.demo {
+        true => format!("\n    chat   {url}/chat/demo"),
+        false => String::new(),
+    };
     // Nobody may be there to read it.
     _ = writeln!(
         std::io::stderr(),
-        "\n  Tollgate {} listens on {url}\n\n    docs   {url}/api/docs\n    proxy  {proxies}\n",
+        "\n  Tollgate {} listens on {url}\n\n    docs   {url}/api/docs\n    proxy  {proxies}{chat}\n",
         env!("CARGO_PKG_VERSION"),
     );
 }

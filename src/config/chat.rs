@@ -18,6 +18,8 @@ use crate::domain::chat::{Binding, Lifetimes};
 pub struct ChatConfig {
     /// `None`: there are none.
     pub webhook: Option<WebhookConfig>,
+    /// Whether there is a page to try them, and a built-in workflow if no other.
+    pub demo: bool,
     pub message_max_chars: usize,
     pub answer_max_bytes: usize,
     /// Of one session, of both sides.
@@ -31,7 +33,7 @@ pub struct ChatConfig {
 /// The workflow that answers.
 #[derive(Clone, Debug)]
 pub struct WebhookConfig {
-    /// The server, to be reached like an upstream.
+    /// The server, to be reached like an upstream; none for the built-in workflow.
     pub upstream: Arc<UpstreamConfig>,
     pub path: String,
     pub api_key: Option<SecretString>,
@@ -66,8 +68,10 @@ pub enum SameSite {
 pub(super) fn chat(reader: &mut Reader) -> ChatConfig {
     let max_answers = reader.required("CHAT_MAX_ANSWERS", number(1..=100_000));
     let days: i64 = reader.required("CHAT_RETENTION_DAYS", number(1..=3650));
+    let demo = reader.required("CHAT_DEMO", truth);
     ChatConfig {
-        webhook: webhook(reader, max_answers),
+        webhook: webhook(reader, max_answers, demo),
+        demo,
         message_max_chars: reader.required("CHAT_MESSAGE_MAX_CHARS", number(1..=50_000)),
         answer_max_bytes: reader.required("CHAT_ANSWER_MAX_BYTES", number(1024..=16 * 1024 * 1024)),
         max_messages: reader.required("CHAT_SESSION_MAX_MESSAGES", number(2..=1_000_000)),
@@ -77,13 +81,16 @@ pub(super) fn chat(reader: &mut Reader) -> ChatConfig {
     }
 }
 
-fn webhook(reader: &mut Reader, max_answers: usize) -> Option<WebhookConfig> {
+fn webhook(reader: &mut Reader, max_answers: usize, demo: bool) -> Option<WebhookConfig> {
     const LONGEST: f64 = 3600.0;
     let timeout = reader.required("CHAT_WEBHOOK_TIMEOUT_SECONDS", seconds(1.0..=LONGEST));
     let audience = reader.required("CHAT_WEBHOOK_AUDIENCE", values::line(255));
     let api_key = reader.secret("CHAT_API_KEY", header_value);
-    let (url, path) = reader.optional("CHAT_WEBHOOK_URL", addresses::webhook)?;
-    let target = TargetConfig { url, weight: 1 };
+    let (targets, path) = match reader.optional("CHAT_WEBHOOK_URL", addresses::webhook) {
+        Some((url, path)) => (vec![TargetConfig { url, weight: 1 }], path),
+        None if demo => (vec![], "/".to_owned()),
+        None => return None,
+    };
     let name = upstreams::intern("chat");
     let upstream = UpstreamConfig {
         // The operator says where it is, usually on the same machine.
@@ -91,7 +98,7 @@ fn webhook(reader: &mut Reader, max_answers: usize) -> Option<WebhookConfig> {
         first_byte_timeout: timeout,
         max_connections: max_answers,
         max_pending: max_answers,
-        ..upstreams::with_defaults(name, Mount::Root, vec![target], None)
+        ..upstreams::with_defaults(name, Mount::Root, targets, None)
     };
     Some(WebhookConfig { upstream: Arc::new(upstream), path, api_key, audience, timeout })
 }

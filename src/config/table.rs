@@ -292,6 +292,7 @@ pub static KEYS: &[Key] = &[
     key("CHAT_WEBHOOK_URL", "", "The workflow that chat messages go to. Default: no chat.")
         .of(Kind::Url)
         .also(&[alias("N8N_WEBHOOK_URL")]),
+    key("CHAT_DEMO", "false", "true: /chat/demo; without a workflow, a built-in one answers."),
     key("CHAT_API_KEY", "", "Sent to the workflow as X-API-Key.")
         .of(Kind::Secret)
         .also(&[alias("N8N_API_KEY")]),

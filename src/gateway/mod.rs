@@ -15,6 +15,7 @@ mod checkup;
 mod connect;
 pub mod cookies;
 pub mod credentials;
+mod demo;
 mod echo;
 mod error;
 mod escort;
@@ -73,6 +74,7 @@ use self::{
 pub use self::{
     checkup::Checkup,
     connect::trusted,
+    demo::DemoWorkflow,
     error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},

@@ -6,6 +6,7 @@
 
 mod history;
 mod messages;
+mod pages;
 mod sessions;
 mod stream;
 mod takeout;
@@ -13,9 +14,10 @@ mod visitor;
 
 pub use self::{
     history::ChatExport,
+    pages::ChatPages,
     takeout::{Frame, file},
 };
-
+pub(super) use self::pages::router as pages;
 use super::{
     ApiRouter,
     error::{ApiError, ErrorCode, FieldProblem},
