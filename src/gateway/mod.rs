@@ -72,7 +72,7 @@ use self::{
 };
 pub use self::{
     checkup::Checkup,
-    connect::trusted,
+    connect::{client_config, trusted},
     error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},
     metered::{AnswerBroken, CLIENT_CLOSED_REQUEST, Sink},
