@@ -1,6 +1,6 @@
 //! `tollgate serve`: the start-up and the end of the process, top to bottom.
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
 use tokio::{
@@ -16,7 +16,7 @@ use crate::{
     domain::audit::SYSTEM,
     jobs,
     repositories::InstanceLock,
-    server::{self, Stopped},
+    server::{self, Stopped, Tls},
     services::{health::Phase, reload::Reloaded},
     shutdown::{Shutdown, hangups},
     telemetry,
@@ -29,6 +29,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 const LAST_OF_GRACE: f64 = 0.25;
 /// What each of the other last steps may take where no grace is left.
 const LAST_STEP: Duration = Duration::from_millis(100);
+/// Where all is well it is ready before this is over, and so before anybody can
+/// connect: a balancer goes elsewhere, instead of being told that it is starting.
+const LISTEN_AFTER: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it. `read` reads the settings again.
 pub async fn run(
@@ -40,14 +43,10 @@ pub async fn run(
     shutdown.follow_signals()?;
     let hangups = hangups()?;
     let _lock = InstanceLock::acquire(&config.database).await?;
+    server::is_free(&config)?;
     let app = Arc::new(AppBuilder::new(config).reading(read).build().await?);
     app.services.usage.journal().open()?;
     measure(&app)?;
-    tokio::spawn(reload(app.clone(), hangups));
-
-    // Listening before ready, so that /health/live answers while a database is
-    // waited for.
-    let server = server::start(&app.config, &app.server_parts())?;
     let metrics = match app.config.metrics.port {
         Some(port) => {
             let address = SocketAddr::new(app.config.server.host, port);
@@ -56,18 +55,34 @@ pub async fn run(
         }
         None => None,
     };
-    welcome(&app, &server, metrics.as_ref());
     jobs::start(&app, &shutdown);
+
+    let mut preparing = pin!(jobs::prepare(&app, jobs::print_password));
+    let prepared = tokio::select! {
+        biased;
+        () = shutdown.soft().cancelled() => return Ok(stop(&app, &shutdown, None).await),
+        prepared = &mut preparing => Some(prepared),
+        () = sleep(LISTEN_AFTER) => None,
+    };
+    if let Some(Err(error)) = prepared {
+        stop(&app, &shutdown, None).await;
+        return Err(error);
+    }
+    // Before it is ready where that takes long, so that /health/live answers while
+    // a database is waited for.
+    let server = server::start(&app.config, &app.server_parts())?;
+    tokio::spawn(reload(app.clone(), server.tls().cloned(), hangups));
+    welcome(&app, &server, metrics.as_ref());
 
     let failed = tokio::select! {
         biased;
         () = shutdown.soft().cancelled() => None,
-        prepared = jobs::prepare(&app, jobs::print_password) => prepared.err(),
+        prepared = preparing, if prepared.is_none() => prepared.err(),
     };
     if failed.is_none() {
         shutdown.soft().cancelled().await;
     }
-    let exit = stop(&app, &shutdown, server).await;
+    let exit = stop(&app, &shutdown, Some(server)).await;
     match failed {
         Some(error) => Err(error),
         None => Ok(exit),
@@ -88,8 +103,8 @@ fn measure(app: &App) -> anyhow::Result<()> {
 
 /// Ends everything within the configured delay and grace and a second more; at
 /// once with a second signal.
-async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
-    let was_serving = app.services.health.phase() == Phase::Serving;
+async fn stop(app: &App, shutdown: &Shutdown, server: Option<server::Running>) -> Exit {
+    let was_serving = server.is_some() && app.services.health.phase() == Phase::Serving;
     app.services.health.enter(Phase::Draining);
     if was_serving {
         tokio::select! {
@@ -119,7 +134,13 @@ async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
         };
         app.services.chat.leave(over).await;
     };
-    let (stopped, ()) = tokio::join!(server.stop_until(over()), chats);
+    let serving = async {
+        match server {
+            Some(server) => server.stop_until(over()).await,
+            None => Stopped::Drained,
+        }
+    };
+    let (stopped, ()) = tokio::join!(serving, chats);
     let drained = stopped == Stopped::Drained;
     shutdown.begin();
     let too_late = async {
@@ -145,11 +166,15 @@ async fn stop(app: &App, shutdown: &Shutdown, server: server::Running) -> Exit {
 
 /// Reads the settings again at every SIGHUP. Whatever is wrong with them leaves
 /// those in force.
-async fn reload(app: Arc<App>, mut hangups: Signal) {
+async fn reload(app: Arc<App>, tls: Option<Arc<Tls>>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
-        let services = app.services.clone();
+        let (services, tls) = (app.services.clone(), tls.clone());
         // It reads files.
-        let reloaded = tokio::task::spawn_blocking(move || services.reload.reload()).await;
+        let reading = move || {
+            tls.inspect(|tls| tls.reload());
+            services.reload.reload()
+        };
+        let reloaded = tokio::task::spawn_blocking(reading).await;
         let reloaded = reloaded.map_err(anyhow::Error::from);
         match reloaded.and_then(|reloaded| reloaded.map_err(anyhow::Error::from)) {
             Ok(done) => {
@@ -200,7 +225,10 @@ fn warn_of_own_secrets(config: &Config) {
 /// output is the log.
 fn welcome(app: &App, server: &server::Running, metrics: Option<&server::Side>) {
     let address = server.address();
-    let url = app.config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let url = app.config.server.public_url.clone().unwrap_or_else(|| {
+        let scheme = if server.tls().is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    });
     warn_of_own_secrets(&app.config);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

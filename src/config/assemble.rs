@@ -8,7 +8,7 @@ use super::{
     LogConfig, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
     WalletConfig, addresses, chat, limits,
     reader::Reader,
-    strength, upstreams, values,
+    strength, tls, upstreams, values,
     values::{list, number, seconds, truth},
 };
 use crate::domain::{
@@ -77,6 +77,7 @@ fn server(reader: &mut Reader) -> ServerConfig {
     ServerConfig {
         host: reader.required("SERVER_HOST", addresses::listen_address),
         port: reader.required("SERVER_PORT", number(0..=u16::MAX)),
+        tls: tls::files(reader),
         workers: reader.or("SERVER_WORKERS", (cores, cores.to_string()), number(1..=1024)),
         trusted_proxies: reader
             .optional("SERVER_TRUSTED_PROXIES", list(addresses::network))

@@ -38,6 +38,7 @@ mod strength;
 pub mod table;
 mod tables;
 mod text;
+mod tls;
 mod unsupported;
 mod upstream;
 mod upstreams;
@@ -56,6 +57,7 @@ pub use problem::{ConfigError, Problem};
 pub use reader::Effective;
 pub use settings::Origin;
 pub use sources::Sources;
+pub use tls::TlsFiles;
 pub use upstream::{
     BasicAuth, HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig,
     UpstreamConfig, UpstreamLimits, Upstreams, WebSocketConfig,
@@ -89,6 +91,8 @@ pub struct Config {
 pub struct ServerConfig {
     pub host: IpAddr,
     pub port: u16,
+    /// `None`: what the listener speaks is not encrypted.
+    pub tls: Option<TlsFiles>,
     /// Threads that serve connections; one single-threaded runtime each.
     pub workers: usize,
     /// Peers whose `X-Forwarded-*` fields count.

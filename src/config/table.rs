@@ -9,6 +9,12 @@ use super::keys::{Alias, Key, Kind};
 pub static KEYS: &[Key] = &[
     key("SERVER_HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface."),
     key("SERVER_PORT", "8080", "Port to listen on; 0 takes any free one."),
+    key(
+        "SERVER_TLS_CERT",
+        "",
+        "PEM file of the certificate chain; both or neither. Read again on change.",
+    ),
+    key("SERVER_TLS_KEY", "", "PEM file of its key. With both, the port speaks TLS and HTTP/2."),
     key("SERVER_WORKERS", "", "Threads that serve connections. Default: one per core."),
     key("SERVER_TRUSTED_PROXIES", "", "Addresses or CIDRs whose X-Forwarded-* fields count."),
     key("SERVER_TRUSTED_HOSTS", "", "Host names that are answered, without port. Default: any."),

@@ -73,7 +73,7 @@ use self::{
 };
 pub use self::{
     checkup::Checkup,
-    connect::trusted,
+    connect::{client_config, trusted},
     demo::DemoWorkflow,
     error::{GatewayError, SendError, UpstreamError},
     headers::{X_REQUEST_ID, is_ours_to_set, is_reserved},

@@ -3,26 +3,23 @@
 //! The gateway comes first and without the router: its path is the hot one. What
 //! every answer carries, whoever made it, is set here and nowhere else.
 
-use std::{mem, net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use axum::{Router, response::IntoResponse};
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{
-        ALLOW, CONNECTION, CONTENT_LENGTH, REFERRER_POLICY, SEC_WEBSOCKET_VERSION,
-        X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
-    },
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{ALLOW, CONNECTION, SEC_WEBSOCKET_VERSION},
     request::Parts,
 };
-use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
 use super::{
+    answer::{complete, take_body},
     body::{Inner, Tracked},
     client::{ClientInfo, RequestId},
     crowd::Scarcity,
@@ -31,7 +28,6 @@ use super::{
     io::Connection,
     observe::{Caller, Excess, Flight, Line, Metrics, Surface},
     pressure::Pressure,
-    scarcity::Scarcity,
     screen,
 };
 use crate::{
@@ -39,14 +35,16 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Gateway, GatewayError, Route, Seen, Table, X_REQUEST_ID, path,
-        path_and_query,
+        self, Arrival, Gateway, GatewayError, Route, Seen, Table, path, path_and_query,
         query::{holds_credential, without_credentials},
         rate_headers,
         tunnel::handshake::{self, BadRequest},
         upload::{self, UploadLimits},
     },
-    services::room::{Class, Room},
+    services::{
+        health::{HealthService, Phase},
+        room::{Class, Room},
+    },
 };
 
 /// Tells whether a canonical path is one of our own routes; asked only where the
@@ -59,13 +57,6 @@ const METHODS: HeaderValue =
 /// Characters of a refused path that are logged.
 const LOGGED_PATH: usize = 512;
 
-/// For answers of ours (OWASP ASVS 3.4); a route may have set its own.
-const SECURITY: [(HeaderName, &str); 3] = [
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
-    (X_FRAME_OPTIONS, "DENY"),
-];
-
 /// One worker's way of answering.
 pub struct Dispatcher {
     pub gateway: Gateway,
@@ -77,6 +68,7 @@ pub struct Dispatcher {
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
     pub room: Arc<Room>,
+    pub health: Arc<HealthService>,
     pub pressure: Arc<Pressure>,
     pub scarcity: Scarcity,
 }
@@ -98,7 +90,7 @@ impl Dispatcher {
         let mut flight = Flight::begin(&self.metrics, connection, parts.version);
         let at = self.clock.now();
         let table = self.gateway.table();
-        let (client, fault) = self.identify(parts, flight.peer(), at, &table);
+        let (client, fault) = self.identify(parts, flight.connection(), at, &table);
 
         let checked = fault.map_or_else(|| screen::check(parts), Err);
         let uri = parts.uri.clone();
@@ -148,7 +140,9 @@ impl Dispatcher {
             // Boxed, so that the gateway's path does not carry its size.
             Box::pin(self.api(parts, body, client.clone(), &mut flight)).await
         };
-        answer.end_if(asks || (flight.is_reserved() && version < Version::HTTP_2));
+        // Told to end it, a balancer does not send what follows into a closing port.
+        let alone = flight.is_reserved() || self.health.phase() == Phase::Draining;
+        answer.end_if(asks || (alone && version < Version::HTTP_2));
         finish(answer, &client, at, &path, head, flight)
     }
 
@@ -175,12 +169,13 @@ impl Dispatcher {
     fn identify(
         &self,
         parts: &Parts,
-        peer: IpAddr,
+        connection: &Connection,
         at: DateTime<Utc>,
         table: &Table,
     ) -> (ClientInfo, Option<Fault>) {
         let ServerConfig { trusted_proxies, trusted_hosts, public_url, .. } = &*self.config;
-        let origin = forwarded::origin(peer, &parts.headers, trusted_proxies);
+        let (peer, scheme) = (connection.peer(), connection.scheme());
+        let origin = forwarded::origin(peer, scheme, &parts.headers, trusted_proxies);
         let (named, fault) = match screen::host(&parts.uri, &parts.headers, parts.version) {
             Ok(host) => (host, None),
             Err(fault) => (None, Some(fault)),
@@ -338,24 +333,6 @@ fn refuse(fault: Fault, version: Version) -> Answer {
     Answer::Api(response)
 }
 
-/// Makes an answer of ours whole: the problem of an error, and the fields that
-/// all have.
-pub(super) fn complete(
-    response: &mut axum::response::Response,
-    request_id: &RequestId,
-    path: &str,
-    at: DateTime<Utc>,
-) {
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        error.complete(response, request_id, path, at);
-    }
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, request_id.header().clone());
-    for (name, value) in SECURITY {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
-    }
-}
-
 /// What every answer carries. A proxied one belongs to the upstream, so it gets
 /// nothing that would change how a browser treats it.
 fn finish(
@@ -373,7 +350,7 @@ fn finish(
         }
         Answer::Api(mut response) => {
             let is_problem = response.extensions().get::<ApiError>().is_some();
-            complete(&mut response, &client.request_id, path, at);
+            complete(&mut response, &client.request_id, path, client.browser_scheme, at);
             if is_problem && to_head {
                 take_body(&mut response);
             }
@@ -383,15 +360,5 @@ fn finish(
             drop(flight.release());
             response.map(|body| Tracked::new(Inner::Api(body), flight))
         }
-    }
-}
-
-/// Leaves of a body its length: an answer to `HEAD` has none, and over HTTP/2
-/// hyper would send it.
-fn take_body(response: &mut axum::response::Response) {
-    let length = response.body().size_hint().exact();
-    *response.body_mut() = axum::body::Body::empty();
-    if let Some(length) = length {
-        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }

@@ -22,16 +22,22 @@ pub struct Origin<'h> {
     pub host: Option<&'h str>,
 }
 
-/// Reads the proxies' fields. An entry that is no address ends the walk at the
+/// Reads the proxies' fields; `scheme` is how the peer reached us. An entry that is no address ends the walk at the
 /// hop that reported it.
-pub fn origin<'h>(peer: IpAddr, headers: &'h HeaderMap, trusted: &[IpNet]) -> Origin<'h> {
+pub fn origin<'h>(
+    peer: IpAddr,
+    scheme: Scheme,
+    headers: &'h HeaderMap,
+    trusted: &[IpNet],
+) -> Origin<'h> {
     let peer = canonical(peer);
     if !is_trusted(peer, trusted) {
-        return Origin { address: peer, scheme: Scheme::Http, host: None };
+        return Origin { address: peer, scheme, host: None };
     }
     let scheme = match last(headers, "x-forwarded-proto") {
-        Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
-        _ => Scheme::Http,
+        Some(said) if said.eq_ignore_ascii_case("https") => Scheme::Https,
+        Some(_) => Scheme::Http,
+        None => scheme,
     };
     let host = last(headers, "x-forwarded-host").filter(|host| is_host(host.as_bytes()));
     Origin { address: walk(peer, headers, trusted), scheme, host }
@@ -151,7 +157,7 @@ mod tests {
         for field in fields {
             headers.append("x-forwarded-for", HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
-        origin(peer.parse().unwrap(), &headers, &trusted).address.to_string()
+        origin(peer.parse().unwrap(), Scheme::Http, &headers, &trusted).address.to_string()
     }
 
     #[test]
@@ -193,16 +199,27 @@ mod tests {
 
     #[test]
     fn scheme_and_host_count_only_from_a_trusted_peer() {
+        use Scheme::{Http, Https};
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
+        let seen = |peer: &str, own, headers: &HeaderMap| {
+            let seen = origin(peer.parse().unwrap(), own, headers, &trusted);
+            (seen.scheme, seen.host.map(str::to_owned))
+        };
+        for own in [Http, Https] {
+            assert_eq!(seen("10.0.0.1", own, &headers), (own, None));
+            assert_eq!(seen("192.0.2.1", own, &headers), (own, None));
+        }
         headers.insert("x-forwarded-proto", HeaderValue::from_static("http, HTTPS"));
         headers.insert("x-forwarded-host", HeaderValue::from_static("evil, a.example:8443"));
-        let seen = origin("10.0.0.1".parse().unwrap(), &headers, &trusted);
-        assert_eq!((seen.scheme, seen.host), (Scheme::Https, Some("a.example:8443")));
-        let seen = origin("192.0.2.1".parse().unwrap(), &headers, &trusted);
-        assert_eq!((seen.scheme, seen.host), (Scheme::Http, None));
+        let host = Some("a.example:8443".to_owned());
+        assert_eq!(seen("10.0.0.1", Http, &headers), (Https, host.clone()));
+        assert_eq!(seen("192.0.2.1", Http, &headers), (Http, None));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("https, http"));
+        assert_eq!(seen("10.0.0.1", Https, &headers), (Http, host));
+        assert_eq!(seen("192.0.2.1", Https, &headers), (Https, None));
         headers.insert("x-forwarded-host", HeaderValue::from_static("a/b"));
-        assert_eq!(origin("10.0.0.1".parse().unwrap(), &headers, &trusted).host, None);
+        assert_eq!(seen("10.0.0.1", Http, &headers).1, None);
     }
 
     #[test]

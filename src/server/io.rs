@@ -34,7 +34,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::outbox::Line;
+use super::{client::Scheme, outbox::Line};
 use crate::gateway::Tunnel;
 
 /// How long a connection may wait for its next request.
@@ -43,6 +43,8 @@ pub const KEEP_ALIVE: Duration = Duration::from_mins(1);
 /// What socket and requests of one connection tell each other.
 pub struct Connection {
     peer: IpAddr,
+    /// Whether it is encrypted.
+    secure: bool,
     opened: Instant,
     /// One of the last: for routes of ours only.
     reserved: AtomicBool,
@@ -67,9 +69,10 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub fn new(peer: SocketAddr, reserved: bool) -> Arc<Self> {
+    pub fn new(peer: SocketAddr, secure: bool, reserved: bool) -> Arc<Self> {
         Arc::new(Self {
             peer: peer.ip().to_canonical(),
+            secure,
             opened: Instant::now(),
             reserved: AtomicBool::new(reserved),
             paused_until: AtomicU64::new(0),
@@ -85,6 +88,20 @@ impl Connection {
 
     pub fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// How what is at the other end has reached us.
+    pub fn scheme(&self) -> Scheme {
+        if self.secure { Scheme::Https } else { Scheme::Http }
+    }
+
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Whether a request has come on it.
+    pub fn is_used(&self) -> bool {
+        self.requests.load(Relaxed) > 0
     }
 
     /// Whether only routes of ours are served on it.
@@ -131,6 +148,10 @@ impl Connection {
     /// where the connection does, so a clean end would look like its own.
     pub fn reset_at_close(&self) {
         self.reset.store(true, Relaxed);
+    }
+
+    pub fn is_reset_at_close(&self) -> bool {
+        self.reset.load(Relaxed)
     }
 }
 

@@ -4,20 +4,14 @@
 //! own on the same port (`SO_REUSEPORT`), so a connection never moves between
 //! threads. All listeners are bound before the first connection is taken.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use axum::Router;
-use futures_util::FutureExt;
-use http::Request;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use hyper_util::server::conn::auto;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{Semaphore, oneshot},
     time::sleep,
 };
 use tokio_util::{
@@ -26,16 +20,16 @@ use tokio_util::{
 };
 
 use super::{
-    crowd::{Guests, Open, Scarcity},
+    connection,
+    crowd::{Guests, Scarcity},
     dispatch::{Dispatcher, Ours},
-    io::{Connection, Guarded, Patience},
+    io::Patience,
     observe::Metrics,
     outbox,
     pressure::Pressure,
-    scarcity::Scarcity,
     sockets,
-    watch::{self, Leash, Leashed},
-    woken::Woken,
+    tls::{PairError, Tls},
+    watch::{self, Leashed},
 };
 use crate::{
     config::Config,
@@ -44,16 +38,10 @@ use crate::{
     services::{Services, usage::Journal},
 };
 
-/// Largest head of a request, bytes, its request line included.
-const MAX_HEAD: usize = 32 * 1024;
-const H2_STREAMS: u32 = 100;
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
-const H2_HEADER_LIST: u32 = 16 * 1024;
-/// A client is asked whether it lives: one that is gone without a word holds
-/// its streams no longer.
-const H2_PING_AFTER: Duration = Duration::from_secs(20);
-const H2_PONG_WITHIN: Duration = Duration::from_secs(10);
+/// Between the last new connection that is let in and the end of a listener:
+/// what is on its way is still accepted. Whoever comes meanwhile tries again after a
+/// second and is refused then, so this is short.
+const LAST_CALL: Duration = Duration::from_millis(10);
 /// Pause after a failed accept. Out of descriptors, the listener stays readable
 /// and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -77,6 +65,8 @@ pub enum StartError {
     },
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
+    #[error("cannot use the certificate of SERVER_TLS_CERT")]
+    Certificate(#[source] PairError),
 }
 
 /// A server that serves. Dropping it cuts everything at once.
@@ -85,6 +75,8 @@ pub struct Running {
     stop: CancellationToken,
     cut: CancellationToken,
     done: Vec<oneshot::Receiver<()>>,
+    tls: Option<Arc<Tls>>,
+    _following: Option<AbortOnDropHandle<()>>,
     _guards: [DropGuard; 2],
 }
 
@@ -97,12 +89,20 @@ pub enum Stopped {
     Cut,
 }
 
+/// Fails where [`start`] would because somebody else listens there. Nobody can
+/// connect yet.
+pub fn is_free(config: &Config) -> Result<(), StartError> {
+    let address = config.server.listen();
+    sockets::is_free(address).map_err(|source| StartError::Listen { address, source })
+}
+
 /// Binds, then serves until [`Running::stop`]. Must be called within the runtime
 /// that the API is to run on.
 pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
     let server = Arc::new(config.server.clone());
     let workers = server.workers.max(1);
     let wanted = server.listen();
+    let tls = server.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Certificate)?;
     let listeners = sockets::bind(wanted, workers)
         .map_err(|source| StartError::Listen { address: wanted, source })?;
     let address = listeners[0]
@@ -126,12 +126,14 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             clock: Arc::clone(&parts.clock),
             metrics: Arc::clone(&metrics),
             room: Arc::clone(&parts.services.room),
+            health: Arc::clone(&parts.services.health),
             pressure,
             scarcity: Scarcity::new(&slots, server.max_connections, workers),
         };
         let worker = Worker {
             dispatcher,
-            builder: connection_builder(),
+            builder: connection::builder(),
+            tls: tls.clone(),
             journal: parts.services.usage.journal().clone(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
@@ -143,13 +145,19 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
         done.push(worker.spawn(number, listener).map_err(StartError::Worker)?);
     }
     let guards = [stop.clone().drop_guard(), cut.clone().drop_guard()];
-    Ok(Running { address, stop, cut, done, _guards: guards })
+    let following = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
+    Ok(Running { address, stop, cut, done, tls, _following: following, _guards: guards })
 }
 
 impl Running {
     /// Where it listens; the port is the real one also if port 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The certificate that is shown; `None` where nothing is encrypted.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Closes the listeners, lets requests under way finish for up to `grace`,
@@ -183,15 +191,16 @@ impl Running {
 }
 
 /// One thread's share of the server.
-struct Worker {
-    dispatcher: Dispatcher,
-    builder: auto::Builder<Leashed>,
+pub struct Worker {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) builder: auto::Builder<Leashed>,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) patience: Patience,
     journal: Journal,
-    patience: Patience,
     slots: Arc<Semaphore>,
     guests: Guests,
-    stop: CancellationToken,
-    cut: CancellationToken,
+    pub(super) stop: CancellationToken,
+    pub(super) cut: CancellationToken,
 }
 
 impl Worker {
@@ -226,12 +235,7 @@ impl Worker {
         let sending = outbox::run(self.journal.clone());
         let _sending = AbortOnDropHandle::new(tokio::spawn(sending));
         self.accept(&listener, &connections).await;
-        // Closing resets what the kernel holds ready; a request may be in it.
-        while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
-            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { break };
-            self.begin(&connections, socket, peer, slot);
-        }
-        drop(listener);
+        self.accept_last(listener, &connections).await;
         connections.close();
         connections.wait().await;
         outbox::finish();
@@ -294,6 +298,26 @@ impl Worker {
         }
     }
 
+    /// Closing resets what the kernel holds ready, and a request may be in it.
+    /// Who is refused goes elsewhere; who is reset cannot know what was done.
+    async fn accept_last(self: &Arc<Self>, listener: TcpListener, connections: &TaskTracker) {
+        sockets::let_nobody_in(&listener);
+        sleep(LAST_CALL).await;
+        // Asks the kernel, where the runtime would answer what it heard last.
+        let Ok(listener) = listener.into_std() else { return };
+        loop {
+            let (socket, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if is_about_the_peer(&error) => continue,
+                Err(_) => return,
+            };
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+            let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            let Ok(socket) = socket else { continue };
+            self.begin(connections, socket, peer, slot);
+        }
+    }
+
     fn overloaded(&self, is: bool) {
         if is {
             self.dispatcher.metrics.overloaded.increment(1.0);
@@ -303,82 +327,6 @@ impl Worker {
             tracing::info!("a worker keeps up again");
         }
     }
-
-    async fn serve(
-        self: Arc<Self>,
-        socket: TcpStream,
-        peer: SocketAddr,
-        _slot: OwnedSemaphorePermit,
-        reserved: bool,
-    ) {
-        // Without it the last part of an answer may wait for an acknowledgement.
-        let _ = socket.set_nodelay(true);
-        let _open = Open::new(&self.dispatcher);
-        let connection = Connection::new(peer, reserved);
-        let io = TokioIo::new(Guarded::new(socket, Arc::clone(&connection), self.patience));
-        let service = service_fn(|request: Request<Incoming>| {
-            let (worker, connection) = (Arc::clone(&self), Arc::clone(&connection));
-            // hyper moves the future that this returns, so its size counts. What
-            // a block captures is in it once; an argument of an `async fn` twice.
-            // Here and further in, futures are pinned where they are made:
-            // `.await` by itself moves one several times.
-            let (mut parts, body) = request.into_parts();
-            async move {
-                let answer = pin!(worker.dispatcher.handle(connection, &mut parts, body)).await;
-                Ok::<_, Infallible>(answer)
-            }
-        });
-        // In a block, since what HTTP leaves behind keeps the hand-over to a tunnel
-        // open: dropped, it says that a client is gone (RELIABILITY G-128).
-        {
-            let mut leash = Leash::default();
-            let mut served = pin!(self.builder.serve_connection_with_upgrades(io, service));
-            // A token takes a lock each time it is polled; so it is only polled
-            // when it is what woke this task.
-            let stop = pin!(self.stop.cancelled());
-            let mut stopping = Woken::new(stop);
-            // How a connection ends is seen request by request; an error here is
-            // a client that left or was cut, which is no event.
-            let stopped = tokio::select! {
-                biased;
-                _ = leash.hold(served.as_mut()) => false,
-                () = &mut stopping => true,
-            };
-            if stopped {
-                served.as_mut().graceful_shutdown();
-                tokio::select! {
-                    biased;
-                    _ = leash.hold(served) => {}
-                    () = self.cut.cancelled() => {}
-                }
-            }
-        }
-        // Told from elsewhere that the process stops.
-        if let Some(tunnel) = connection.tunnel() {
-            tokio::select! {
-                biased;
-                () = tunnel => {}
-                () = self.cut.cancelled() => {}
-            }
-        }
-    }
-}
-
-fn connection_builder() -> auto::Builder<Leashed> {
-    let mut builder = auto::Builder::new(Leashed);
-    // Heads are timed by the socket's guard, which also covers the time before
-    // the version is known; hyper's own limit of 100 fields stays.
-    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEAD);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(H2_PING_AFTER)
-        .keep_alive_timeout(H2_PONG_WITHIN)
-        .max_concurrent_streams(H2_STREAMS)
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .max_header_list_size(H2_HEADER_LIST);
-    builder
 }
 
 /// The connection was given up before it was accepted; the next one may be fine.
@@ -388,5 +336,6 @@ fn is_about_the_peer(error: &io::Error) -> bool {
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
     )
 }

@@ -7,21 +7,24 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`sockets`], [`listen`] | how connections come in and how serving ends |
+//! | [`sockets`], [`listen`], [`connection`] | how connections come in and how serving ends |
+//! | [`tls`] | which certificate is shown, and when a handshake is given up |
 //! | [`io`] | when a silent or stuck connection is cut |
 //! | [`watch`] | when an answer that its client does not take is cut |
 //! | [`pressure`] | when a worker has more to do than it can |
 //! | [`screen`] | which requests have no single meaning |
 //! | [`forwarded`] | who the client is behind proxies |
-//! | [`dispatch`] | where a request goes, and what every answer carries |
+//! | [`dispatch`], [`answer`] | where a request goes, and what every answer carries |
 //! | [`observe`] | what is logged and counted |
 //! | [`side`] | what has a small listener of its own |
 //! | [`woken`] | how rare news is waited for beside a busy connection |
 //!
 //! No route and no rule of the product belongs here.
 
+mod answer;
 mod body;
 pub mod client;
+mod connection;
 mod crowd;
 mod dispatch;
 mod fault;
@@ -31,10 +34,10 @@ mod listen;
 mod observe;
 mod outbox;
 mod pressure;
-mod scarcity;
 mod screen;
 mod side;
 mod sockets;
+mod tls;
 mod watch;
 mod woken;
 
@@ -43,7 +46,8 @@ pub use self::{
     client::{ClientInfo, RequestId, Scheme},
     dispatch::Ours,
     fault::Fault,
-    listen::{Parts, Running, StartError, Stopped, start},
+    listen::{Parts, Running, StartError, Stopped, is_free, start},
     observe::Caller,
     side::{Side, start_side},
+    tls::{PairError, Tls, check as check_certificate},
 };

@@ -193,8 +193,8 @@ impl Flight {
         }
     }
 
-    pub fn peer(&self) -> IpAddr {
-        self.connection.peer()
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Keeps what the line needs, if it will be written at all.

@@ -19,7 +19,12 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
-use super::{StartError, client::RequestId, dispatch::complete, sockets};
+use super::{
+    StartError,
+    answer::complete,
+    client::{RequestId, Scheme},
+    sockets,
+};
 use crate::domain::clock::SharedClock;
 
 /// Connections at once; the next one waits.
@@ -93,6 +98,6 @@ async fn answer(
         Ok(response) => response,
         Err(never) => match never {},
     };
-    complete(&mut response, &request_id, &path, at);
+    complete(&mut response, &request_id, &path, Scheme::Http, at);
     response
 }

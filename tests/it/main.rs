@@ -43,6 +43,7 @@ mod support;
 mod throttle;
 mod tickets;
 mod tiers;
+mod tls;
 mod tokens;
 mod tour;
 mod upstreams;

@@ -12,12 +12,12 @@ mod stream;
 mod takeout;
 mod visitor;
 
+pub(super) use self::pages::router as pages;
 pub use self::{
     history::ChatExport,
     pages::ChatPages,
     takeout::{Frame, file},
 };
-pub(super) use self::pages::router as pages;
 use super::{
     ApiRouter,
     error::{ApiError, ErrorCode, FieldProblem},

@@ -23,7 +23,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use self::stream::Wire;
-pub use self::{stream::Stream, tls::trusted};
+pub use self::{
+    stream::Stream,
+    tls::{client_config, trusted},
+};
 use crate::{
     config::UpstreamConfig,
     domain::destination::is_allowed,

@@ -112,11 +112,11 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("SERVER_PROT", "80", "did you mean SERVER_PORT?"),
     ("SERVER_PORT_FILE", "/run/port", "not a known setting"),
     ("DATABASE_HOST", "db", "not a known setting"),
-    ("SERVER_TLS_CERT", "/etc/cert.pem", "not supported by this version"),
+    ("SERVER_TLS_CERT", "/etc/cert.pem", "SERVER_TLS_KEY with it"),
     ("UPSTREAM_PRESET", "excel", "comfyui, n8n, jupyter or ollama"),
     ("AUTH_PUBLIC_PATHS", "/a,b", "begins with /"),
     ("AUTH_PUBLIC_PATHS", "/a*", "/* at its end"),
-    ("SERVER_TLS_KEY", "x", "not supported by this version"),
+    ("SERVER_TLS_KEY", "x", "SERVER_TLS_CERT with it"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel", "not supported by this version"),
 ];
 

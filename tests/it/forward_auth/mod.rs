@@ -3,7 +3,7 @@
 mod limits;
 mod named;
 mod policies;
-mod proxies;
+pub mod proxies;
 
 use bytes::Bytes;
 use http::Method;

@@ -58,7 +58,7 @@ impl Drop for Front {
 }
 
 /// Debian keeps servers where only root's `PATH` leads.
-fn program(name: &str) -> Option<PathBuf> {
+pub fn program(name: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from);
     let found = std::env::split_paths(&paths)

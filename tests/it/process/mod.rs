@@ -21,6 +21,7 @@ mod outage;
 mod overload;
 mod reload;
 mod reload_under_load;
+mod rolling;
 mod sockets;
 mod start;
 mod stop;
