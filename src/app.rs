@@ -88,6 +88,8 @@ impl AppBuilder {
     /// A secret that cannot be read or written, or a key that is not one.
     pub async fn build(self) -> anyhow::Result<App> {
         let Self { config, clock, resolver, read, redis_waits } = self;
+        // First: whoever keeps handles of metrics takes them when it is made.
+        metrics_handle();
         let db = Database::open(&config.database).await?;
         let redis = match &config.redis {
             Some(redis) => Some(RedisStore::open_within(redis.url.expose_secret(), redis_waits)?),
@@ -133,7 +135,6 @@ impl AppBuilder {
         let chat_origins = header_values(&config.chat_origins())?;
         let visitors = Arc::new(config.chat.visitors.clone());
         let metrics = MetricsState {
-            exporter: metrics_handle(),
             token: config.metrics.token.clone(),
             apart: config.metrics.port.is_some(),
         };

@@ -13,7 +13,7 @@ use super::{
     ApiRouter,
     error::{ApiResult, ErrorCode},
 };
-use crate::api::AppState;
+use crate::{api::AppState, telemetry::metrics_text};
 
 pub(super) fn router() -> ApiRouter {
     ApiRouter::new().routes(routes!(get_metrics))
@@ -44,6 +44,6 @@ async fn get_metrics(
         }
     }
     state.services.observe();
-    let text = state.metrics.exporter.render();
+    let text = metrics_text();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }

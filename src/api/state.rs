@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
-use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
 use super::{chat::ChatPages, pages::Site};
@@ -29,7 +28,6 @@ pub struct AppState {
 /// What `/metrics` needs.
 #[derive(Clone)]
 pub struct MetricsState {
-    pub exporter: PrometheusHandle,
     /// Demanded as a bearer token where set.
     pub token: Option<SecretString>,
     /// Served on a port of its own and not beside the API.

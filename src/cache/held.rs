@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use metrics::{Counter, counter};
+
 use super::{
     flight::Flights,
     typed::{Cached, Peek},
@@ -52,6 +54,31 @@ pub(super) enum Fill {
     Outdated,
 }
 
+/// Which answered a look-up.
+#[derive(Debug)]
+pub(super) struct Levels {
+    pub(super) memory: Counter,
+    pub(super) redis: Counter,
+    pub(super) database: Counter,
+    /// A copy past its time, for a database that does not answer.
+    pub(super) stale: Counter,
+}
+
+impl Levels {
+    fn of(namespace: &'static str) -> Self {
+        // Without the number of its shape.
+        let cache = namespace.split(':').next().unwrap_or(namespace);
+        let level =
+            |level| counter!("tollgate_cache_lookups_total", "cache" => cache, "level" => level);
+        Self {
+            memory: level("memory"),
+            redis: level("redis"),
+            database: level("database"),
+            stale: level("stale"),
+        }
+    }
+}
+
 pub(super) struct CacheInner<T: Cached> {
     pub(super) memory: quick_cache::sync::Cache<T::Key, Slot<T>>,
     pub(super) tombstones: quick_cache::sync::Cache<T::Key, Tombstone>,
@@ -61,6 +88,7 @@ pub(super) struct CacheInner<T: Cached> {
     /// Orders loads and invalidations; a clock may stand still between them.
     ticks: AtomicU64,
     cleared: AtomicU64,
+    pub(super) levels: Levels,
     pub(super) clock: SharedClock,
 }
 
@@ -74,6 +102,7 @@ impl<T: Cached> CacheInner<T> {
             hasher: RandomState::new(),
             ticks: AtomicU64::new(0),
             cleared: AtomicU64::new(0),
+            levels: Levels::of(T::NAMESPACE),
             clock,
         }
     }

@@ -21,6 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use metrics::{Histogram, histogram};
 use redis::{
     AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind,
     aio::{MultiplexedConnection, PubSub},
@@ -98,6 +99,7 @@ pub struct RedisStore {
     last_probe: Mutex<Option<Instant>>,
     home: Handle,
     deadlines: Deadlines,
+    duration: Histogram,
 }
 
 impl fmt::Debug for RedisStore {
@@ -129,6 +131,7 @@ impl RedisStore {
             last_probe: Mutex::new(None),
             home: Handle::current(),
             deadlines,
+            duration: histogram!("tollgate_redis_call_duration_seconds"),
         });
         store.start_probing(Duration::ZERO);
         Ok(store)
@@ -151,7 +154,10 @@ impl RedisStore {
         };
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
         let connection = MultiplexedConnection::clone(&connection);
-        match time::timeout(self.deadlines.call, operation(connection)).await {
+        let started = Instant::now();
+        let answer = time::timeout(self.deadlines.call, operation(connection)).await;
+        self.duration.record(started.elapsed().as_secs_f64());
+        match answer {
             Ok(Ok(value)) => {
                 self.breaker.succeeded(generation);
                 Some(value)

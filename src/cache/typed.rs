@@ -103,7 +103,11 @@ impl<T: Cached> Cache<T> {
 
     /// What memory knows, without waiting and without allocating.
     pub fn peek(&self, key: &T::Key) -> Peek<T> {
-        self.inner.peek(key)
+        let found = self.inner.peek(key);
+        if !matches!(found, Peek::Miss) {
+            self.inner.levels.memory.increment(1);
+        }
+        found
     }
 
     /// From memory, else from Redis, else from `load`, which must read the
@@ -118,7 +122,7 @@ impl<T: Cached> Cache<T> {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Option<T>, E>>,
     {
-        match self.inner.peek(key) {
+        match self.peek(key) {
             Peek::Hit(value) => return Ok(Some(value)),
             Peek::Absent => return Ok(None),
             Peek::Miss => {}
@@ -126,6 +130,7 @@ impl<T: Cached> Cache<T> {
         if self.hub.truth.is_away()
             && let Some(value) = self.past_its_time(key)
         {
+            self.inner.levels.stale.increment(1);
             return Ok(Some(value));
         }
         let ticket = self.inner.flights.join(key);
@@ -133,16 +138,20 @@ impl<T: Cached> Cache<T> {
             Ok(turn) => turn,
             Err(failed) => return self.past_its_time(key).map(Some).ok_or(failed.into()),
         };
-        match self.inner.peek(key) {
+        match self.peek(key) {
             Peek::Hit(value) => return Ok(Some(value)),
             Peek::Absent => return Ok(None),
             Peek::Miss => {}
         }
         let useless = match self.read_shared(key).await {
-            Shared::Good(found) => return Ok(Some(found)),
+            Shared::Good(found) => {
+                self.inner.levels.redis.increment(1);
+                return Ok(Some(found));
+            }
             Shared::Useless(version) => Some(version),
             Shared::Nothing => None,
         };
+        self.inner.levels.database.increment(1);
         let loading = self.load(key, useless, load);
         let failed = if self.past_its_time(key).is_none() {
             match loading.await {
@@ -161,6 +170,7 @@ impl<T: Cached> Cache<T> {
         match (self.past_its_time(key), failed) {
             (Some(value), _) => {
                 self.hub.truth.lost();
+                self.inner.levels.stale.increment(1);
                 Ok(Some(value))
             }
             (None, Some(error)) => Err(error),
@@ -197,7 +207,7 @@ impl<T: Cached> Cache<T> {
     /// Something of at least this version was seen elsewhere: an older copy of
     /// this instance goes. Nobody else is told.
     pub fn outdate(&self, key: &T::Key, version: i64) {
-        if matches!(self.peek(key), Peek::Hit(value) if value.version() < version) {
+        if matches!(self.inner.peek(key), Peek::Hit(value) if value.version() < version) {
             self.inner.evict(key, version);
         }
     }
@@ -206,7 +216,7 @@ impl<T: Cached> Cache<T> {
     /// this instance go, and loads that began before lose. Nobody else is told.
     /// Doing it twice does nothing.
     pub fn heard(&self, key: &T::Key, version: i64) {
-        let known = match self.peek(key) {
+        let known = match self.inner.peek(key) {
             Peek::Hit(value) => value.version() >= version,
             Peek::Absent => false,
             Peek::Miss => self.inner.tombstone(key).is_some_and(|held| held.version >= version),

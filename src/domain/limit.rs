@@ -122,6 +122,23 @@ impl Subject {
         }
     }
 
+    /// What [`Self::tier`] may say; those of proxied requests first.
+    pub const TIERS: [&str; 13] = [
+        "key",
+        "user",
+        "token",
+        "address",
+        "upstream",
+        "user_at_upstream",
+        "origin",
+        "session",
+        "login",
+        "login_address",
+        "login_account",
+        "redeem",
+        "redeem_address",
+    ];
+
     /// Whether usage is recorded by it, so that a count that was lost can be
     /// made again.
     pub fn is_recorded(&self) -> bool {

@@ -145,6 +145,8 @@ pub struct Seen {
     pub tunnel: Option<Tunnel>,
     /// Among the requests under way; none once it is a stream.
     pub place: Option<Place>,
+    /// What becomes of its body, if it has one.
+    pub upload: Option<Arc<upload::Progress>>,
 }
 
 impl Gateway {
@@ -206,6 +208,7 @@ impl Gateway {
         let limits =
             UploadLimits { max_bytes: upstream.config.max_body_bytes, idle: self.io_timeout };
         let (mut body, upload) = upload::limited(&parts.headers, body, limits, arrival.started)?;
+        seen.upload.clone_from(&upload);
         // The record's place first: a full recorder refuses work instead of
         // serving it unmetered, and what it refuses must not be charged.
         let slot = self.services.usage.journal().reserve()?;

@@ -24,6 +24,7 @@ use crate::{
     app::App,
     services::{ChatService, Services, health::Phase, usage::DrainError},
     shutdown::Shutdown,
+    telemetry::metrics_handle,
 };
 
 /// How often finished requests are written.
@@ -130,7 +131,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         }
     }));
 
-    let (limiter, metrics) = (app.limiter.clone(), app.state.metrics.exporter.clone());
+    let (limiter, metrics) = (app.limiter.clone(), metrics_handle());
     tasks.spawn(every(SWEEP_EVERY, stop(), async move || {
         limiter.sweep();
         metrics.run_upkeep();

@@ -1,8 +1,9 @@
 //! Connections, in and out of transactions, and the way from them to the
 //! repositories.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use metrics::{counter, histogram};
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
 use super::{
@@ -40,8 +41,8 @@ impl Tx {
     /// may be what got lost.
     pub async fn commit(self) -> StoreResult<()> {
         match self {
-            Self::Postgres(tx) => in_time(ANSWER_DEADLINE, tx.commit()).await,
-            Self::Sqlite(tx) => in_time(LONG_DEADLINE, tx.commit()).await,
+            Self::Postgres(tx) => in_time("commit", ANSWER_DEADLINE, tx.commit()).await,
+            Self::Sqlite(tx) => in_time("commit", LONG_DEADLINE, tx.commit()).await,
         }
     }
 }
@@ -132,15 +133,44 @@ impl Repositories for Tx {
     }
 }
 
-/// Waits for an answer, but not for ever.
+/// Waits for an answer, but not for ever. Measured as `operation`.
 pub(super) async fn in_time<T>(
+    operation: &'static str,
     deadline: Duration,
     answer: impl Future<Output = sqlx::Result<T>>,
 ) -> StoreResult<T> {
-    match tokio::time::timeout(deadline, answer).await {
-        Ok(answer) => answer.map_err(StoreError::from),
-        Err(_) => Err(StoreError::timed_out()),
-    }
+    measured(operation, async {
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(answer) => answer.map_err(StoreError::from),
+            Err(_) => Err(StoreError::timed_out()),
+        }
+    })
+    .await
+}
+
+/// Measures a call to the database: how long it takes, and whether it fails.
+pub(super) async fn measured<T>(
+    operation: &'static str,
+    call: impl Future<Output = StoreResult<T>>,
+) -> StoreResult<T> {
+    let started = Instant::now();
+    let answer = call.await;
+    histogram!("tollgate_database_call_duration_seconds", "operation" => operation)
+        .record(started.elapsed().as_secs_f64());
+    let kind = match &answer {
+        // What a constraint says is an answer.
+        Ok(_) | Err(StoreError::Duplicate { .. }) => return answer,
+        Err(StoreError::Unavailable(_)) => "unavailable",
+        Err(StoreError::Database(_)) => "defect",
+    };
+    let labels = [("operation", operation), ("kind", kind)];
+    counter!("tollgate_database_errors_total", &labels).increment(1);
+    answer
+}
+
+/// The repository that a module is or belongs to, as metrics name it.
+pub(super) fn repository(module: &'static str) -> &'static str {
+    module.split("::").nth(2).unwrap_or(module)
 }
 
 /// Runs one query on whichever engine the connection belongs to, within
@@ -156,12 +186,14 @@ macro_rules! on_conn {
         match &mut $conn {
             $crate::repositories::DbConn::Postgres(connection) => {
                 let $c = &mut **connection;
-                $crate::repositories::connection::in_time($deadline, async { $body }).await
+                let of = $crate::repositories::connection::repository(module_path!());
+                $crate::repositories::connection::in_time(of, $deadline, async { $body }).await
             }
             $crate::repositories::DbConn::Sqlite(connection) => {
                 use $crate::repositories::connection::{LONG_DEADLINE, in_time};
                 let $c = &mut **connection;
-                in_time(LONG_DEADLINE, async { $body }).await
+                let of = $crate::repositories::connection::repository(module_path!());
+                in_time(of, LONG_DEADLINE, async { $body }).await
             }
         }
     };

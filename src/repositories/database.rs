@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     Session, StoreError, StoreResult, Tx,
     connecting::Connecting,
-    connection::{ANSWER_DEADLINE, LONG_DEADLINE, in_time},
+    connection::{ANSWER_DEADLINE, LONG_DEADLINE, in_time, measured},
 };
 use crate::config::DatabaseConfig;
 
@@ -49,6 +49,15 @@ const MAX_READERS: u32 = 4;
 pub struct Database {
     pub(super) pools: Pools,
     acquired: Arc<AtomicU64>,
+}
+
+/// A look at one pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolStatus {
+    pub name: &'static str,
+    pub in_use: usize,
+    pub idle: usize,
+    pub most: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +120,10 @@ impl Database {
     /// The same for work that belongs to no request: not counted by
     /// [`Self::acquired`].
     pub async fn background(&self) -> StoreResult<Session> {
+        measured("session", self.connect()).await
+    }
+
+    async fn connect(&self) -> StoreResult<Session> {
         Ok(match &self.pools {
             Pools::Postgres { pool, connecting } => {
                 let session = async {
@@ -149,7 +162,7 @@ impl Database {
             Pools::Postgres { .. } => ANSWER_DEADLINE,
             Pools::Sqlite { .. } => LONG_DEADLINE,
         };
-        let tx = in_time(deadline, async {
+        let tx = in_time("begin", deadline, async {
             Ok(match &self.pools {
                 Pools::Postgres { pool, connecting } => {
                     let _leave = connecting.leave(pool).await;
@@ -172,7 +185,7 @@ impl Database {
     /// its first query, whatever is written meanwhile. To be dropped soon, since
     /// it keeps the engine from tidying up.
     pub async fn snapshot(&self) -> StoreResult<Tx> {
-        let snapshot = in_time(LONG_DEADLINE, async {
+        let snapshot = in_time("snapshot", LONG_DEADLINE, async {
             Ok(match &self.pools {
                 Pools::Postgres { pool, connecting } => {
                     let _leave = connecting.leave(pool).await;
@@ -192,6 +205,23 @@ impl Database {
     /// stands still while requests are served without the database.
     pub fn acquired(&self) -> u64 {
         self.acquired.load(Ordering::Relaxed)
+    }
+
+    /// How full each pool is.
+    pub fn pools(&self) -> Vec<PoolStatus> {
+        fn status<D: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<D>) -> PoolStatus {
+            // The two are not read at one moment.
+            let idle = pool.num_idle();
+            let open = usize::try_from(pool.size()).unwrap_or(usize::MAX).max(idle);
+            let most = pool.options().get_max_connections();
+            PoolStatus { name, in_use: open - idle, idle, most }
+        }
+        match &self.pools {
+            Pools::Postgres { pool, .. } => vec![status("postgres", pool)],
+            Pools::Sqlite { writer, reader } => {
+                vec![status("writer", writer), status("reader", reader)]
+            }
+        }
     }
 
     /// Waits for connections in use to come back and closes all. Later calls

@@ -42,7 +42,7 @@ pub use self::{
     chat::{Chat, ChatFilter, Opened},
     connection::{DbConn, Repositories, Session, Tx},
     credential_changes::CredentialChanges,
-    database::{ChangeListener, Database},
+    database::{ChangeListener, Database, PoolStatus},
     error::{StoreError, StoreResult},
     idempotency::{ClaimOutcome, Idempotency},
     ledger::{Balance, EntrySum, Ledger, LedgerEntry, PassAccount, Reference, WalletRow},

@@ -121,6 +121,9 @@ impl Dispatcher {
         let route = table.route(client.host.as_ref(), &path, |path| (self.ours)(path));
         let takes = |route: &Route<'_>| route.upstream.config.takes_sockets();
         let in_url = asks && !route.as_ref().is_some_and(takes);
+        if let Some(route) = &route {
+            flight.goes_to(&route.upstream.state.traffic);
+        }
         let class = class_of(route.is_some(), &path);
         let mut answer = if in_url && uri.query().is_some_and(holds_credential) {
             refuse(Fault::CredentialInUrl, version)
@@ -150,7 +153,6 @@ impl Dispatcher {
     /// but where it goes was looked at: refusing must cost little.
     fn let_in(&self, class: Class, flight: &mut Flight) -> Result<(), Excess> {
         if class == Class::Proxied {
-            flight.surface = Surface::Gateway;
             if flight.is_reserved() {
                 if self.scarcity.is_there() {
                     return Err(Excess::Connections);
@@ -221,6 +223,7 @@ impl Dispatcher {
         };
         // Of a stream nothing is left of it.
         flight.hold(seen.place.take());
+        flight.uploads(seen.upload.take());
         let Ok(result) = served else {
             return refuse(Fault::Panicked, version);
         };
@@ -253,9 +256,11 @@ impl Dispatcher {
         let version = parts.version;
         // How much a route takes is the route's decision.
         let limits = UploadLimits { max_bytes: u64::MAX, idle: self.config.io_timeout };
-        let Ok((body, _)) = upload::limited(&parts.headers, body, limits, flight.started()) else {
+        let limited = upload::limited(&parts.headers, body, limits, flight.started());
+        let Ok((body, upload)) = limited else {
             return refuse(Fault::Framing, version);
         };
+        flight.uploads(upload);
         let mut parts = mem::replace(parts, Request::new(()).into_parts().0);
         parts.extensions.insert(client);
         let request = Request::from_parts(parts, axum::body::Body::new(body));

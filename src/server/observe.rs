@@ -7,14 +7,15 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode, Version};
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, counter, gauge};
 use tokio::time::Instant;
 
 use super::{client::RequestId, io::Connection, watch::Watch};
 use crate::{
     domain::id::{ApiKeyId, UserId},
-    gateway::{CLIENT_CLOSED_REQUEST, Tether, Tunnel},
+    gateway::{CLIENT_CLOSED_REQUEST, Tether, Tunnel, upload::Progress},
     services::room::{Class, Place},
+    telemetry::{Exchange, Traffic},
 };
 
 /// Who called the API: put into a response's extensions, it appears in the
@@ -25,18 +26,10 @@ pub struct Caller {
     pub key_id: Option<ApiKeyId>,
 }
 
-/// Which half of the product answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surface {
-    Api,
-    Gateway,
-}
-
 /// Handles of all metrics of the server.
 #[derive(Debug)]
 pub struct Metrics {
-    api: SurfaceMetrics,
-    gateway: SurfaceMetrics,
+    api: Arc<Traffic>,
     in_flight: Gauge,
     pub connections: Gauge,
     /// Workers that are overloaded.
@@ -69,19 +62,11 @@ impl Excess {
     }
 }
 
-#[derive(Debug)]
-struct SurfaceMetrics {
-    /// By status class, 1xx first.
-    requests: [Counter; 5],
-    duration: Histogram,
-}
-
 impl Metrics {
     /// To be made after the recorder of metrics is installed.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            api: SurfaceMetrics::new("api"),
-            gateway: SurfaceMetrics::new("gateway"),
+            api: Traffic::of_api(),
             in_flight: gauge!("tollgate_in_flight"),
             connections: gauge!("tollgate_connections"),
             overloaded: gauge!("tollgate_overloaded_workers"),
@@ -102,22 +87,6 @@ impl Metrics {
     }
 }
 
-impl SurfaceMetrics {
-    fn new(surface: &'static str) -> Self {
-        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(
-            |class| counter!("tollgate_http_requests_total", "surface" => surface, "status" => class),
-        );
-        let duration = histogram!("tollgate_http_request_duration_seconds", "surface" => surface);
-        Self { requests, duration }
-    }
-
-    fn count(&self, status: u16, seconds: f64) {
-        let class = usize::from(status / 100).clamp(1, 5);
-        self.requests[class - 1].increment(1);
-        self.duration.record(seconds);
-    }
-}
-
 /// A request under way. Dropping it is its end; one whose client left before an
 /// answer counts as status 499.
 #[derive(Debug)]
@@ -126,8 +95,10 @@ pub struct Flight {
     connection: Arc<Connection>,
     version: Version,
     started: Instant,
-    pub surface: Surface,
+    /// Where it goes, if not to a route of ours.
+    traffic: Option<Arc<Traffic>>,
     status: u16,
+    upload: Option<Arc<Progress>>,
     bytes_out: u64,
     line: Option<Box<Line>>,
     /// Among the requests under way.
@@ -154,8 +125,9 @@ impl Flight {
             connection,
             version,
             started: Instant::now(),
-            surface: Surface::Api,
+            traffic: None,
             status: CLIENT_CLOSED_REQUEST,
+            upload: None,
             bytes_out: 0,
             line: None,
             place: None,
@@ -164,6 +136,16 @@ impl Flight {
 
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// It is counted there.
+    pub fn goes_to(&mut self, traffic: &Arc<Traffic>) {
+        self.traffic = Some(Arc::clone(traffic));
+    }
+
+    /// What becomes of its body, if it has one.
+    pub fn uploads(&mut self, upload: Option<Arc<Progress>>) {
+        self.upload = upload;
     }
 
     /// Until its end.
@@ -249,11 +231,13 @@ impl Drop for Flight {
         let elapsed = now.duration_since(self.started);
         self.connection.end(now);
         self.metrics.in_flight.decrement(1.0);
-        let surface = match self.surface {
-            Surface::Api => &self.metrics.api,
-            Surface::Gateway => &self.metrics.gateway,
-        };
-        surface.count(self.status, elapsed.as_secs_f64());
+        let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        self.traffic.as_ref().unwrap_or(&self.metrics.api).count(Exchange {
+            status: self.status,
+            seconds: elapsed.as_secs_f64(),
+            bytes_in,
+            bytes_out: self.bytes_out,
+        });
         if let Some(line) = &self.line {
             let Caller { user_id, key_id } = line.caller;
             tracing::info!(
@@ -263,6 +247,7 @@ impl Drop for Flight {
                 path = line.path,
                 status = self.status,
                 duration_ms = elapsed.as_secs_f64() * 1000.0,
+                bytes_in,
                 bytes_out = self.bytes_out,
                 client.address = %line.address,
                 user.id = user_id.map(tracing::field::display),

@@ -100,6 +100,11 @@ impl ChangeService {
         *followed = Followed { position: Some(position), heard, is_lost: false };
     }
 
+    /// Instances that this one knows of, itself included.
+    pub fn instances(&self) -> usize {
+        self.hub.instances()
+    }
+
     /// How long ago all changes were known here; `None` before the first time.
     pub fn age(&self) -> Option<Duration> {
         self.hub.sync_age()

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     cache::{RedisStats, RedisStore},
     domain::clock::SharedClock,
-    repositories::Database,
+    repositories::{Database, PoolStatus},
     services::{upstreams::UpstreamService, wallet::Verification},
 };
 
@@ -140,6 +140,11 @@ impl HealthService {
     /// How often the database was asked for a connection since the start.
     pub fn database_sessions(&self) -> u64 {
         self.db.acquired()
+    }
+
+    /// How full the pools of connections to the database are.
+    pub fn database_pools(&self) -> Vec<PoolStatus> {
+        self.db.pools()
     }
 
     /// `None` without Redis.

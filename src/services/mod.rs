@@ -90,6 +90,7 @@ pub struct Services {
     /// What may be under way at once.
     pub room: Arc<Room>,
     pub keyring: Arc<Keyring>,
+    passwords: Arc<Passwords>,
     pub clock: SharedClock,
 }
 
@@ -211,6 +212,7 @@ impl Services {
             upstreams,
             usage,
             keyring,
+            passwords,
             clock,
         }
     }

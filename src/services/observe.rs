@@ -4,7 +4,8 @@ use metrics::{counter, gauge};
 
 use super::{
     Services,
-    upstreams::{FailureKind, UpstreamState},
+    health::Phase,
+    upstreams::{BreakerState, FailureKind, UpstreamState},
 };
 use crate::domain::stream::StreamKind;
 
@@ -12,7 +13,27 @@ impl Services {
     /// Brings the gauges up to date, before they are shown.
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
     pub fn observe(&self) {
+        gauge!("tollgate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let phase = match self.health.phase() {
+            Phase::Starting => 0.0,
+            Phase::Serving => 1.0,
+            Phase::Draining => 2.0,
+        };
+        gauge!("tollgate_phase").set(phase);
+        gauge!("tollgate_instances").set(self.changes.instances() as f64);
+        gauge!("tollgate_argon2_queue").set(self.passwords.waiting() as f64);
+        for pool in self.health.database_pools() {
+            let set = |state: &'static str, value: usize| {
+                let labels = [("pool", pool.name), ("state", state)];
+                gauge!("tollgate_database_connections", &labels).set(value as f64);
+            };
+            set("in_use", pool.in_use);
+            set("idle", pool.idle);
+            gauge!("tollgate_database_connections_max", "pool" => pool.name)
+                .set(f64::from(pool.most));
+        }
         let journal = self.usage.journal();
+        counter!("tollgate_journal_records_total").absolute(journal.records());
         gauge!("tollgate_usage_pending").set(self.usage.pending() as f64);
         gauge!("tollgate_journal_bytes").set(journal.waiting() as f64);
         gauge!("tollgate_journal_full").set(f64::from(u8::from(journal.is_full())));
@@ -45,6 +66,7 @@ impl Services {
             counter!("tollgate_redis_calls_total").absolute(stats.calls);
             counter!("tollgate_redis_failures_total").absolute(stats.failures);
             counter!("tollgate_redis_skipped_total").absolute(stats.skipped);
+            counter!("tollgate_redis_connections_total").absolute(stats.connections);
             gauge!("tollgate_redis_degraded").set(f64::from(u8::from(stats.degraded)));
         }
         if let Some(stats) = self.limits.stats() {
@@ -69,6 +91,13 @@ fn observe_upstream(upstream: &UpstreamState) {
         let labels = [("upstream", name.to_owned()), ("target", target.config.url.clone())];
         let set = |metric: &'static str, value: usize| gauge!(metric, &labels).set(value as f64);
         set("tollgate_upstream_available", usize::from(target.is_available()));
+        set("tollgate_upstream_healthy", usize::from(target.is_healthy()));
+        let breaker = match target.breaker() {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        set("tollgate_upstream_breaker_state", breaker);
         set("tollgate_upstream_in_flight", target.in_flight());
         set("tollgate_upstream_connections", target.connections());
         set("tollgate_upstream_pending", target.pending());

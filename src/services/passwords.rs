@@ -8,10 +8,11 @@
 use std::{
     sync::{
         Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
         mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use argon2::{
@@ -19,6 +20,7 @@ use argon2::{
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use metrics::{Counter, Histogram, counter, histogram};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::oneshot;
 
@@ -49,6 +51,8 @@ pub enum PasswordError {
 /// A small pool of hashing threads. Dropping the last handle ends them.
 pub struct Passwords {
     jobs: SyncSender<Job>,
+    waiting: Arc<AtomicUsize>,
+    refused: Counter,
 }
 
 struct Job {
@@ -76,16 +80,27 @@ impl Passwords {
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         let queue = Arc::new(Mutex::new(queue));
         let dummy: Arc<str> = dummy(argon2.params()).into();
+        let waiting = Arc::<AtomicUsize>::default();
         let permits = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         for number in 0..permits {
-            let worker =
-                Worker { argon2: argon2.clone(), queue: queue.clone(), dummy: dummy.clone() };
+            let worker = Worker {
+                argon2: argon2.clone(),
+                queue: queue.clone(),
+                waiting: waiting.clone(),
+                duration: histogram!("tollgate_argon2_duration_seconds"),
+                dummy: dummy.clone(),
+            };
             thread::Builder::new()
                 .name(format!("argon2-{number}"))
                 .spawn(move || worker.run())
                 .expect("the system can start a thread");
         }
-        Self { jobs }
+        Self { jobs, waiting, refused: counter!("tollgate_argon2_refused_total") }
+    }
+
+    /// How many wait for a thread.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     /// The PHC string of a new password.
@@ -111,9 +126,22 @@ impl Passwords {
     }
 
     async fn submit(&self, work: Work) -> Result<Answer, PasswordError> {
+        let answer = self.queue(work).await;
+        if matches!(answer, Err(PasswordError::Busy)) {
+            self.refused.increment(1);
+        }
+        answer
+    }
+
+    async fn queue(&self, work: Work) -> Result<Answer, PasswordError> {
         let (reply, answer) = oneshot::channel();
+        // Before it can be taken, so that it is never counted down first.
+        self.waiting.fetch_add(1, Relaxed);
         self.jobs.try_send(Job { work, reply }).map_err(|error| match error {
-            TrySendError::Full(_) | TrySendError::Disconnected(_) => PasswordError::Busy,
+            TrySendError::Full(_) | TrySendError::Disconnected(_) => {
+                self.waiting.fetch_sub(1, Relaxed);
+                PasswordError::Busy
+            }
         })?;
         // Giving up drops the receiver, and a thread skips a job nobody waits for.
         let answer =
@@ -125,6 +153,8 @@ impl Passwords {
 struct Worker {
     argon2: Argon2<'static>,
     queue: Arc<Mutex<Receiver<Job>>>,
+    waiting: Arc<AtomicUsize>,
+    duration: Histogram,
     /// What an unknown name is checked against, so that it costs as much as a
     /// known one (RELIABILITY G-91).
     dummy: Arc<str>,
@@ -138,11 +168,14 @@ impl Worker {
                 queue.recv()
             };
             let Ok(Job { work, reply }) = job else { return };
+            self.waiting.fetch_sub(1, Relaxed);
             if reply.is_closed() {
                 continue;
             }
+            let started = Instant::now();
             // The caller may have gone meanwhile; there is nobody to tell.
             let _gone = reply.send(self.perform(work));
+            self.duration.record(started.elapsed().as_secs_f64());
         }
     }
 

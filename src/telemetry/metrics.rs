@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::{catalog, process};
+
 /// Upper bounds for durations, seconds: from a cache hit to the longest answer
 /// that is not a stream.
 const SECONDS: [f64; 16] = [
@@ -38,14 +40,24 @@ pub fn metrics_handle() -> PrometheusHandle {
     HANDLE.get_or_init(install).clone()
 }
 
+/// All there is now, as Prometheus reads it.
+pub fn metrics_text() -> String {
+    let mut text = metrics_handle().render();
+    process::render(&mut text);
+    text
+}
+
 fn install() -> PrometheusHandle {
+    process::started();
     let buckets = |builder: PrometheusBuilder, suffix: &str, bounds: &[f64]| {
         builder
             .set_buckets_for_metric(Matcher::Suffix(suffix.to_owned()), bounds)
             .expect("there are bounds")
     };
     let builder = buckets(PrometheusBuilder::new(), "_seconds", &SECONDS);
-    buckets(builder, "_bytes", &BYTES)
+    let handle = buckets(builder, "_bytes", &BYTES)
         .install_recorder()
-        .expect("this is the only place that installs a recorder")
+        .expect("this is the only place that installs a recorder");
+    catalog::describe();
+    handle
 }

@@ -8,9 +8,12 @@
 //! Lines are written straight to standard output; nothing is buffered that a
 //! crash could lose. What may be logged at all is decided where it is logged.
 
+pub mod catalog;
 pub mod json;
 pub mod metrics;
+mod process;
 pub mod text;
+pub mod traffic;
 
 use std::io::{self, IsTerminal};
 
@@ -22,7 +25,10 @@ use tracing_subscriber::{
 
 use crate::config::LogConfig;
 
-pub use metrics::metrics_handle;
+pub use self::{
+    metrics::{metrics_handle, metrics_text},
+    traffic::{Exchange, Traffic},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {

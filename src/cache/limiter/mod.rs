@@ -14,6 +14,7 @@ mod lease;
 mod leases;
 mod memory;
 mod redis;
+mod results;
 mod subjects;
 
 use std::{
@@ -28,6 +29,7 @@ use self::{
     leases::{Leases, Queue, Turn},
     memory::{Memory, Share},
     redis::SharedCounters,
+    results::Results,
 };
 pub(in crate::cache) use self::{redis::name_of, subjects::shard_of};
 use super::redis::RedisStore;
@@ -70,6 +72,7 @@ struct Inner {
     /// All there is without Redis; what is used in its place while it is away.
     memory: Memory,
     shared: Option<Shared>,
+    results: Results,
 }
 
 /// Counters of this process, or of all instances. Cheap to clone.
@@ -87,7 +90,8 @@ impl fmt::Debug for Limiter {
 
 impl Limiter {
     pub fn memory(clock: SharedClock) -> Self {
-        Self(Arc::new(Inner { memory: Memory::new(clock), shared: None }))
+        let results = Results::new();
+        Self(Arc::new(Inner { memory: Memory::new(clock), shared: None, results }))
     }
 
     /// While Redis is away each tier's own policy holds; `instances` tells how
@@ -107,7 +111,8 @@ impl Limiter {
             alone: AtomicU64::new(0),
             instances: Box::new(instances),
         };
-        Self(Arc::new(Inner { memory: Memory::new(clock), shared: Some(shared) }))
+        let (memory, results) = (Memory::new(clock), Results::new());
+        Self(Arc::new(Inner { memory, shared: Some(shared), results }))
     }
 
     /// Charges `cost` to every tier, or to none when one of them has no room.
@@ -122,14 +127,18 @@ impl Limiter {
         if tiers.is_empty() {
             return Decision::Admitted(None);
         }
-        let Some(shared) = &self.0.shared else {
-            return self.0.memory.decide(tiers, cost, seeds, Share::WHOLE);
+        let decision = match &self.0.shared {
+            None => self.0.memory.decide(tiers, cost, seeds, Share::WHOLE),
+            Some(shared) => match shared.decide(tiers, cost, seeds).await {
+                Some(decision) => decision,
+                None => {
+                    shared.alone.fetch_add(1, Ordering::Relaxed);
+                    self.decide_alone(shared, tiers, cost, seeds)
+                }
+            },
         };
-        if let Some(decision) = shared.decide(tiers, cost, seeds).await {
-            return decision;
-        }
-        shared.alone.fetch_add(1, Ordering::Relaxed);
-        self.decide_alone(shared, tiers, cost, seeds)
+        self.0.results.count(&decision, cost);
+        decision
     }
 
     /// [`Self::decide`] without waiting, where that is possible: `None` when
@@ -140,10 +149,14 @@ impl Limiter {
         cost: u64,
         seeds: Option<&[u64]>,
     ) -> Option<Decision> {
-        match &self.0.shared {
+        let decision = match &self.0.shared {
             None => Some(self.0.memory.decide(tiers, cost, seeds, Share::WHOLE)),
             Some(shared) => shared.leases.take(tiers, cost),
+        };
+        if let Some(decision) = &decision {
+            self.0.results.count(decision, cost);
         }
+        decision
     }
 
     /// Whether a request would pass, and how near its end each tier is.

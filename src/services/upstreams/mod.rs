@@ -30,6 +30,7 @@ use crate::{
     config::{TargetConfig, UpstreamConfig, Upstreams},
     domain::clock::SharedClock,
     services::health::Condition,
+    telemetry::Traffic,
 };
 
 /// Retries that are allowed however few requests there are.
@@ -43,6 +44,8 @@ pub struct UpstreamState {
     /// Empty: the built-in echo.
     pub targets: Vec<Arc<TargetState>>,
     pub resolver: SharedResolver,
+    /// What is sent there.
+    pub traffic: Arc<Traffic>,
     clock: SharedClock,
     retries: Window,
     retried: AtomicU64,
@@ -156,6 +159,7 @@ impl UpstreamService {
             targets: config.targets.iter().map(target).collect(),
             config: Arc::clone(config),
             resolver: self.resolver.clone(),
+            traffic: Traffic::of_upstream(config.name),
             clock: self.clock.clone(),
             retries: Window::default(),
             retried: AtomicU64::default(),

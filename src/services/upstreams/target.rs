@@ -183,6 +183,10 @@ impl TargetState {
         !self.ill.load(Relaxed)
     }
 
+    pub fn breaker(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
     /// Whether requests go there as usual.
     pub fn is_available(&self) -> bool {
         self.is_healthy() && self.breaker.is_closed()

@@ -1,8 +1,15 @@
 //! `/metrics`, and which hosts are answered.
 
-use std::net::TcpListener;
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    net::TcpListener,
+    process::{Command, Stdio},
+};
 
-use super::{PASSWORD, Setup, attempt};
+use tollgate::telemetry::catalog::{Kind, METRICS};
+
+use super::{PASSWORD, Process, Setup, attempt};
 
 const TOKEN: &str = "k3Jq0ZxW-metrics-81";
 
@@ -81,4 +88,114 @@ async fn only_trusted_hosts_are_answered() {
     let port = process.base.rsplit(':').next().unwrap();
     let probe = setup.clone().set("SERVER_PORT", port);
     probe.run(&["healthcheck"], "").await.expect(0);
+}
+
+async fn scrape(process: &Process) -> String {
+    let metrics = process.client().get("/metrics").await.expect(200);
+    String::from_utf8(metrics.body.to_vec()).unwrap()
+}
+
+/// What a series shows; 0 where it is not there yet.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// Some of everything: keys, limits, an upstream, logins, and what is refused.
+async fn visit(process: &Process) {
+    let admin = process.admin().await;
+    let (_, key) = process.key(&admin).await;
+    let caller = process.client().with("x-api-key", &key);
+    for _ in 0..3 {
+        caller.get("/api/v1/proxy/hello").await.expect(200);
+    }
+    caller.get("/api/v1/nothing").await.expect(404);
+    caller.post("/api/v1/proxy/echo", serde_json::json!({ "sent": true })).await.expect(200);
+}
+
+#[tokio::test]
+async fn every_metric_that_is_shown_is_listed_with_its_kind_and_explained() {
+    let process = Setup::shared().await.serve().await;
+    visit(&process).await;
+    let text = scrape(&process).await;
+    let listed: HashMap<_, _> = METRICS.iter().map(|metric| (metric.name, metric)).collect();
+    let mut shown = 0;
+    for line in text.lines() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|it| it.split_once(' '))
+        else {
+            continue;
+        };
+        let metric = listed.get(name).unwrap_or_else(|| panic!("{name} is not listed"));
+        let expected = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        assert_eq!(kind, expected, "{name}");
+        assert!(text.contains(&format!("# HELP {name} {}", metric.help)), "{name}");
+        shown += 1;
+    }
+    assert!(shown > 30, "{shown}: {text}");
+    // Labels too: a new one must be thought of before it is shown.
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, labels)) = line.split_once('{') else { continue };
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let metric = listed.get(name).or_else(|| listed.get(base?)).unwrap();
+        let labels = labels.split_once("} ").unwrap().0;
+        for label in labels.split("\",").filter_map(|label| label.split_once('=')) {
+            let known = metric.labels.split(", ").any(|known| known == label.0);
+            assert!(known || label.0 == "le", "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_happened_is_in_the_metrics() {
+    let process = Setup::sqlite().serve().await;
+    let before = scrape(&process).await;
+    visit(&process).await;
+    let after = scrape(&process).await;
+    for (series, least) in [
+        (r#"tollgate_http_requests_total{surface="gateway",upstream="echo",status="2xx"}"#, 4.0),
+        (r#"tollgate_http_requests_total{surface="api",upstream="",status="4xx"}"#, 1.0),
+        (r#"tollgate_http_request_bytes_total{surface="gateway",upstream="echo"}"#, 10.0),
+        (r#"tollgate_http_response_bytes_total{surface="gateway",upstream="echo"}"#, 10.0),
+        (r#"tollgate_cache_lookups_total{cache="key",level="database"}"#, 1.0),
+        (r#"tollgate_cache_lookups_total{cache="key",level="memory"}"#, 3.0),
+        (r#"tollgate_limit_results_total{tier="user",decision="admitted"}"#, 1.0),
+        (r#"tollgate_database_call_duration_seconds_count{operation="api_keys"}"#, 1.0),
+        (r#"tollgate_database_call_duration_seconds_count{operation="commit"}"#, 1.0),
+        ("tollgate_argon2_duration_seconds_count", 1.0),
+        ("tollgate_journal_records_total", 4.0),
+    ] {
+        let more = value(&after, series) - value(&before, series);
+        assert!(more >= least, "{series}: {more}\n{after}");
+    }
+    for (series, least) in [
+        (r#"tollgate_database_connections_max{pool="writer"}"#, 1.0),
+        ("process_resident_memory_bytes", 1e6),
+        ("process_open_fds", 5.0),
+        ("process_max_fds", 5.0),
+        ("process_start_time_seconds", 1.6e9),
+        ("process_cpu_seconds_total", 0.001),
+        ("tollgate_phase", 1.0),
+    ] {
+        assert!(value(&after, series) >= least, "{series}\n{after}");
+    }
+}
+
+/// Where Prometheus' own checker is installed.
+#[tokio::test]
+async fn the_checker_of_prometheus_finds_nothing_to_say() {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut checker) = command.spawn() else { return };
+    let process = Setup::shared().await.serve().await;
+    visit(&process).await;
+    let text = scrape(&process).await;
+    checker.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = checker.wait_with_output().unwrap();
+    let words = [said.stdout, said.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    assert!(said.status.success() && words.trim().is_empty(), "{words}");
 }
