@@ -86,23 +86,6 @@ impl Hash for Subject {
 }
 
 impl Subject {
-    /// Every name that [`Self::tier`] gives.
-    pub const TIERS: [&str; 13] = [
-        "address",
-        "user",
-        "key",
-        "token",
-        "upstream",
-        "user_at_upstream",
-        "origin",
-        "session",
-        "login",
-        "login_address",
-        "login_account",
-        "redeem",
-        "redeem_address",
-    ];
-
     /// The name of the tier, as the refusal and the metrics show it.
     pub fn tier(&self) -> &'static str {
         match self {

@@ -26,7 +26,7 @@ use super::{
     fault::Fault,
     forwarded,
     io::Connection,
-    observe::{Caller, Excess, Flight, Line, Metrics, Surface},
+    observe::{Caller, Excess, Flight, Line, Metrics},
     pressure::Pressure,
     screen,
 };

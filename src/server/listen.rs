@@ -11,7 +11,7 @@ use hyper_util::server::conn::auto;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::sleep,
 };
 use tokio_util::{
