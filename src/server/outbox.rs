@@ -232,3 +232,7 @@ impl Out {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

@@ -144,6 +144,37 @@ async fn an_answer_that_ends_first_leaves_the_upload_to_its_end() {
     assert_eq!(timeout(PATIENCE, upstream.read(&mut [0])).await.unwrap().unwrap(), 0);
 }
 
+/// Whether its answer is over or not.
+#[tokio::test]
+async fn an_upload_that_an_upstream_stops_taking_is_given_up() {
+    for is_over in [false, true] {
+        let (mut connection, mut upstream) = connected();
+        let (chunks, body) = upload();
+        chunks.send(Ok(Bytes::from_static(b"first"))).unwrap();
+        let answering = async {
+            read_until(&mut upstream, b"first\r\n").await;
+            upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").await.unwrap();
+        };
+        let brief = || Patience { idle: Duration::from_millis(50), progress: None };
+        let mut parts = parts("POST");
+        let (answer, ()) = tokio::join!(connection.send(&mut parts, Some(body), brief), answering);
+        let mut receiving = answer.unwrap().into_body();
+        // More than there is room for on the way.
+        chunks.send(Ok(Bytes::from(vec![b'x'; 20_000]))).unwrap();
+        if is_over {
+            upstream.write_all(b"done").await.unwrap();
+            assert_eq!(rest(&mut receiving, &mut connection).await.unwrap(), b"done");
+            assert!(receiving.into_idle(connection).is_none());
+            timeout(PATIENCE, chunks.closed()).await.expect("the upload is kept");
+        } else {
+            timeout(PATIENCE, chunks.closed()).await.expect("the upload is kept");
+            upstream.write_all(b"done").await.unwrap();
+            assert_eq!(rest(&mut receiving, &mut connection).await.unwrap(), b"done");
+            assert!(receiving.into_idle(connection).is_none(), "half a request was sent");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_upload_that_breaks_off_ends_the_exchange() {
     // Before an answer.

@@ -145,7 +145,9 @@ fn what_is_ready_leaves_in_one_write() {
         (Some((None, &["abc"])), 2),
         (Some((Some(1025), &[&*large])), 1),
         (Some((None, &[&*large])), 2),
-        (Some((Some(3), &["", "abc"])), 2),
+        // What comes a turn after the head is waited for, and no longer.
+        (Some((Some(3), &["", "abc"])), 1),
+        (Some((Some(3), &["", "", "abc"])), 2),
     ] {
         let wrote = write(&[("host", "a")], body, usize::MAX).unwrap();
         assert_eq!(wrote.len(), writes, "{body:?}");
