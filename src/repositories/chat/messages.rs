@@ -247,7 +247,9 @@ impl Chat<'_> {
                 sql.push_bind(lease_until).push(" WHERE writer = ").push_bind(writer);
                 sql.push(" AND status = 'streaming' AND id IN (");
                 let mut list = sql.separated(", ");
-                some.iter().for_each(|id| drop(list.push_bind(*id)));
+                for id in some {
+                    list.push_bind(*id);
+                }
                 sql.push(") RETURNING id");
                 // Of every length another one: none is worth keeping.
                 sql.build_query_scalar().persistent(false).fetch_all(conn).await

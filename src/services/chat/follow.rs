@@ -103,12 +103,11 @@ impl ChatService {
 
 impl Follower {
     pub(super) fn new(service: &Arc<ChatService>, id: ChatMessageId, at: usize) -> Self {
-        let source = match service.desk.find(id) {
-            Some(live) => Source::Here { begun: live.begun, state: live.follow() },
-            None => {
-                let due = Instant::now();
-                Source::Stored(Stored { due, pause: POLL.0, failures: 0, reading: None })
-            }
+        let source = if let Some(live) = service.desk.find(id) {
+            Source::Here { begun: live.begun, state: live.follow() }
+        } else {
+            let due = Instant::now();
+            Source::Stored(Stored { due, pause: POLL.0, failures: 0, reading: None })
         };
         Self { service: Arc::clone(service), id, at, source, over: false }
     }

@@ -21,6 +21,8 @@ async fn operators_see_read_and_end_conversations_and_nobody_else_does() {
     let history = format!("/api/v1/chat/history/{}", ada.session);
     user.get(SESSIONS).await.expect_problem(403, "role_required");
     user.get(&history).await.expect_problem(401, "unauthenticated");
+    let export = format!("/api/v1/chat/export/{}", ada.session);
+    user.get(&export).await.expect_problem(401, "unauthenticated");
     let roles = json!({ "roles": ["user", "moderator"] });
     admin.patch(&format!("/api/v1/admin/users/{id}"), roles).await.expect(200);
     let moderator = app.log_in(&name, PASSWORD).await;
@@ -47,10 +49,8 @@ async fn operators_see_read_and_end_conversations_and_nobody_else_does() {
     moderator.delete(&one).await.expect_problem(403, "role_required");
     moderator.delete(&history).await.expect_problem(401, "unauthenticated");
     // What a visitor takes away is nobody's business.
-    let export = format!("/api/v1/chat/export/{}", ada.session);
     ada.client.get(&export).await.expect(200);
     assert_eq!(moderator.get(&export).await.expect(200).json["messages"][0]["content"], "q");
-    user.get(&export).await.expect_problem(401, "unauthenticated");
     admin.delete(&one).await.expect(204);
     admin.delete(&one).await.expect_problem(404, "not_found");
     ada.ask(json!({ "message": "q" })).await.expect_problem(401, "invalid_credential");

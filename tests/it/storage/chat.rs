@@ -67,6 +67,9 @@ fn exchange(session: &ChatSession, client_id: Option<&str>) -> (ChatMessage, Cha
     (question, answer)
 }
 
+/// More messages than any session here has.
+const MOST: i64 = 1000;
+
 fn writer_of(message: &ChatMessage) -> ChatWriterId {
     let MessageState::Streaming { writer, .. } = message.state else { panic!("{message:?}") };
     writer
@@ -75,7 +78,7 @@ fn writer_of(message: &ChatMessage) -> ChatWriterId {
 async fn asked(store: &Store, session: &ChatSession) -> ChatMessage {
     let (question, answer) = exchange(session, None);
     let mut tx = store.begin().await;
-    let opened = tx.chat().open_exchange(&question, &answer, at(1)).await.unwrap();
+    let opened = tx.chat().open_exchange(&question, &answer, MOST, at(1)).await.unwrap();
     tx.commit().await.unwrap();
     let Opened::New { answer, .. } = opened else { panic!("{opened:?}") };
     answer
@@ -107,10 +110,22 @@ async fn a_session_comes_back_as_it_was_by_id_and_by_both_hashes() {
     let ended = tx.chat().session(after.id).await.unwrap().unwrap();
     assert_eq!((ended.ended_at, ended.version), (Some(at(5)), 3));
     assert!(!tx.chat().renew_session(&ended, &after).await.unwrap());
+    let other = session(None);
+    tx.chat().insert_session(&other).await.unwrap();
+    assert_eq!(tx.chat().condemn_session(other.id, at(7)).await.unwrap(), Some(2));
+    assert_eq!(tx.chat().condemn_session(other.id, at(7)).await.unwrap(), None);
+    // It has condemned what was said with it.
     tx.users().delete(ada.id).await.unwrap();
-    assert_eq!(tx.chat().session(after.id).await.unwrap().unwrap().user_id, None);
-    assert_eq!(tx.chat().delete_session(after.id).await.unwrap(), Some(3));
-    assert_eq!(tx.chat().delete_session(after.id).await.unwrap(), None);
+    assert_eq!(tx.chat().condemn_session(after.id, at(7)).await.unwrap(), None);
+    for (session, version, ended) in [(&after, 4, at(5)), (&other, 2, at(7))] {
+        assert_eq!(tx.chat().session(session.id).await.unwrap(), None);
+        let gone = tx.chat().session_of(&session.hash).await.unwrap().unwrap();
+        assert_eq!((gone.version, gone.ended_at, gone.user_id), (version, Some(ended), None));
+        assert_eq!(gone.expires_at, ChatSession::CONDEMNED);
+    }
+    let seen = tx.chat().sessions(&ChatFilter::default(), PageRequest::FIRST).await.unwrap();
+    assert!(seen.items.is_empty());
+    assert_eq!(tx.chat().prune_sessions(ChatSession::CONDEMNED, 9).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -155,20 +170,20 @@ async fn what_is_said_twice_is_said_once() {
     let (one, other) = (begun(&store).await, begun(&store).await);
     let (question, answer) = exchange(&one, Some("m"));
     let mut tx = store.begin().await;
-    let opened = tx.chat().open_exchange(&question, &answer, at(1)).await.unwrap();
+    let opened = tx.chat().open_exchange(&question, &answer, MOST, at(1)).await.unwrap();
     let Opened::New { question, answer } = opened else { panic!("{opened:?}") };
     assert_eq!((question.position, answer.position), (1, 2));
     assert_eq!(tx.chat().message(answer.id).await.unwrap().as_ref(), Some(&answer));
     tx.commit().await.unwrap();
     let again = exchange(&one, Some("m"));
     let mut tx = store.begin().await;
-    let opened = tx.chat().open_exchange(&again.0, &again.1, at(2)).await.unwrap();
+    let opened = tx.chat().open_exchange(&again.0, &again.1, MOST, at(2)).await.unwrap();
     assert_eq!(opened, Opened::Before { question: question.clone(), answer: answer.clone() });
     drop(tx);
     let mut tx = store.begin().await;
     for (session, name, position) in [(&one, "n", 3), (&other, "m", 1)] {
         let (question, answer) = exchange(session, Some(name));
-        let opened = tx.chat().open_exchange(&question, &answer, at(2)).await.unwrap();
+        let opened = tx.chat().open_exchange(&question, &answer, MOST, at(2)).await.unwrap();
         let Opened::New { question, .. } = opened else { panic!("{opened:?}") };
         assert_eq!(question.position, position);
     }
@@ -179,7 +194,7 @@ async fn what_is_said_twice_is_said_once() {
     let rest = tx.chat().messages(one.id, rest).await.unwrap();
     assert_eq!((&rest.items[..], rest.next), (&[question][..], None));
     let late = exchange(&one, None);
-    let opened = tx.chat().open_exchange(&late.0, &late.1, at(100)).await.unwrap();
+    let opened = tx.chat().open_exchange(&late.0, &late.1, MOST, at(100)).await.unwrap();
     assert_eq!(opened, Opened::NoSession);
 }
 
@@ -192,7 +207,8 @@ async fn of_twenty_who_say_the_same_at_once_one_does() {
             let (db, (question, answer)) = (store.db.clone(), exchange(&session, Some("m")));
             async move {
                 let mut tx = db.begin().await.unwrap();
-                let opened = tx.chat().open_exchange(&question, &answer, at(1)).await.unwrap();
+                let opened =
+                    tx.chat().open_exchange(&question, &answer, MOST, at(1)).await.unwrap();
                 let won = matches!(opened, Opened::New { .. });
                 if won {
                     tx.commit().await.unwrap();
@@ -222,8 +238,12 @@ async fn only_who_holds_an_answer_writes_its_end() {
     tx.chat().add_pieces(&[]).await.unwrap();
     assert_eq!(tx.chat().pieces(answer.id, 0).await.unwrap().len(), 3);
     assert_eq!(tx.chat().pieces(answer.id, 2).await.unwrap(), [piece(4, "ü"), piece(5, "c")]);
-    assert_eq!(tx.chat().hold_answers(writer, at(50)).await.unwrap(), [answer.id]);
-    assert!(tx.chat().hold_answers(stranger, at(50)).await.unwrap().is_empty());
+    // Neither what was not asked for nor what is another's.
+    assert!(tx.chat().hold_answers(writer, &[], at(50)).await.unwrap().is_empty());
+    assert!(tx.chat().hold_answers(writer, &[other.id], at(50)).await.unwrap().is_empty());
+    let all = [answer.id, other.id];
+    assert_eq!(tx.chat().hold_answers(writer, &all, at(50)).await.unwrap(), [answer.id]);
+    assert!(tx.chat().hold_answers(stranger, &all, at(50)).await.unwrap().is_empty());
     // By then only the other's lease is over.
     let abandoned = tx.chat().abandoned(at(49), 9).await.unwrap();
     assert_eq!(abandoned, [(other.id, writer_of(&other))]);
@@ -254,8 +274,12 @@ async fn old_sessions_go_with_all_that_was_said() {
     let mut tx = store.begin().await;
     let piece = Piece { message_id: answer.id, number: 1, content: "a".to_owned() };
     tx.chat().add_pieces(&[piece]).await.unwrap();
+    assert_eq!(tx.chat().prune_messages(at(99), 9).await.unwrap(), 0);
     assert_eq!(tx.chat().prune_sessions(at(99), 9).await.unwrap(), 0);
-    assert_eq!(tx.chat().prune_sessions(at(100), 2).await.unwrap(), 2);
+    // Not before what was said in it.
+    assert_eq!(tx.chat().prune_sessions(at(100), 9).await.unwrap(), 2);
+    assert_eq!(tx.chat().prune_messages(at(100), 1).await.unwrap(), 1);
+    assert_eq!(tx.chat().prune_messages(at(100), 9).await.unwrap(), 1);
     assert_eq!(tx.chat().prune_sessions(at(100), 9).await.unwrap(), 1);
     assert_eq!(tx.chat().message(answer.id).await.unwrap(), None);
     assert!(tx.chat().pieces(answer.id, 0).await.unwrap().is_empty());
