@@ -23,7 +23,8 @@ class N8n(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         off = ["N8N_DIAGNOSTICS_ENABLED", "N8N_VERSION_NOTIFICATIONS_ENABLED", "N8N_TEMPLATES_ENABLED", "N8N_PERSONALIZATION_ENABLED", "N8N_HIRING_BANNER_ENABLED", "N8N_COMMUNITY_PACKAGES_ENABLED", "EXTERNAL_FRONTEND_HOOKS_URLS", "N8N_RUNNERS_ENABLED"]
-        settings = {name: "false" for name in off} | {"EXTERNAL_FRONTEND_HOOKS_URLS": "", "N8N_USER_FOLDER": folder, "N8N_PORT": str(self.port), "N8N_LISTEN_ADDRESS": "127.0.0.1", "N8N_ENFORCE_SETTINGS_FILE_PERMISSIONS": "true", "NODES_EXCLUDE": '["n8n-nodes-base.executeCommand"]'}
+        settings = {name: "false" for name in off} | {"EXTERNAL_FRONTEND_HOOKS_URLS": "", "N8N_USER_FOLDER": folder, "N8N_PORT": str(self.port), "N8N_LISTEN_ADDRESS": "127.0.0.1", "N8N_ENFORCE_SETTINGS_FILE_PERMISSIONS": "true", # Its newer engine for expressions is a package that builds on newer Nodes alone.
+                                                         "N8N_EXPRESSION_ENGINE": "legacy"}
         self.settings = {"PATH": os.environ["PATH"], "HOME": folder, **settings}
         for command in [["import:workflow", f"--input={WORKFLOW}"], ["update:workflow", "--all", "--active=true"]]:
             done = subprocess.run([os.environ["N8N"], *command], cwd=folder, env=self.settings, capture_output=True, text=True, timeout=240, check=False)
