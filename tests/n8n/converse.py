@@ -60,7 +60,7 @@ class Visitor:
     def say(self, message: str):
         """The text of the answer, the last event, and when each part came."""
         text, times, name = "", [], ""
-        with self.ask("/chat/message", {"message": message, "client_message_id": f"m-{message}"}) as answer:
+        with self.ask("/chat/message", {"message": message, "client_message_id": "m-1"}) as answer:
             for line in answer:
                 line = line.decode().rstrip("\n")
                 if line.startswith("event: "):
