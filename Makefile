@@ -1,17 +1,17 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check races torture fmt openapi schemathesis bench bench-usage browser conformance
+.PHONY: help run dev test check races torture fmt openapi schemathesis bench bench-usage browser conformance n8n
 
 # `make run ARGS="--help"`: further arguments of the program.
 ARGS ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## build and serve; needs no configuration and no service
 	cargo build --release --locked
-	exec $(TARGET_DIR)/release/tollgate serve $(ARGS)
+	CHAT_DEMO=$${CHAT_DEMO-true} exec $(TARGET_DIR)/release/tollgate serve $(ARGS)
 
 dev: ## serve on Postgres and Redis from Docker, again after every change
 	@exec sh -c "$$DEV_SCRIPT"
@@ -39,8 +39,11 @@ openapi: ## accept the OpenAPI document as it is now
 schemathesis: ## generated requests against the OpenAPI document
 	tests/schemathesis.sh
 
-browser: ## in Chromium: pages of every kind, JupyterLab, ComfyUI; ARGS="jupyter" for one
+browser: ## in Chromium: pages of every kind, the chat, JupyterLab, ComfyUI; ARGS="chat" for one
 	tests/browser/run $(ARGS)
+
+n8n: ## chats with a real n8n, which it installs from npm: 1.8 GB in target/n8n
+	tests/n8n/run
 
 conformance: ## the test-suite of an HTTP client with and without the gateway
 	tests/conformance/run $(ARGS)

@@ -158,7 +158,7 @@ impl Demo {
 /// The source with the settings of this installation.
 fn script(max_chars: usize, color: [u8; 3]) -> String {
     let color = format!("#{}", hex::encode(color));
-    let settings = json!({ "messageMaxChars": max_chars, "color": color });
+    let settings = json!({ "color": color, "messageMaxChars": max_chars });
     let (before, rest) = SOURCE.split_once(SETTINGS).expect("the source has the line");
     let (_, after) = rest.split_once('\n').expect("the line ends");
     format!("{before}{SETTINGS}{settings};\n{after}")

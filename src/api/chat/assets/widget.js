@@ -149,7 +149,7 @@
 
   // A text as plain parts, `code`, **strong** parts and links.
   function inlineParts(text) {
-    const TOKENS = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|https?:\/\/[^\s<>"'`\u202a-\u202e\u2066-\u2069]+/gi;
+    const TOKENS = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|https?:\/\/[^\s<>"'`[\]\u202a-\u202e\u2066-\u2069]+/gi;
     const parts = [];
     let at = 0;
     const plain = (until) => {
