@@ -115,7 +115,6 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("UPSTREAM_PRESET", "excel", "comfyui, n8n, jupyter or ollama"),
     ("AUTH_PUBLIC_PATHS", "/a,b", "begins with /"),
     ("AUTH_PUBLIC_PATHS", "/a*", "/* at its end"),
-    ("SERVER_TLS_KEY", "x", "SERVER_TLS_CERT with it"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel", "not supported by this version"),
 ];
 
