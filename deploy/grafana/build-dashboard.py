@@ -54,7 +54,7 @@ ROWS = [
     ]),
     ("Limits and credentials", [
         ("Limits, by tier", "reqps", 8, [(rate("tollgate_limit_results_total", "tier, decision"), "{{tier}} {{decision}}")]),
-        ("Limits, decided by", "reqps", 8, [(rate("tollgate_limit_decisions_total", "source"), "{{source}}")]),
+        ("Limits, decided by", "reqps", 8, [(q('sum by (source) (rate(tollgate_limit_decisions_total{@}[$__rate_interval])) or vector(0)'), "{{source}}")]),
         ("Credentials answered by", "reqps", 8, [(rate("tollgate_cache_lookups_total", "cache, level"), "{{cache}} {{level}}")]),
         ("Revocation: age of what is known", "s", 8, [(now("tollgate_credential_sync_age_seconds"), "{{instance}}")]),
         ("Revocation: delay p99", "s", 8, [(q('histogram_quantile(0.99, sum by (le, kind) (increase(tollgate_invalidation_delay_seconds_bucket{@}[$__range])))'), "{{kind}}")]),
