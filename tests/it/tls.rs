@@ -58,7 +58,7 @@ impl Pair {
 
 /// An instance that shows certificates, and who asks it.
 struct Secure {
-    app: TestApp,
+    _app: TestApp,
     address: SocketAddr,
     _folder: TempDir,
 }
@@ -81,7 +81,7 @@ impl Secure {
             crate::support::Options { settings: settings.collect(), ..Default::default() };
         let app = TestApp::with(options).await;
         let address = app.base.trim_start_matches("http://").parse().unwrap();
-        Self { app, address, _folder: folder }
+        Self { _app: app, address, _folder: folder }
     }
 
     /// Where one of these certificates is shown.
