@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check races torture fmt openapi schemathesis bench bench-usage browser conformance n8n
+.PHONY: help run dev test check races torture rolling demo-load fmt openapi schemathesis bench bench-usage browser conformance n8n
 
 # `make run ARGS="--help"`: further arguments of the program.
 ARGS ?=
@@ -29,6 +29,14 @@ races: ## money at length: races, a model, kills, on both engines; half an hour
 
 torture: ## large bodies, kills, revocations, overload, and limits attacked for an hour
 	tests/torture.sh
+
+rolling: ## 100,000 requests while three instances behind nginx are restarted in turn
+	bash -c 'set -e; . tests/services.sh; trap stop_services EXIT; start_services; \
+	  TOLLGATE_TORTURE=1 cargo test --locked --test it -- --nocapture process::rolling'
+
+demo-load: ## a minute of traffic of every kind; ARGS=--check: with Prometheus, every panel has data
+	cargo build --release --locked
+	deploy/demo/load.py --program $(TARGET_DIR)/release/tollgate $(ARGS)
 
 fmt: ## format the sources
 	cargo fmt

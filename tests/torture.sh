@@ -2,7 +2,7 @@
 # What CI has no time for, each with its figures: large bodies through the program
 # and the memory they take, 50 kills and 50 stops under load on SQLite and on
 # Postgres, 300 revocations over three instances, ten times the load that it can
-# take, and limits attacked for an hour (TOLLGATE_LIMIT_SECONDS). Takes about two
+# take, 100,000 requests while instances are restarted, and limits attacked for an hour (TOLLGATE_LIMIT_SECONDS). Takes about two
 # hours; see services.sh for the servers. Ends with a summary, of which
 # docs/torture.md keeps the last one.
 set -euo pipefail
@@ -53,6 +53,7 @@ part 'overload' "${without[@]}" TOLLGATE_TORTURE=1 cargo test --release --locked
   --nocapture --test-threads=1 process::overload
 part 'chats' env TOLLGATE_TORTURE=1 cargo test --release --locked --test it -- \
   --nocapture --test-threads=1 process::chat
+part 'rolling restart' env TOLLGATE_TORTURE=1 "${tests[@]}" process::rolling
 part 'limits under overload' "${tests[@]}" limiter::overload --skip no_window
 part 'limits under attack' env TOLLGATE_LIMIT_SECONDS="${TOLLGATE_LIMIT_SECONDS:-3600}" \
   "${tests[@]}" limiter::overload::no_window

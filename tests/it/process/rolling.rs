@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 struct Balancer {
     base: String,
     child: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Balancer {
@@ -48,10 +48,8 @@ impl Balancer {
     async fn before(ports: &[u16]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let own = free_address().await;
-        let servers: String = ports
-            .iter()
-            .map(|port| format!("server 127.0.0.1:{port} max_fails=1 fail_timeout=2s;\n"))
-            .collect();
+        let server = |port| format!("server 127.0.0.1:{port} max_fails=1 fail_timeout=2s;\n");
+        let servers = ports.iter().map(server).collect::<Vec<_>>().concat();
         // Nothing is sent twice but what nginx sends twice by itself.
         let config = format!(
             "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr error;\n\
@@ -69,11 +67,8 @@ impl Balancer {
         let mut command = Command::new(program("nginx")?);
         command.args(["-c", "nginx.conf", "-e", "stderr", "-p"]).arg(folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let balancer = Self {
-            base: format!("http://{own}"),
-            child: command.spawn().unwrap(),
-            _folder: folder,
-        };
+        let balancer =
+            Self { base: format!("http://{own}"), child: command.spawn().unwrap(), folder };
         let start = Instant::now();
         while TcpStream::connect(own).await.is_err() {
             assert!(start.elapsed() < PATIENCE, "nginx does not start: {}", balancer.log());
@@ -83,7 +78,7 @@ impl Balancer {
     }
 
     fn log(&self) -> String {
-        let log: PathBuf = self._folder.path().join("log");
+        let log: PathBuf = self.folder.path().join("log");
         std::fs::read_to_string(log).unwrap()
     }
 }
