@@ -3,15 +3,8 @@
 
 /// Settings that the product has but this version does not offer. Whole names,
 /// not prefixes: desktops set variables that begin alike.
-const LATER: [&str; 7] = [
-    "LOG_FILE",
-    "LOG_MAX_FILES",
-    "LOG_MAX_SIZE_MB",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "SERVER_TLS_CERT",
-    "SERVER_TLS_KEY",
-    "TIERS",
-];
+const LATER: [&str; 4] =
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "SERVER_TLS_CERT", "SERVER_TLS_KEY", "TIERS"];
 
 /// Whether this environment name is a setting of another version, including
 /// the `_FILE` form of its secrets.
@@ -45,10 +38,10 @@ mod tests {
 
     #[test]
     fn names_of_other_versions_are_whole_names() {
-        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "SERVER_TLS_KEY_FILE", "LOG_FILE"] {
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "SERVER_TLS_KEY_FILE"] {
             assert!(is_later(name), "{name}");
         }
-        for name in ["SESSION_MANAGER", "TOKEN_PRICE_24H", "LOG_LEVEL"] {
+        for name in ["SESSION_MANAGER", "TOKEN_PRICE_24H", "LOG_LEVEL", "LOG_FILE"] {
             assert!(!is_later(name), "{name}");
         }
     }

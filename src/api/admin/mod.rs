@@ -3,6 +3,7 @@
 mod audit;
 mod chat;
 mod connections;
+mod log_level;
 mod tokens;
 mod upstreams;
 mod users;
@@ -18,6 +19,7 @@ pub(super) fn router() -> ApiRouter {
         .merge(vouchers::router())
         .merge(connections::router())
         .merge(upstreams::router())
+        .merge(log_level::router())
         .merge(audit::router())
         .merge(chat::router())
 }
