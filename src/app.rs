@@ -21,7 +21,7 @@ use crate::{
         reload::Read,
         upstreams::resolver::{SharedResolver, SystemResolver},
     },
-    telemetry::metrics_handle,
+    telemetry::{LogLevel, metrics_handle},
 };
 
 /// All parts of the process, connected but not yet doing anything.
@@ -42,6 +42,7 @@ pub struct AppBuilder {
     resolver: SharedResolver,
     redis_waits: RedisDeadlines,
     read: Option<Read>,
+    log_level: Option<Arc<LogLevel>>,
 }
 
 impl AppBuilder {
@@ -52,6 +53,7 @@ impl AppBuilder {
             resolver: Arc::new(SystemResolver),
             redis_waits: RedisDeadlines::default(),
             read: None,
+            log_level: None,
         }
     }
 
@@ -59,6 +61,13 @@ impl AppBuilder {
     #[must_use]
     pub fn reading(mut self, read: impl Fn() -> Sources + Send + Sync + 'static) -> Self {
         self.read = Some(Box::new(read));
+        self
+    }
+
+    /// What can be said about the log while the process runs.
+    #[must_use]
+    pub fn log_level(mut self, level: Arc<LogLevel>) -> Self {
+        self.log_level = Some(level);
         self
     }
 
@@ -87,7 +96,8 @@ impl AppBuilder {
     /// # Errors
     /// A secret that cannot be read or written, or a key that is not one.
     pub async fn build(self) -> anyhow::Result<App> {
-        let Self { config, clock, resolver, read, redis_waits } = self;
+        let Self { config, clock, resolver, read, redis_waits, log_level } = self;
+        let log_level = log_level.unwrap_or_else(|| LogLevel::detached(&config.log.level));
         // First: whoever keeps handles of metrics takes them when it is made.
         metrics_handle();
         let db = Database::open(&config.database).await?;
@@ -129,6 +139,7 @@ impl AppBuilder {
             resolver,
             read,
             material: signing_material,
+            log_level,
             clock,
         });
         let allowed_origins = header_values(&config.allowed_origins)?;

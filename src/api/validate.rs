@@ -55,6 +55,14 @@ pub(super) fn instant(at: &DateTime<Utc>) -> Result<(), ValidationError> {
     rule(holds, "range", "must lie between the years 1970 and 9999")
 }
 
+/// Of a log.
+pub(super) fn log_level(text: &str) -> Result<(), ValidationError> {
+    match crate::config::log_level(text) {
+        Ok(_) => Ok(()),
+        Err(expected) => Err(ValidationError::new("log_level").with_message(expected.into())),
+    }
+}
+
 /// Where a page is, for a workflow to read.
 pub(super) fn page_url(text: &str) -> Result<(), ValidationError> {
     let is_web = text.starts_with("https://") || text.starts_with("http://");

@@ -155,7 +155,11 @@ impl RedisStore {
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
         let connection = MultiplexedConnection::clone(&connection);
         let started = Instant::now();
-        let answer = time::timeout(self.deadlines.call, operation(connection)).await;
+        let answer = time::timeout(
+            self.deadlines.call,
+            crate::telemetry::operation("redis", what, operation(connection)),
+        )
+        .await;
         self.duration.record(started.elapsed().as_secs_f64());
         match answer {
             Ok(Ok(value)) => {

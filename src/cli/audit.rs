@@ -1,5 +1,7 @@
 //! `tollgate audit`: who did what, printed, and the proof that it is all there.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -12,7 +14,7 @@ use super::{
 use crate::{
     config::Config,
     domain::audit::AuditRow,
-    services::audit::{Anchor, Verified},
+    services::audit::{Anchor, ReAnchorError, Verified},
 };
 
 #[derive(Clone, Debug, Subcommand)]
@@ -20,6 +22,10 @@ pub enum AuditCommand {
     /// Walk the whole log, also while instances run; exit code 1 and the first
     /// bad row if it is not what was written.
     Verify(VerifyArgs),
+    /// Seal the ends of the log anew after SECRETS_KEY was lost, or take a database
+    /// that was put back on purpose for the right one. Rows that were changed or are
+    /// missing stay so: then it refuses.
+    ReAnchor(ReAnchorArgs),
     /// Print the log, a line of JSON for each row, oldest first.
     Export,
 }
@@ -32,31 +38,68 @@ pub struct VerifyArgs {
     pub anchor: Option<Anchor>,
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct ReAnchorArgs {
+    /// Why, for the log.
+    #[arg(long)]
+    pub reason: String,
+}
+
 fn anchor(text: &str) -> Result<Anchor, &'static str> {
-    const EXPECTED: &str = "expected a number, a colon and 64 hexadecimal digits";
-    let (seq, hash) = text.split_once(':').ok_or(EXPECTED)?;
-    let seq = seq.parse().map_err(|_| EXPECTED)?;
-    let hash: Vec<u8> = hex::decode(hash).map_err(|_| EXPECTED)?;
-    Ok(Anchor { seq, hash: hash.try_into().map_err(|_| EXPECTED)? })
+    Anchor::parse(text).ok_or("expected a number, a colon and 64 hexadecimal digits")
 }
 
 pub async fn run(config: Config, command: AuditCommand, format: Format) -> anyhow::Result<Exit> {
+    let folder = config.data_dir.clone();
     let offline = Offline::ready(config).await?;
     let exit = match command {
-        AuditCommand::Verify(args) => verify(&offline, args, format).await?,
+        AuditCommand::Verify(args) => verify(&offline, args, &folder, format).await?,
+        AuditCommand::ReAnchor(args) => re_anchor(&offline, &args, &folder).await?,
         AuditCommand::Export => export(&offline).await?,
     };
     offline.close().await;
     Ok(exit)
 }
 
-async fn verify(offline: &Offline, args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
-    let done = offline.services().audit.verify(args.anchor).await?;
+/// Holds the log to the anchor that is given, else to the one that an instance kept
+/// in this data directory.
+async fn verify(
+    offline: &Offline,
+    args: VerifyArgs,
+    folder: &Path,
+    format: Format,
+) -> anyhow::Result<Exit> {
+    let audit = &offline.services().audit;
+    let mut done = audit.verify(args.anchor).await?;
+    if let (None, None) = (done.fault, args.anchor)
+        && let Some(kept) = Anchor::kept(folder).await?
+        // One that is past its retention says nothing.
+        && kept.seq > done.dropped
+    {
+        done = audit.verify(Some(kept)).await?;
+    }
     match format {
         Format::Json => output::json(&done)?,
         Format::Table => output::write(format!("{}\n", told(&done)).as_bytes())?,
     }
     Ok(if done.fault.is_none() { Exit::Done } else { Exit::Refused })
+}
+
+async fn re_anchor(offline: &Offline, args: &ReAnchorArgs, folder: &Path) -> anyhow::Result<Exit> {
+    let audit = &offline.services().audit;
+    match audit.re_anchor(offline.by(), &args.reason).await {
+        Ok(before) => {
+            audit.replace_anchor(folder).await?;
+            let before = before.map_or_else(String::new, |fault| format!("; before: {fault}"));
+            output::write(format!("the ends of the log are sealed anew{before}\n").as_bytes())?;
+            Ok(Exit::Done)
+        }
+        Err(ReAnchorError::Store(error)) => Err(error.into()),
+        Err(refused) => {
+            eprintln!("tollgate: {refused}");
+            Ok(Exit::Refused)
+        }
+    }
 }
 
 fn told(done: &Verified) -> String {

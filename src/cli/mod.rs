@@ -355,6 +355,7 @@ mod tests {
             "tollgate secrets rotate",
             "tollgate audit verify --anchor 7:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "tollgate audit export",
+            "tollgate audit re-anchor --reason lost",
             "tollgate openapi",
             "tollgate healthcheck --url http://127.0.0.1:8080",
             "tollgate completions bash",
@@ -377,6 +378,7 @@ mod tests {
             "tollgate tokens grant --user a --hours 87601",
             "tollgate tokens list --status sold",
             "tollgate audit verify --anchor 7",
+            "tollgate audit re-anchor",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

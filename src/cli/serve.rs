@@ -38,13 +38,14 @@ pub async fn run(
     config: Config,
     read: impl Fn() -> Sources + Send + Sync + 'static,
 ) -> anyhow::Result<Exit> {
-    telemetry::init(&config.log)?;
+    // Held to the end: the last lines are written when it is dropped.
+    let (_logs, level) = telemetry::init(&config.log)?;
     let shutdown = Shutdown::new();
     shutdown.follow_signals()?;
     let hangups = hangups()?;
     let _lock = InstanceLock::acquire(&config.database).await?;
     server::is_free(&config)?;
-    let app = Arc::new(AppBuilder::new(config).reading(read).build().await?);
+    let app = Arc::new(AppBuilder::new(config).reading(read).log_level(level).build().await?);
     app.services.usage.journal().open()?;
     measure(&app)?;
     let metrics = match app.config.metrics.port {

@@ -5,8 +5,8 @@ use std::{path::Path, thread};
 
 use super::{
     AdminConfig, Algorithm, AuditConfig, AuthConfig, Config, DatabaseConfig, JournalConfig,
-    LogConfig, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig, UsageConfig,
-    WalletConfig, addresses, chat, limits,
+    LogConfig, LogFile, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig,
+    UsageConfig, WalletConfig, addresses, chat, limits,
     reader::Reader,
     strength, tls, upstreams, values,
     values::{list, number, seconds, truth},
@@ -55,10 +55,7 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
                 on_full: reader.required("USAGE_JOURNAL_ON_FULL", values::on_full),
             },
         },
-        log: LogConfig {
-            level: reader.required("LOG_LEVEL", values::log_level),
-            json: reader.optional("LOG_JSON_OUTPUT", truth),
-        },
+        log: log(reader),
         metrics: metrics(reader, &server),
         allowed_origins: reader
             .optional("ALLOWED_ORIGINS", list(addresses::origin))
@@ -227,6 +224,17 @@ fn passes(reader: &mut Reader) -> PassesConfig {
         prices,
         refund: reader.required("TOKEN_REFUND", values::refund_policy),
         trial_hours: reader.required("TOKEN_TRIAL_HOURS", number(0..=MAX_HOURS)),
+    }
+}
+
+fn log(reader: &mut Reader) -> LogConfig {
+    let max_megabytes = reader.required("LOG_MAX_SIZE_MB", number(1..=100_000_u64));
+    let max_files = reader.required("LOG_MAX_FILES", number(1..=1000_usize));
+    let file = reader.optional("LOG_FILE", values::folder);
+    LogConfig {
+        level: reader.required("LOG_LEVEL", values::log_level),
+        json: reader.optional("LOG_JSON_OUTPUT", truth),
+        file: file.map(|path| LogFile { path, max_bytes: max_megabytes * 1_000_000, max_files }),
     }
 }
 

@@ -62,6 +62,7 @@ pub use upstream::{
     BasicAuth, HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig,
     UpstreamConfig, UpstreamLimits, Upstreams, WebSocketConfig,
 };
+pub use values::log_level;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
@@ -321,6 +322,17 @@ pub struct LogConfig {
     pub level: String,
     /// `None`: JSON unless the output is a terminal.
     pub json: Option<bool>,
+    /// Written besides standard output.
+    pub file: Option<LogFile>,
+}
+
+/// A log file that begins anew when it is full.
+#[derive(Clone, Debug)]
+pub struct LogFile {
+    pub path: PathBuf,
+    pub max_bytes: u64,
+    /// That are kept, the one that is written among them.
+    pub max_files: usize,
 }
 
 #[derive(Clone, Debug)]

@@ -336,6 +336,9 @@ pub static KEYS: &[Key] = &[
     key("AUDIT_RETENTION_DAYS", "400", "How long rows of the audit log are kept. 0: for ever."),
     key("LOG_LEVEL", "INFO", "ERROR, WARN, INFO, DEBUG, TRACE, or directives: info,tollgate=debug"),
     key("LOG_JSON_OUTPUT", "", "Default: false on a terminal, else true."),
+    key("LOG_FILE", "", "Written besides standard output, and begun anew when it is full."),
+    key("LOG_MAX_SIZE_MB", "10", "How large that file grows."),
+    key("LOG_MAX_FILES", "5", "How many are kept, that one among them; the others are packed."),
     key("METRICS_PORT", "", "A listener of its own for /metrics. Default: the main port."),
     key("METRICS_TOKEN", "", "Bearer token that /metrics asks for, 16 characters or more.")
         .of(Kind::Secret),

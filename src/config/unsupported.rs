@@ -3,8 +3,7 @@
 
 /// Settings that the product has but this version does not offer. Whole names,
 /// not prefixes: desktops set variables that begin alike.
-const LATER: [&str; 5] =
-    ["LOG_FILE", "LOG_MAX_FILES", "LOG_MAX_SIZE_MB", "OTEL_EXPORTER_OTLP_ENDPOINT", "TIERS"];
+const LATER: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "TIERS"];
 
 /// Whether this environment name is a setting of another version, including
 /// the `_FILE` form of its secrets.
@@ -38,10 +37,10 @@ mod tests {
 
     #[test]
     fn names_of_other_versions_are_whole_names() {
-        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "TIERS_FILE", "LOG_FILE"] {
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "TIERS_FILE"] {
             assert!(is_later(name), "{name}");
         }
-        for name in ["SESSION_MANAGER", "TOKEN_PRICE_24H", "LOG_LEVEL"] {
+        for name in ["SESSION_MANAGER", "TOKEN_PRICE_24H", "LOG_LEVEL", "LOG_FILE"] {
             assert!(!is_later(name), "{name}");
         }
     }

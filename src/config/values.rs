@@ -205,7 +205,7 @@ pub(super) fn refund_policy(text: &str) -> Parsed<RefundPolicy> {
 
 /// A level, or `EnvFilter` directives. A bare word that is no level is
 /// refused: `EnvFilter` would take `verbose` for the name of a module.
-pub(super) fn log_level(text: &str) -> Parsed<String> {
+pub fn log_level(text: &str) -> Parsed<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_clear = |directive: &str| {
         directive.contains(['=', '[']) || LEVELS.contains(&directive.to_ascii_lowercase().as_str())

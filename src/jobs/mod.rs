@@ -151,7 +151,6 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             services.tickets.prune().await,
             services.changes.prune().await,
             services.audit.prune().await,
-            services.audit.log_head().await,
             services.chat.prune().await,
             services.api_keys.prune().await,
         ] {
@@ -159,6 +158,17 @@ pub fn start(app: &App, shutdown: &Shutdown) {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "old records could not be dropped; tried again later");
             }
+        }
+    }));
+
+    let (services, folder) = (app.services.clone(), app.config.data_dir.clone());
+    tasks.spawn(every(PRUNE_EVERY, stop(), async move || {
+        if services.health.phase() == Phase::Starting {
+            return;
+        }
+        if let Err(error) = services.audit.keep_anchor(&folder).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the head of the audit log could not be kept");
         }
     }));
 

@@ -79,7 +79,9 @@ async fn attempt(app: &App) -> anyhow::Result<Option<FirstAdmin>> {
     services.wallet.settle_currency().await?;
     let made =
         bootstrap::first_admin(&app.db, &services.accounts, &app.config.admin, &services.clock);
-    Ok(made.await?)
+    let made = made.await?;
+    services.audit.begin().await?;
+    Ok(made)
 }
 
 /// The one place where a generated password is shown: on standard error, since

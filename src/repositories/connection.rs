@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use metrics::{counter, histogram};
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
+use crate::telemetry::operation as operation_of;
+
 use super::{
     ApiKeys, Audit, Chat, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes,
     RefreshTokens, Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
@@ -154,7 +156,7 @@ pub(super) async fn measured<T>(
     call: impl Future<Output = StoreResult<T>>,
 ) -> StoreResult<T> {
     let started = Instant::now();
-    let answer = call.await;
+    let answer = operation_of("database", operation, call).await;
     histogram!("tollgate_database_call_duration_seconds", "operation" => operation)
         .record(started.elapsed().as_secs_f64());
     let kind = match &answer {

@@ -261,6 +261,13 @@ impl<'c> Users<'c> {
             .await)
     }
 
+    /// Whether there is an account.
+    pub async fn any(&mut self) -> StoreResult<bool> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM users)";
+
+        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL).fetch_one(conn).await)
+    }
+
     /// Removes the account with its sessions and keys and returns its last
     /// version. Its usage stays.
     pub async fn delete(&mut self, id: UserId) -> StoreResult<Option<i64>> {

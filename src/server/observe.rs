@@ -243,15 +243,15 @@ impl Drop for Flight {
             tracing::info!(
                 target: "access",
                 method = line.method.as_str(),
-                request.id = &*line.request_id,
+                request_id = &*line.request_id,
                 path = line.path,
                 status = self.status,
                 duration_ms = elapsed.as_secs_f64() * 1000.0,
                 bytes_in,
                 bytes_out = self.bytes_out,
-                client.address = %line.address,
-                user.id = user_id.map(tracing::field::display),
-                key.id = key_id.map(tracing::field::display),
+                client_address = %line.address,
+                user_id = user_id.map(tracing::field::display),
+                key_id = key_id.map(tracing::field::display),
                 upstream = line.upstream,
                 "request"
             );

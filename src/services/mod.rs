@@ -22,6 +22,7 @@ pub mod health;
 pub mod key_input;
 pub mod keyring;
 pub mod limits;
+pub mod log_level;
 pub mod login_throttle;
 pub mod logins;
 mod observe;
@@ -49,9 +50,10 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService, audit::AuditService,
     browser::BrowserService, changes::ChangeService, chat::ChatService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
-    logins::LoginService, passes::PassService, passwords::Passwords, reload::ReloadService,
-    sealer::Sealer, streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
-    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
+    log_level::LogLevelService, logins::LoginService, passes::PassService, passwords::Passwords,
+    reload::ReloadService, sealer::Sealer, streams::StreamService, tickets::TicketService,
+    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
+    wallet::WalletService,
 };
 use self::{
     gifts::Gifts, login_throttle::LoginThrottle, room::Room, upstreams::resolver::SharedResolver,
@@ -64,6 +66,7 @@ use crate::{
     config::Config,
     domain::clock::SharedClock,
     repositories::Database,
+    telemetry::LogLevel,
 };
 
 /// Every service of the process, built once at start-up.
@@ -78,6 +81,7 @@ pub struct Services {
     pub chat: Arc<ChatService>,
     pub health: Arc<HealthService>,
     pub limits: Arc<LimitService>,
+    pub log_level: Arc<LogLevelService>,
     pub logins: Arc<LoginService>,
     pub passes: Arc<PassService>,
     pub tickets: Arc<TicketService>,
@@ -110,6 +114,7 @@ pub struct Parts<'a> {
     /// How the settings are read again, if they can be.
     pub read: Option<reload::Read>,
     pub material: reload::Material,
+    pub log_level: Arc<LogLevel>,
     pub clock: SharedClock,
 }
 
@@ -180,6 +185,11 @@ impl Services {
         let wallet = WalletService::new(db.clone(), clock.clone(), &config.wallet, audit.clone());
         Self {
             reload,
+            log_level: Arc::new(LogLevelService::new(
+                parts.log_level,
+                audit.clone(),
+                clock.clone(),
+            )),
             tickets: Arc::new(tickets),
             wallet: Arc::new(wallet),
             vouchers,

@@ -1,9 +1,10 @@
 //! Lines for machines: one flat JSON object per event.
 //!
-//! `timestamp` (RFC 3339, UTC), `level`, `target`, `message`, then the fields of
-//! the enclosing spans from the outermost inwards, then the event's own. Of two
-//! fields of the same name the innermost stands. A field called like one of the
-//! first three gets a `_` behind it.
+//! `timestamp` (RFC 3339, UTC), `level`, `logger`, `message`, `module` and `line`
+//! of the source, then the fields of the enclosing spans from the outermost
+//! inwards, then the event's own. Of two fields of the same name the innermost
+//! stands. A dot in a name is written as `_`. A field called like one of the
+//! first gets a `_` behind it.
 
 use std::{borrow::Cow, fmt, io::Write};
 
@@ -61,6 +62,13 @@ where
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut Own(&mut fields, "message"));
+        let metadata = event.metadata();
+        if let Some(module) = metadata.module_path() {
+            fields.set("module".into(), module.into());
+        }
+        if let Some(line) = metadata.line() {
+            fields.set("line".into(), line.into());
+        }
         for span in ctx.event_scope(event).into_iter().flat_map(Scope::from_root) {
             if let Some(outer) = span.extensions().get::<Fields>() {
                 for (name, value) in &outer.0 {
@@ -85,7 +93,7 @@ fn line(event: &Event<'_>, fields: &Fields) -> Result<Vec<u8>, serde_json::Error
     let head = [
         (Cow::Borrowed("timestamp"), Value::from(timestamp)),
         (Cow::Borrowed("level"), Value::from(event.metadata().level().as_str())),
-        (Cow::Borrowed("target"), Value::from(target)),
+        (Cow::Borrowed("logger"), Value::from(target)),
     ];
     let body = fields.0.iter().filter(|(name, _)| !name.starts_with("log."));
     let mut line = Vec::with_capacity(512);
@@ -112,7 +120,14 @@ impl Fields {
 
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         let name = match field.name() {
-            name @ ("timestamp" | "level" | "target") => Cow::Owned(format!("{name}_")),
+            name @ ("timestamp" | "level" | "logger" | "module" | "line") => {
+                Cow::Owned(format!("{name}_"))
+            }
+            "upstream.name" => Cow::Borrowed("upstream"),
+            // Those of a record of the `log` crate.
+            name if name.contains('.') && !name.starts_with("log.") => {
+                Cow::Owned(name.replace('.', "_"))
+            }
             name => Cow::Borrowed(name),
         };
         self.set(name, value.into());

@@ -34,7 +34,7 @@ impl<'w> MakeWriter<'w> for Captured {
 /// What is written while `f` runs, at level TRACE.
 fn logged(json: bool, colours: bool, f: impl FnOnce()) -> String {
     let captured = Captured::default();
-    let config = LogConfig { level: "trace".to_owned(), json: Some(json) };
+    let config = LogConfig { level: "trace".to_owned(), json: Some(json), file: None };
     let subscriber = subscriber(&config, colours, captured.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, f);
     String::from_utf8(std::mem::take(&mut captured.0.lock().unwrap())).unwrap()
@@ -124,10 +124,11 @@ fn fields_are_flat_typed_and_the_innermost_stands() {
     });
     let object: Value = serde_json::from_str(&log).unwrap();
     let expected = serde_json::json!({
-        "timestamp": object["timestamp"], "level": "WARN", "target": module_path!(),
-        "message": "done", "request.id": "r1", "n": 3, "ok": true, "ms": 1.5, "level_": "mine",
+        "timestamp": object["timestamp"], "level": "WARN", "logger": module_path!(),
+        "message": "done", "module": module_path!(), "line": object["line"], "request_id": "r1", "n": 3, "ok": true, "ms": 1.5, "level_": "mine",
     });
     assert_eq!(object, expected);
+    assert!(object["line"].is_u64());
     assert!(log.starts_with(r#"{"timestamp":"2"#), "{log}");
     assert!(object["timestamp"].as_str().unwrap().ends_with('Z'));
     assert_eq!(log.matches(r#""n":"#).count(), 1);
@@ -136,7 +137,7 @@ fn fields_are_flat_typed_and_the_innermost_stands() {
 #[test]
 fn the_level_is_obeyed() {
     let captured = Captured::default();
-    let config = LogConfig { level: "warn,quiet=off".to_owned(), json: Some(true) };
+    let config = LogConfig { level: "warn,quiet=off".to_owned(), json: Some(true), file: None };
     let subscriber = subscriber(&config, false, captured.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, || {
         tracing::info!("not this");

@@ -3,6 +3,7 @@
 mod audit;
 mod chat;
 mod connections;
+mod log_level;
 mod metrics;
 mod tokens;
 mod upstreams;
@@ -19,6 +20,7 @@ pub(super) fn router() -> ApiRouter {
         .merge(vouchers::router())
         .merge(connections::router())
         .merge(upstreams::router())
+        .merge(log_level::router())
         .merge(audit::router())
         .merge(chat::router())
         .merge(metrics::router())

@@ -148,9 +148,15 @@ actions! {
     ChatExported = "chat.exported",
     ConnectionCut = "connection.cut",
     SettingsReloaded = "settings.reloaded",
+    /// On one instance, for a while.
+    LogLevelChanged = "log_level.changed",
     SecretsRotated = "secrets.rotated",
     /// Rows past their retention were dropped.
     AuditPruned = "audit.pruned",
+    /// The first row of a log of a system that was there before it.
+    AuditBegun = "audit.begun",
+    /// The key of the seals was lost, or an older state was put back, on purpose.
+    AuditReAnchored = "audit.re_anchored",
 }
 
 /// What something was done to.

@@ -10,8 +10,10 @@
 //! ([`AuditService::note`]), and refused logins are counted and noted once a
 //! minute ([`Attempts`]): nobody fills the log or holds up others by guessing.
 
+mod anchors;
 mod attempts;
 mod prune;
+mod re_anchor;
 mod seals;
 mod verify;
 
@@ -19,7 +21,9 @@ use chrono::TimeDelta;
 
 use self::seals::Seals;
 pub use self::{
+    anchors::{ANCHOR_FILE, AnchorError},
     attempts::{Attempts, Refused},
+    re_anchor::ReAnchorError,
     seals::Place,
     verify::{Anchor, Fault, FaultKind, Verified},
 };
@@ -82,10 +86,21 @@ impl AuditService {
     }
 
     async fn append(&self, tx: &mut Tx, by: &Actor, event: Event) -> Result<(), StoreError> {
+        self.append_after(tx, by, event, false).await
+    }
+
+    /// `vouched`: somebody answers for the head that is there, whatever its seal.
+    async fn append_after(
+        &self,
+        tx: &mut Tx,
+        by: &Actor,
+        event: Event,
+        vouched: bool,
+    ) -> Result<(), StoreError> {
         // All that can be done before others have to wait.
         let row = Unplaced::new(by, event, self.clock.now());
         let last = tx.audit().lock_ends().await?.head;
-        let is_good = self.seals.is_good(Place::Head, &last);
+        let is_good = vouched || self.seals.is_good(Place::Head, &last);
         let mut row = row.placed(last.seq, last.hash);
         (row.key, row.seal) = self.seals.seal(Place::Row, row.seq, &row.hash);
         let (_, mut head_seal) = self.seals.seal(Place::Head, row.seq, &row.hash);
@@ -132,6 +147,19 @@ impl AuditService {
     /// The last row: what to write down elsewhere.
     pub async fn head(&self) -> Result<Option<End>, StoreError> {
         Ok(self.db.session().await?.audit().ends().await?.map(|ends| ends.head))
+    }
+
+    /// Gives the log its first row where there are accounts already, as after an
+    /// upgrade: from then on an empty log is one that was emptied.
+    pub async fn begin(&self) -> Result<(), StoreError> {
+        let mut session = self.db.session().await?;
+        let is_empty = session.audit().ends().await?.is_some_and(|ends| ends.head.seq == 0);
+        if !is_empty || !session.users().any().await? {
+            return Ok(());
+        }
+        drop(session);
+        tracing::warn!("the audit log is empty and accounts are there: it begins now");
+        self.note(&SYSTEM, Event::of_all(Action::AuditBegun, "audit")).await
     }
 
     /// Notes that everything sealed was sealed again, and does so with the ends

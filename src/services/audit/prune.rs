@@ -45,8 +45,6 @@ impl AuditService {
         }
         if dropped > 0 {
             tracing::info!(rows = dropped, "rows of the audit log were past their retention");
-            let event = Event::of_all(Action::AuditPruned, "audit");
-            self.note(&SYSTEM, event.after(json!({ "rows": dropped }))).await?;
         }
         Ok(())
     }
@@ -76,18 +74,12 @@ impl AuditService {
         }
         let mut end = End { seq: walk.seq, hash: walk.hash, key: String::new(), seal: vec![] };
         self.seals.seal_end(Place::Dropped, &mut end);
+        // In the same transaction, or they could be gone and nothing tell of it. First,
+        // since the log is never without a row.
+        let event = Event::of_all(Action::AuditPruned, "audit").after(json!({ "rows": dropped }));
+        self.append(&mut tx, &SYSTEM, event).await?;
         tx.audit().drop_through(&end).await?;
         tx.commit().await?;
         Ok(dropped)
-    }
-
-    /// Writes the head of the chain to the log: whoever keeps that elsewhere can
-    /// hold the chain to it.
-    pub async fn log_head(&self) -> Result<(), StoreError> {
-        if let Some(head) = self.head().await? {
-            let hash = hex::encode(head.hash);
-            tracing::info!(seq = head.seq, hash, "the head of the audit log");
-        }
-        Ok(())
     }
 }

@@ -25,23 +25,23 @@ use tollgate::{
 use super::assert_good;
 use crate::support::TestDatabase;
 
-const KEY: &str = "a sealing key of Zebras, 0123456789!";
-const NEXT_KEY: &str = "the next key of Okapis, 0123456789!!";
+pub(super) const KEY: &str = "a sealing key of Zebras, 0123456789!";
+pub(super) const NEXT_KEY: &str = "the next key of Okapis, 0123456789!!";
 
 /// A database with a log of ten rows, and nothing that protects it.
-struct Rig {
-    files: TestDatabase,
-    audit: AuditService,
+pub(super) struct Rig {
+    pub(super) files: TestDatabase,
+    pub(super) audit: AuditService,
 }
 
-async fn service(files: &TestDatabase, key: &str, previous: &[&str]) -> AuditService {
+pub(super) async fn service(files: &TestDatabase, key: &str, previous: &[&str]) -> AuditService {
     let previous: Vec<_> = previous.iter().map(|key| (*key).into()).collect();
     let sealer = Sealer::new(&key.into(), &previous);
     let config = AuditConfig { retention_days: 0 };
     AuditService::new(files.connect().await, Arc::new(SystemClock), &sealer, config)
 }
 
-async fn note(audit: &AuditService, rows: std::ops::Range<i64>) {
+pub(super) async fn note(audit: &AuditService, rows: std::ops::Range<i64>) {
     for n in rows {
         let event = Event::new(Action::KeyCreated, "key", n).after(json!({ "name": n }));
         audit.note(&SYSTEM, event).await.unwrap();
@@ -49,7 +49,7 @@ async fn note(audit: &AuditService, rows: std::ops::Range<i64>) {
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let files = TestDatabase::fresh().await;
         let audit = service(&files, KEY, &[]).await;
         note(&audit, 0..10).await;
@@ -58,7 +58,7 @@ impl Rig {
     }
 
     /// As the owner of the database can.
-    async fn without_triggers(&self) {
+    pub(super) async fn without_triggers(&self) {
         let statements: &[&str] = match &self.files {
             TestDatabase::Postgres { .. } => &[
                 "ALTER TABLE audit_log DISABLE TRIGGER USER",
@@ -70,6 +70,8 @@ impl Rig {
                 "DROP TRIGGER audit_log_not_replaced",
                 "DROP TRIGGER audit_head_not_moved_back",
                 "DROP TRIGGER audit_head_not_deleted",
+                "DROP TRIGGER audit_head_not_dropped",
+                "DROP TRIGGER audit_head_not_replaced",
             ],
         };
         for statement in statements {
@@ -77,7 +79,7 @@ impl Rig {
         }
     }
 
-    fn bytes(&self, hash: &[u8]) -> String {
+    pub(super) fn bytes(&self, hash: &[u8]) -> String {
         match &self.files {
             TestDatabase::Postgres { .. } => format!("'\\x{}'::bytea", hex::encode(hash)),
             TestDatabase::Sqlite(_) => format!("x'{}'", hex::encode(hash)),
@@ -88,7 +90,7 @@ impl Rig {
         self.audit.after(seq - 1).await.unwrap().swap_remove(0)
     }
 
-    async fn fault(&self) -> Option<Fault> {
+    pub(super) async fn fault(&self) -> Option<Fault> {
         self.audit.verify(None).await.unwrap().fault
     }
 }
@@ -248,6 +250,9 @@ async fn the_database_refuses_to_change_the_log() {
         "DELETE FROM audit_log".to_owned(),
         "DELETE FROM audit_head".to_owned(),
         "UPDATE audit_head SET seq = 7".to_owned(),
+        // Marked as dropped without being any row's, or all of it.
+        "UPDATE audit_head SET dropped_seq = 3".to_owned(),
+        "UPDATE audit_head SET dropped_seq = seq, dropped_hash = hash".to_owned(),
         insert("INSERT", 3),
     ];
     match rig.files {

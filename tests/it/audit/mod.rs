@@ -1,6 +1,7 @@
 //! Who did what, all of it, and the proof that none of it was changed
 //! (RELIABILITY G-147 to G-149).
 
+mod anchors;
 mod chain;
 mod concurrent;
 mod cost;

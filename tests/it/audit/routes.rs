@@ -63,6 +63,7 @@ const TABLE: &[(&str, Expected)] = &[
     ("delete_chat", OfChats("chat.deleted, by an admin")),
     ("end_anyones_chat_session", OfChats("chat_session.ended")),
     ("reload_settings", Row("settings.reloaded")),
+    ("set_log_level", Row("log_level.changed")),
 ];
 
 #[tokio::test]

@@ -18,7 +18,7 @@ const CALLERS: [&str; 6] = ["anonymous", "owner", "other", "moderator", "admin",
 
 /// A route that is new must be entered here. There are no chats in these tests:
 /// who may do what with one is in the tests of chats.
-const TABLE: [Row; 71] = [
+const TABLE: [Row; 73] = [
     ("get_jwks", [200, 200, 200, 200, 200, 200]),
     ("get_health", [200, 200, 200, 200, 200, 200]),
     ("get_liveness", [200, 200, 200, 200, 200, 200]),
@@ -90,6 +90,8 @@ const TABLE: [Row; 71] = [
     ("list_upstreams", [401, 403, 403, 200, 200, 403]),
     ("list_audit", [401, 403, 403, 200, 200, 403]),
     ("reload_settings", [401, 403, 403, 403, 200, 403]),
+    ("get_log_level", [401, 403, 403, 200, 200, 403]),
+    ("set_log_level", [401, 403, 403, 403, 200, 403]),
 ];
 
 pub struct Operation {
@@ -185,6 +187,7 @@ pub fn request(operation: &str, cast: &Cast) -> (Option<String>, Option<Value>) 
         "delete_me" => json!({ "password": PASSWORD }),
         "create_key" | "update_key" => json!({ "name": "new" }),
         "update_user" => json!({ "is_active": true }),
+        "set_log_level" => json!({ "level": "info", "expires_in_seconds": 60 }),
         "create_ticket" => json!({ "path": "/api/v1/proxy/ws" }),
         "redeem_voucher" => json!({ "code": cast.voucher["code"] }),
         "credit_wallet" => json!({ "amount_minor": 5, "reason": "r" }),

@@ -66,6 +66,10 @@ impl Client {
         self.send(Method::POST, path, None, Bytes::new()).await
     }
 
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.json(Method::PUT, path, &body).await
+    }
+
     pub async fn patch(&self, path: &str, body: Value) -> Answer {
         self.json(Method::PATCH, path, &body).await
     }
