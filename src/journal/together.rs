@@ -6,22 +6,24 @@
 //! end of an answer above all, until [`Journal::write_own`] was called. What is
 //! taken but not written is lost with the process, and so is the answer.
 
-use std::cell::Cell;
+use std::{cell::Cell, task::Waker};
 
 use super::Journal;
 
 thread_local! {
-    static OWN: Own = const { Own { later: Cell::new(false), unwritten: Cell::new(false) } };
+    static OWN: Own = const { Own { writer: Cell::new(None), unwritten: Cell::new(false) } };
 }
 
 struct Own {
-    later: Cell<bool>,
+    /// Of the task that writes; none where each record is written at once.
+    writer: Cell<Option<Waker>>,
     unwritten: Cell<bool>,
 }
 
-/// From now on this thread writes its records later.
-pub fn begin() {
-    OWN.with(|own| own.later.set(true));
+/// From now on this thread writes its records later: in a task with this waker,
+/// which is woken as soon as there is one.
+pub fn begin(writer: &Waker) {
+    OWN.with(|own| own.writer.set(Some(writer.clone())));
 }
 
 /// Whether records of this thread may still have to be written.
@@ -32,11 +34,12 @@ pub fn has_unwritten() -> bool {
 /// Notes that there is one to be written later; `false` if not here.
 pub(super) fn put_off() -> bool {
     OWN.with(|own| {
-        let later = own.later.get();
-        if later {
-            own.unwritten.set(true);
+        let Some(writer) = own.writer.take() else { return false };
+        if !own.unwritten.replace(true) {
+            writer.wake_by_ref();
         }
-        later
+        own.writer.set(Some(writer));
+        true
     })
 }
 

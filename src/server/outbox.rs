@@ -8,7 +8,7 @@
 //! go straight to the socket.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::poll_fn,
     io::{self, IoSlice},
     mem,
@@ -31,29 +31,20 @@ const MOST_HELD: usize = 16 * 1024;
 const KEPT: usize = 1024;
 
 thread_local! {
-    static OWN: Own = const {
-        Own { journal: RefCell::new(None), held: RefCell::new(vec![]), task: Cell::new(None) }
-    };
+    static OWN: Own =
+        const { Own { journal: RefCell::new(None), held: RefCell::new(vec![]) } };
 }
 
 /// One worker's.
 struct Own {
     journal: RefCell<Option<Journal>>,
     held: RefCell<Vec<Arc<Line>>>,
-    /// Of the one who lets them go.
-    task: Cell<Option<Waker>>,
 }
 
 impl Own {
+    /// The record that it waits for has woken the one who lets it go.
     fn hold(&self, line: &Arc<Line>) {
-        let mut held = self.held.borrow_mut();
-        held.push(Arc::clone(line));
-        if held.len() == 1
-            && let Some(task) = self.task.take()
-        {
-            task.wake_by_ref();
-            self.task.set(Some(task));
-        }
+        self.held.borrow_mut().push(Arc::clone(line));
     }
 
     fn write_records(&self) {
@@ -77,12 +68,9 @@ impl Own {
 /// polled. To be run by the worker itself.
 pub async fn run(journal: Journal) {
     OWN.with(|own| own.journal.replace(Some(journal)));
-    together::begin();
     poll_fn(|cx| {
-        OWN.with(|own| {
-            own.task.set(Some(cx.waker().clone()));
-            own.let_go();
-        });
+        together::begin(cx.waker());
+        finish();
         Poll::Pending
     })
     .await

@@ -31,7 +31,7 @@ fn journal() -> (TempDir, Journal) {
     let journal = Journal::new(&config, 1);
     journal.open().unwrap();
     OWN.with(|own| own.journal.replace(Some(journal.clone())));
-    together::begin();
+    together::begin(Waker::noop());
     (folder, journal)
 }
 

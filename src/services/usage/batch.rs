@@ -141,16 +141,18 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Some of many, evenly spread: all, then every second, every fourth and so on.
+/// Some of many, evenly spread: all, then every second, every fourth and so on;
+/// what ended last always.
 struct Sample<'a> {
     frames: Vec<Frame<'a>>,
+    last: Option<Frame<'a>>,
     every: usize,
     skip: usize,
 }
 
 impl Default for Sample<'_> {
     fn default() -> Self {
-        Self { frames: vec![], every: 1, skip: 0 }
+        Self { frames: vec![], last: None, every: 1, skip: 0 }
     }
 }
 
@@ -158,6 +160,9 @@ impl<'a> Sample<'a> {
     fn offer(&mut self, frame: Frame<'a>) {
         if self.skip > 0 {
             self.skip -= 1;
+            if self.last.is_none_or(|last| last.place < frame.place) {
+                self.last = Some(frame);
+            }
             return;
         }
         if self.frames.len() == LOGGED_AT_ONCE {
@@ -174,6 +179,7 @@ impl<'a> Sample<'a> {
 
     /// The `most` that ended last, in the order of their end.
     fn newest(mut self, most: usize) -> Vec<UsageRecord> {
+        self.frames.extend(self.last);
         self.frames.sort_unstable_by_key(|frame| frame.place);
         let total = self.frames.len();
         // Of a sample as many as are written without a remainder.
