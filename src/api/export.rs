@@ -96,7 +96,7 @@ async fn export_usage(
     _: Admin,
     Query(query): Query<ExportQuery>,
 ) -> ApiResult<Response> {
-    let mut file = ExportFile::new(&state.services.usage, query, state.services.clock.now())?;
+    let mut file = ExportFile::new(&state.services.usage, &query, state.services.clock.now())?;
     let (name, media_type) = (file.name(), file.format.media_type());
     // What fails at once is told as usual.
     let beginning = file.next().await?;
@@ -130,10 +130,10 @@ impl ExportFile {
     /// Nothing is read yet. An error is about the span.
     pub fn new(
         usage: &Arc<UsageService>,
-        query: ExportQuery,
+        query: &ExportQuery,
         now: DateTime<Utc>,
     ) -> ApiResult<Self> {
-        let ExportQuery { format, kind, from, to, interval, group_by } = query;
+        let ExportQuery { format, kind, from, to, interval, group_by } = *query;
         let (format, kind) = (format.unwrap_or_default(), kind.unwrap_or_default());
         let interval = interval.map_or(Grain::Day, Grain::from);
         let checked = matches!(kind, KindName::Usage).then_some(interval);

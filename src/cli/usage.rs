@@ -107,7 +107,7 @@ async fn export(offline: &Offline, args: ExportArgs) -> anyhow::Result<Exit> {
     let ExportArgs { format, kind, from, to, interval, group_by } = args;
     let query = ExportQuery { format, kind, from, to, interval, group_by };
     let services = offline.services();
-    let Ok(mut file) = ExportFile::new(&services.usage, query, services.clock.now()) else {
+    let Ok(mut file) = ExportFile::new(&services.usage, &query, services.clock.now()) else {
         anyhow::bail!("--from must lie before --to, and 10,000 intervals before it at the most");
     };
     while let Some(rows) = file.next().await? {

@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     app::App,
-    services::{ChatService, Services, health::Phase, usage::DrainError},
+    services::{ChatService, Services, health::Phase, limits::LimitService, usage::DrainError},
     shutdown::Shutdown,
     telemetry::metrics_handle,
 };
@@ -114,9 +114,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         }
     }));
 
-    let limits = app.services.limits.clone();
-    tasks.spawn(every(RENEW_EVERY, stop(), async move || limits.renew().await));
-
+    tasks.spawn(keep_places(app.services.limits.clone(), shutdown.served().clone()));
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     tasks.spawn(keep_chats(app.services.chat.clone(), shutdown.served().clone()));
@@ -250,6 +248,11 @@ async fn note_refused(services: &Services) {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, "refused logins could not be noted; tried again later");
     }
+}
+
+/// Renews what other instances lend of places among what is under way.
+async fn keep_places(limits: Arc<LimitService>, stop: CancellationToken) {
+    every(RENEW_EVERY, stop, async move || limits.renew().await).await;
 }
 
 /// Runs `work` at once and then again and again, with up to a tenth of the
