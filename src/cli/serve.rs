@@ -245,10 +245,8 @@ fn welcome(app: &App, server: &server::Running, metrics: Option<&server::Side>) 
     let upstreams = app.config.upstreams.iter();
     let places: Vec<String> = upstreams.map(|upstream| place(&upstream.mount)).collect();
     let proxies = places.join("\n    proxy  ");
-    let chat = match app.config.chat.demo {
-        true => format!("\n    chat   {url}/chat/demo"),
-        false => String::new(),
-    };
+    let chat =
+        if app.config.chat.demo { format!("\n    chat   {url}/chat/demo") } else { String::new() };
     // Nobody may be there to read it.
     _ = writeln!(
         std::io::stderr(),

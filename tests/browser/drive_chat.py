@@ -190,6 +190,8 @@ def watch(page):
 
 def say(page, text: str):
     page.fill("tollgate-chat textarea", text)
+    # It waits for the answer before.
+    page.wait_for_selector("tollgate-chat .send[aria-disabled=false]")
     page.keyboard.press("Enter")
 
 

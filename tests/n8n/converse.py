@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 from rig import Gateway, Process, free_port, until
@@ -36,7 +37,11 @@ class N8n(Process):
         def ready():
             if self.process.poll() is not None:
                 sys.exit(f"n8n did not start:\n{self.log.read_text()}")
-            return urllib.request.urlopen(self.url + "/healthz/readiness", timeout=5).status == 200
+            # It says that it is ready before it knows its workflows.
+            try:
+                urllib.request.urlopen(self.url + "/webhook/wrong/chat", timeout=5)
+            except urllib.error.HTTPError as error:
+                return "POST request" in error.read().decode()
 
         until("n8n is ready", ready, 240)
         return self

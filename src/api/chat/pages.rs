@@ -230,7 +230,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH).iter();
     let tags = values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
-    tags.map(|known| known.trim()).any(|known| {
+    tags.map(str::trim).any(|known| {
         known == "*" || known.strip_prefix("W/").unwrap_or(known).as_bytes() == tag.as_bytes()
     })
 }
