@@ -2,8 +2,8 @@
 # What CI has no time for, each with its figures: large bodies through the program
 # and the memory they take, 50 kills and 50 stops under load on SQLite and on
 # Postgres, 300 revocations over three instances, ten times the load that it can
-# take, 100,000 requests while instances are restarted, and limits attacked for an hour (TOLLGATE_LIMIT_SECONDS). Takes about two
-# hours; see services.sh for the servers. Ends with a summary, of which
+# take, 100,000 requests while instances are restarted, and limits attacked for an
+# hour (TOLLGATE_LIMIT_SECONDS). Takes about two hours; see services.sh for the servers. Ends with a summary, of which
 # docs/torture.md keeps the last one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
