@@ -22,7 +22,7 @@ pub enum AuditCommand {
     /// Walk the whole log, also while instances run; exit code 1 and the first
     /// bad row if it is not what was written.
     Verify(VerifyArgs),
-    /// Seal the ends of the log anew after SECRETS_KEY was lost, or take a database
+    /// Seal the ends of the log anew after `SECRETS_KEY` was lost, or take a database
     /// that was put back on purpose for the right one. Rows that were changed or are
     /// missing stay so: then it refuses.
     ReAnchor(ReAnchorArgs),

@@ -7,7 +7,7 @@ mod startup;
 mod streams;
 mod upstreams;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use tokio::time::sleep;
@@ -118,16 +118,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
     tasks.spawn(watch_upstreams(app.services.upstreams.clone(), stop()));
 
     tasks.spawn(keep_chats(app.services.chat.clone(), shutdown.served().clone()));
-    let (chat, health) = (app.services.chat.clone(), app.services.health.clone());
-    tasks.spawn(every(ABANDONED_EVERY, stop(), async move || {
-        if health.phase() == Phase::Starting {
-            return;
-        }
-        if let Err(error) = chat.end_abandoned().await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "abandoned chat answers could not be looked for");
-        }
-    }));
+    tasks.spawn(end_abandoned(app.services.clone(), stop()));
 
     let (limiter, metrics) = (app.limiter.clone(), metrics_handle());
     tasks.spawn(every(SWEEP_EVERY, stop(), async move || {
@@ -159,16 +150,7 @@ pub fn start(app: &App, shutdown: &Shutdown) {
         }
     }));
 
-    let (services, folder) = (app.services.clone(), app.config.data_dir.clone());
-    tasks.spawn(every(PRUNE_EVERY, stop(), async move || {
-        if services.health.phase() == Phase::Starting {
-            return;
-        }
-        if let Err(error) = services.audit.keep_anchor(&folder).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the head of the audit log could not be kept");
-        }
-    }));
+    tasks.spawn(keep_anchor(app.services.clone(), app.config.data_dir.clone(), stop()));
 
     tasks.spawn(note_attempts(app.services.clone(), stop()));
 
@@ -185,6 +167,34 @@ pub fn start(app: &App, shutdown: &Shutdown) {
             tracing::warn!(error, "the ledger could not be verified");
         }
     }));
+}
+
+/// Tells those who wait for a chat answer that its instance is gone.
+async fn end_abandoned(services: Services, stop: CancellationToken) {
+    every(ABANDONED_EVERY, stop, async move || {
+        if services.health.phase() == Phase::Starting {
+            return;
+        }
+        if let Err(error) = services.chat.end_abandoned().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "abandoned chat answers could not be looked for");
+        }
+    })
+    .await;
+}
+
+/// Keeps the head of the audit log where the database's owner does not reach.
+async fn keep_anchor(services: Services, folder: PathBuf, stop: CancellationToken) {
+    every(PRUNE_EVERY, stop, async move || {
+        if services.health.phase() == Phase::Starting {
+            return;
+        }
+        if let Err(error) = services.audit.keep_anchor(&folder).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the head of the audit log could not be kept");
+        }
+    })
+    .await;
 }
 
 /// Writes what usage is left once the server has stopped, before the process

@@ -141,19 +141,20 @@ pub(super) async fn in_time<T>(
     deadline: Duration,
     answer: impl Future<Output = sqlx::Result<T>>,
 ) -> StoreResult<T> {
-    measured(operation, async {
+    // Boxed, since each `async fn` that a future is handed to makes room for it twice.
+    let answered = Box::pin(async move {
         match tokio::time::timeout(deadline, answer).await {
             Ok(answer) => answer.map_err(StoreError::from),
             Err(_) => Err(StoreError::timed_out()),
         }
-    })
-    .await
+    });
+    measured(operation, answered).await
 }
 
 /// Measures a call to the database: how long it takes, and whether it fails.
 pub(super) async fn measured<T>(
     operation: &'static str,
-    call: impl Future<Output = StoreResult<T>>,
+    call: impl Future<Output = StoreResult<T>> + Unpin,
 ) -> StoreResult<T> {
     let started = Instant::now();
     let answer = operation_of("database", operation, call).await;

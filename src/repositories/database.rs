@@ -120,7 +120,7 @@ impl Database {
     /// The same for work that belongs to no request: not counted by
     /// [`Self::acquired`].
     pub async fn background(&self) -> StoreResult<Session> {
-        measured("session", self.connect()).await
+        measured("session", Box::pin(self.connect())).await
     }
 
     async fn connect(&self) -> StoreResult<Session> {

@@ -152,13 +152,11 @@ impl Dispatcher {
     /// Takes a place for the request, or says of what there is too much. Nothing
     /// but where it goes was looked at: refusing must cost little.
     fn let_in(&self, class: Class, flight: &mut Flight) -> Result<(), Excess> {
-        if class == Class::Proxied {
-            if flight.is_reserved() {
-                if self.scarcity.is_there() {
-                    return Err(Excess::Connections);
-                }
-                flight.unreserve();
+        if class == Class::Proxied && flight.is_reserved() {
+            if self.scarcity.is_there() {
+                return Err(Excess::Connections);
             }
+            flight.unreserve();
         }
         if self.pressure.refuses(class, flight.started()) {
             return Err(Excess::Lag);

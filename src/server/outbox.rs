@@ -71,9 +71,9 @@ pub async fn run(journal: Journal) {
     poll_fn(|cx| {
         together::begin(cx.waker());
         finish();
-        Poll::Pending
+        Poll::<()>::Pending
     })
-    .await
+    .await;
 }
 
 /// Writes and sends what there is. For the end of a worker.
@@ -121,7 +121,9 @@ impl Line {
         if together::has_unwritten() {
             let length = parts.iter().map(|part| part.len()).sum();
             if out.held.len() + length <= MOST_HELD {
-                parts.iter().for_each(|part| out.held.extend_from_slice(part));
+                for part in parts {
+                    out.held.extend_from_slice(part);
+                }
                 if !mem::replace(&mut out.listed, true) {
                     out.call_back(cx);
                     OWN.with(|own| own.hold(self));

@@ -128,10 +128,7 @@ impl Services {
         let audit = AuditService::new(db.clone(), clock.clone(), &sealer, config.audit);
         let audit = Arc::new(audit);
         let usage = usage_of(config, db.clone(), clock.clone());
-        let slots = redis.as_ref().map(|redis| Slots::shared(redis.clone(), hub));
-        let (rules, slots) = (config.limits.clone(), slots.unwrap_or_default());
-        let limits = LimitService::new(limiter.clone(), slots, rules, db.clone(), clock.clone());
-        let limits = Arc::new(limits);
+        let limits = limits_of(config, redis.as_ref(), hub, limiter.clone(), &db, &clock);
         let chat = ChatService::new(chat::Parts {
             config: &config.chat,
             secret: &parts.chat_secret,
@@ -182,25 +179,23 @@ impl Services {
             limits: limits.clone(),
             audit: audit.clone(),
         }));
+        let streams = StreamService::new(
+            access.clone(),
+            hub,
+            clock.clone(),
+            config.server.max_streams,
+            audit.clone(),
+        );
+        let log_level = LogLevelService::new(parts.log_level, audit.clone(), clock.clone());
         let wallet = WalletService::new(db.clone(), clock.clone(), &config.wallet, audit.clone());
         Self {
             reload,
-            log_level: Arc::new(LogLevelService::new(
-                parts.log_level,
-                audit.clone(),
-                clock.clone(),
-            )),
+            log_level: Arc::new(log_level),
             tickets: Arc::new(tickets),
             wallet: Arc::new(wallet),
             vouchers,
             passes,
-            streams: StreamService::new(
-                access.clone(),
-                hub,
-                clock.clone(),
-                config.server.max_streams,
-                audit.clone(),
-            ),
+            streams,
             room: Room::new(config.server.max_in_flight),
             access,
             browser,
@@ -226,6 +221,19 @@ impl Services {
             clock,
         }
     }
+}
+
+fn limits_of(
+    config: &Config,
+    redis: Option<&Arc<RedisStore>>,
+    hub: &CacheHub,
+    limiter: Limiter,
+    db: &Database,
+    clock: &SharedClock,
+) -> Arc<LimitService> {
+    let slots = redis.map(|redis| Slots::shared(redis.clone(), hub)).unwrap_or_default();
+    let rules = config.limits.clone();
+    Arc::new(LimitService::new(limiter, slots, rules, db.clone(), clock.clone()))
 }
 
 fn usage_of(config: &Config, db: Database, clock: SharedClock) -> Arc<UsageService> {

@@ -44,7 +44,7 @@ fn it_keeps_to_its_size_and_number_and_cuts_no_line() {
     let texts = texts(&config.path);
     assert_eq!(texts.len(), 4, "{texts:?}");
     let oldest_first: String = texts.values().rev().map(String::as_str).collect();
-    let expected: String = (160..200).map(|n| format!("{n:099}\n")).collect();
+    let expected = (160..200).map(|n| format!("{n:099}\n")).collect::<Vec<_>>().concat();
     assert_eq!(oldest_first, expected);
     let names = fs::read_dir(config.path.parent().unwrap()).unwrap().count();
     assert_eq!(names, 4, "nothing else is left");
@@ -122,9 +122,9 @@ fn a_busy_log_loses_no_line_between_files() {
             });
         }
     });
-    assert!(logs.flush(Duration::from_secs(60)));
+    assert!(logs.flush(Duration::from_mins(1)));
     drop((dispatch, logs));
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while path_of(&file.path, 1, "").exists() {
         assert!(Instant::now() < deadline, "the last one is not packed");
         thread::sleep(Duration::from_millis(5));

@@ -129,13 +129,14 @@ impl Limiter {
         }
         let decision = match &self.0.shared {
             None => self.0.memory.decide(tiers, cost, seeds, Share::WHOLE),
-            Some(shared) => match shared.decide(tiers, cost, seeds).await {
-                Some(decision) => decision,
-                None => {
+            Some(shared) => {
+                if let Some(decision) = shared.decide(tiers, cost, seeds).await {
+                    decision
+                } else {
                     shared.alone.fetch_add(1, Ordering::Relaxed);
                     self.decide_alone(shared, tiers, cost, seeds)
                 }
-            },
+            }
         };
         self.0.results.count(&decision, cost);
         decision

@@ -62,8 +62,8 @@ fn the_log_has_all_of_few_requests_and_an_even_sample_of_many() {
 fn each_record_is_in_the_sum_of_its_kind_whoever_came_between() {
     let (one, other) = (ApiKeyId::from(Uuid::from_u128(1)), ApiKeyId::from(Uuid::from_u128(2)));
     let mut sums = Sums::default();
-    for number in 0..30 {
-        let key_id = [Some(one), Some(other), None][number as usize % 3];
+    for number in 0..30_u64 {
+        let key_id = [Some(one), Some(other), None][usize::try_from(number % 3).unwrap()];
         sums.add(&Frame { key_id, ..frame(number) });
     }
     sums.add(&Frame { key_id: Some(one), outcome: Outcome::Rejected, ..frame(99) });

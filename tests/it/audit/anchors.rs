@@ -33,11 +33,11 @@ async fn a_log_that_was_emptied_with_its_head_is_found_by_the_accounts_that_are_
     empty(&rig.files).await;
     assert_eq!(rig.fault().await, None, "a database without accounts may have no rows");
 
-    let database = Some(std::sync::Arc::new(rig.files));
-    let app = TestApp::with(Options { database: database.clone(), ..Options::default() }).await;
+    let database = std::sync::Arc::new(rig.files);
+    let app = TestApp::with(Options { database: Some(database.clone()), ..Options::default() }).await;
     let audit = &app.app.services.audit;
     assert_good(&audit.verify(None).await.unwrap());
-    empty(&database.unwrap()).await;
+    empty(&database).await;
     let fault = audit.verify(None).await.unwrap().fault;
     assert_eq!(fault, Some(Fault { seq: 1, kind: CutOff }));
     // As at the next start.

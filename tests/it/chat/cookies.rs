@@ -158,8 +158,8 @@ async fn a_stale_cookie_of_the_same_name_locks_nobody_out() {
             let pairs: Vec<_> = values.iter().map(|v| format!("chat_session_id={v}")).collect();
             let client = app.anonymous().with("origin", ORIGIN).with("user-agent", "Browser/1");
             let client = client.with("cookie", &pairs.join("; "));
-            let state = client.get(VALIDATE).await.expect(200);
-            assert_eq!(state.json["session_id"], visitor.session.as_str(), "{pairs:?}");
+            let told = client.get(VALIDATE).await.expect(200);
+            assert_eq!(told.json["session_id"], visitor.session.as_str(), "{pairs:?}");
             client.post("/api/v1/chat/message", json!({ "message": "q" })).await.expect(200);
         }
     }
