@@ -1,6 +1,6 @@
 //! `tollgate serve`: the start-up and the end of the process, top to bottom.
 
-use std::{io::Write as _, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
 use tokio::{
@@ -58,10 +58,14 @@ pub async fn run(
     };
     jobs::start(&app, &shutdown);
 
-    let mut preparing = pin!(jobs::prepare(&app, jobs::print_password));
+    // Dropped before it stops: what a half-way attempt holds, the last writes need.
+    let mut preparing = Box::pin(jobs::prepare(&app, jobs::print_password));
     let prepared = tokio::select! {
         biased;
-        () = shutdown.soft().cancelled() => return Ok(stop(&app, &shutdown, None).await),
+        () = shutdown.soft().cancelled() => {
+            drop(preparing);
+            return Ok(stop(&app, &shutdown, None).await);
+        }
         prepared = &mut preparing => Some(prepared),
         () = sleep(LISTEN_AFTER) => None,
     };
@@ -78,8 +82,9 @@ pub async fn run(
     let failed = tokio::select! {
         biased;
         () = shutdown.soft().cancelled() => None,
-        prepared = preparing, if prepared.is_none() => prepared.err(),
+        prepared = &mut preparing, if prepared.is_none() => prepared.err(),
     };
+    drop(preparing);
     if failed.is_none() {
         shutdown.soft().cancelled().await;
     }

@@ -25,18 +25,12 @@ use super::{
     dispatch::{Dispatcher, Ours},
     io::Patience,
     observe::Metrics,
-    outbox,
     pressure::Pressure,
     sockets,
     tls::{PairError, Tls},
     watch::{self, Leashed},
 };
-use crate::{
-    config::Config,
-    domain::clock::SharedClock,
-    gateway::Gateway,
-    services::{Services, usage::Journal},
-};
+use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
 
 /// Between the last new connection that is let in and the end of a listener:
 /// what is on its way is still accepted. Whoever comes meanwhile tries again after a
@@ -134,7 +128,6 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             dispatcher,
             builder: connection::builder(),
             tls: tls.clone(),
-            journal: parts.services.usage.journal().clone(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
             guests: guests.clone(),
@@ -196,7 +189,6 @@ pub struct Worker {
     pub(super) builder: auto::Builder<Leashed>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) patience: Patience,
-    journal: Journal,
     slots: Arc<Semaphore>,
     guests: Guests,
     pub(super) stop: CancellationToken,
@@ -232,13 +224,10 @@ impl Worker {
         let this = Arc::clone(&self);
         let feeling = async move { this.dispatcher.pressure.watch(|on| this.overloaded(on)).await };
         let _feeling = AbortOnDropHandle::new(tokio::spawn(feeling));
-        let sending = outbox::run(self.journal.clone());
-        let _sending = AbortOnDropHandle::new(tokio::spawn(sending));
         self.accept(&listener, &connections).await;
         self.accept_last(listener, &connections).await;
         connections.close();
         connections.wait().await;
-        outbox::finish();
         if self.dispatcher.pressure.is_overloaded() {
             // Nobody is left to say that it is over.
             self.dispatcher.metrics.overloaded.decrement(1.0);

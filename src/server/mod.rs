@@ -32,7 +32,6 @@ mod forwarded;
 mod io;
 mod listen;
 mod observe;
-mod outbox;
 mod pressure;
 mod screen;
 mod side;

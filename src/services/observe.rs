@@ -51,9 +51,6 @@ impl Services {
             gauge!("tollgate_streams", "kind" => kind.as_str()).set(open);
         }
         gauge!("tollgate_chat_answers_in_flight").set(self.chat.under_way() as f64);
-        for (tier, refused) in self.limits.refused().filter(|(_, refused)| *refused > 0) {
-            counter!("tollgate_rate_limited_total", "tier" => tier).absolute(refused);
-        }
         for upstream in &self.upstreams.current().upstreams {
             observe_upstream(upstream);
         }

@@ -93,6 +93,22 @@ pub const METRICS: &[Metric] = &[
         "class, reason",
         "Requests refused for overload, by class of route and by what there was too much of.",
     ),
+    counter(
+        "tollgate_refused_connections_total",
+        "",
+        "Connections closed unread, since their address had too many.",
+    ),
+    counter("tollgate_tls_handshakes_total", "result", "Handshakes of TLS, by how they ended."),
+    counter(
+        "tollgate_tls_reloads_total",
+        "result",
+        "Times that a changed certificate was read, by whether it is shown now.",
+    ),
+    gauge(
+        "tollgate_tls_certificate_expiry_timestamp_seconds",
+        "",
+        "When the certificate that is shown expires, seconds since 1970.",
+    ),
     gauge(
         "tollgate_streams",
         "kind",
@@ -236,15 +252,19 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("tollgate_chat_answers_in_flight", "", "Answers of the chat's workflow under way."),
     counter(
+        "tollgate_chat_messages_total",
+        "result",
+        "Messages of visitors: asked, or again, which the workflow is not asked twice.",
+    ),
+    counter(
+        "tollgate_chat_sessions_total",
+        "event",
+        "Chat sessions that were created, renewed, ended and deleted.",
+    ),
+    counter(
         "tollgate_log_lines_dropped_total",
         "output",
         "Lines of the log that an output did not take in time.",
-    ),
-    counter("tollgate_trace_spans_exported_total", "", "Spans that the collector took."),
-    counter(
-        "tollgate_trace_spans_dropped_total",
-        "",
-        "Spans that found no place, or that the collector did not take.",
     ),
     counter("process_cpu_seconds_total", "", "User and system time."),
     gauge("process_resident_memory_bytes", "", "Resident memory."),

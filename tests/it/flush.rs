@@ -64,18 +64,17 @@ async fn a_burst_is_summed_whole_and_logged_in_part() {
         let Some(cursor) = found.next else { break };
         page.after = Some(cursor);
     }
-    // Every 32nd and the last, as many as are written without a remainder.
-    assert_eq!(logged, 128);
+    assert_eq!(logged, 1_000);
 }
 
 #[tokio::test]
 async fn the_log_is_cut_to_its_bound_as_it_grows() {
-    let app = TestApp::configured([("USAGE_REQUEST_LOG_MAX", "600")]).await;
+    let app = TestApp::configured([("USAGE_REQUEST_LOG_MAX", "1000")]).await;
     let usage = &app.app.services.usage;
     let user = UserId::new(epoch());
-    for round in 0..6 {
-        for number in 0..250 {
-            usage.record_unreserved(record(user, round * 250 + number));
+    for round in 0..3 {
+        for number in 0..700 {
+            usage.record_unreserved(record(user, round * 700 + number));
         }
         usage.flush().await.unwrap();
         usage.trim().await.unwrap();
@@ -89,7 +88,7 @@ async fn the_log_is_cut_to_its_bound_as_it_grows() {
         let Some(cursor) = found.next else { break };
         page.after = Some(cursor);
     }
-    // Cut after the fourth round, when 1,000 were there, to the newest 600.
-    assert_eq!(ids.len(), 1_100);
-    assert_eq!((ids[0].as_str(), ids[1_099].as_str()), ("1499", "400"));
+    // Cut after the second round, when 1,400 were there, to the newest 1,000.
+    assert_eq!(ids.len(), 1_700);
+    assert_eq!((ids[0].as_str(), ids[1_699].as_str()), ("2099", "400"));
 }

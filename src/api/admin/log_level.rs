@@ -40,7 +40,7 @@ pub struct SetLogLevelRequest {
     level: String,
     /// After so many seconds what is configured holds again.
     #[serde(default = "usual")]
-    #[schema(default = 3600, minimum = 1, maximum = 86_400)]
+    #[schema(default = 3600, example = 900, minimum = 1, maximum = 86_400)]
     #[validate(range(min = 1, max = 86_400, message = "must be 1 to 86400"))]
     expires_in_seconds: u32,
 }

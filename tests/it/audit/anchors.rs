@@ -34,7 +34,8 @@ async fn a_log_that_was_emptied_with_its_head_is_found_by_the_accounts_that_are_
     assert_eq!(rig.fault().await, None, "a database without accounts may have no rows");
 
     let database = std::sync::Arc::new(rig.files);
-    let app = TestApp::with(Options { database: Some(database.clone()), ..Options::default() }).await;
+    let app =
+        TestApp::with(Options { database: Some(database.clone()), ..Options::default() }).await;
     let audit = &app.app.services.audit;
     assert_good(&audit.verify(None).await.unwrap());
     empty(&database).await;

@@ -111,7 +111,8 @@ async fn operators_see_how_much_is_open_and_what_limits_refused() {
     assert_eq!(busy.json["instances"], 1);
     let text = app.anonymous().get("/metrics").await.expect(200);
     let text = String::from_utf8_lossy(&text.body).into_owned();
-    assert!(text.contains("tollgate_rate_limited_total{tier=\"session\"}"), "{text}");
+    let refused = r#"tollgate_limit_results_total{tier="session",decision="refused"}"#;
+    assert!(text.contains(refused), "{text}");
     script.end("q").await;
     assert_eq!(stream.rest().await.2.name, "end");
 }

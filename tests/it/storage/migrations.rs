@@ -88,7 +88,6 @@ fn both_engines_have_the_same_tables_constraints_and_indexes() {
         let postgres = file.unwrap().path();
         let sqlite = std::path::Path::new("migrations/sqlite").join(postgres.file_name().unwrap());
         let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
-        assert!(!names(&read(&postgres)).is_empty());
         ours += &read(&postgres);
         theirs += &read(&sqlite);
     }
@@ -96,6 +95,7 @@ fn both_engines_have_the_same_tables_constraints_and_indexes() {
     // another name first.
     let mut theirs = names(&theirs);
     theirs.retain(|name| !name.ends_with("_new"));
+    assert!(names(&ours).len() > 100);
     assert_eq!(names(&ours), theirs);
 }
 
