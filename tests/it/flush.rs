@@ -64,7 +64,8 @@ async fn a_burst_is_summed_whole_and_logged_in_part() {
         let Some(cursor) = found.next else { break };
         page.after = Some(cursor);
     }
-    assert_eq!(logged, 1_000);
+    // Every eighth and the last, as many as are written without a remainder.
+    assert_eq!(logged, 576);
 }
 
 #[tokio::test]
