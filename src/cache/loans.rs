@@ -253,6 +253,10 @@ impl Slots {
             None => {}
             Some((_, _, false)) => {
                 loans.names().remove(&key_of(subject));
+                // Somebody may have been lent places since it was found unused.
+                if self.with(subject, |count| count.loan.is_some()) {
+                    loans.names().insert(key_of(subject), *subject);
+                }
             }
             Some((kept, most, true)) => {
                 let _asking = Asking { slots: self, subject: *subject, _wake: wake };

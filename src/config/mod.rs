@@ -371,18 +371,19 @@ impl Config {
     /// Origins whose pages may show the chat: those that may call, and our own.
     /// To try it these are also what a browser on this machine names us.
     pub fn chat_origins(&self) -> Vec<String> {
-        let ServerConfig { host, port, public_url, .. } = &self.server;
+        let ServerConfig { host, port, tls, public_url, .. } = &self.server;
         let mut origins = self.allowed_origins.clone();
         origins.extend(public_url.clone());
         if self.chat.demo {
-            let port = if *port == 80 { String::new() } else { format!(":{port}") };
+            let (scheme, usual) = if tls.is_some() { ("https", 443) } else { ("http", 80) };
+            let port = if *port == usual { String::new() } else { format!(":{port}") };
             let named = (!host.is_unspecified()).then(|| match host {
                 IpAddr::V4(address) => address.to_string(),
                 IpAddr::V6(address) => format!("[{address}]"),
             });
             let local = ["127.0.0.1", "localhost", "[::1]"].map(str::to_owned);
             let hosts = local.into_iter().chain(named);
-            origins.extend(hosts.map(|host| format!("http://{host}{port}")));
+            origins.extend(hosts.map(|host| format!("{scheme}://{host}{port}")));
         }
         origins.sort_unstable();
         origins.dedup();

@@ -116,6 +116,8 @@ impl Lane {
         let position = self.written.load(Relaxed);
         let length = tail.buffer.len() as u64;
         if let Some((file, base)) = &tail.current
+            // One that nothing is in yet is as good as the next.
+            && position > *base
             && position - base + length > segment_bytes
         {
             tail.unsynced.push(Arc::clone(file));

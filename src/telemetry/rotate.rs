@@ -24,6 +24,8 @@ pub struct Rotating {
     max_files: usize,
     file: File,
     size: u64,
+    /// The size at which the next one is begun.
+    due: u64,
     packing: Option<JoinHandle<()>>,
 }
 
@@ -35,27 +37,35 @@ impl Rotating {
             fs::create_dir_all(folder)?;
         }
         // One that a process was killed over.
-        let packing = path_of(&path, 1, "").exists().then(|| start_packing(&path));
+        let packing = path_of(&path, 1, "").exists().then(|| start_packing(&path)).flatten();
         let (file, size) = open(&path)?;
-        Ok(Self { path, max_bytes, max_files, file, size, packing })
+        Ok(Self { path, max_bytes, max_files, file, size, due: max_bytes, packing })
     }
 
     fn rotate(&mut self) -> io::Result<()> {
         self.wait();
         let kept = self.max_files.saturating_sub(1);
+        // Somebody else may have moved or removed it.
         if kept == 0 {
-            fs::remove_file(&self.path)?;
+            remove(&self.path)?;
         } else {
+            let plain = path_of(&self.path, 1, "");
+            if plain.exists() && pack(&self.path).is_err() {
+                // Nothing is moved over it. This file grows on meanwhile.
+                self.due = self.size + self.max_bytes;
+                return Ok(());
+            }
             remove(&path_of(&self.path, kept, ".gz"))?;
             for number in (1..kept).rev() {
                 let (from, to) = (number, number + 1);
                 rename(&path_of(&self.path, from, ".gz"), &path_of(&self.path, to, ".gz"))?;
             }
-            fs::rename(&self.path, path_of(&self.path, 1, ""))?;
+            rename(&self.path, &plain)?;
         }
         (self.file, self.size) = open(&self.path)?;
+        self.due = self.max_bytes;
         if kept > 0 {
-            self.packing = Some(start_packing(&self.path));
+            self.packing = start_packing(&self.path);
         }
         Ok(())
     }
@@ -71,7 +81,7 @@ impl Rotating {
 impl Output for Rotating {
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let length = line.len() as u64;
-        if self.size > 0 && self.size + length > self.max_bytes {
+        if self.size > 0 && self.size + length > self.due {
             self.rotate()?;
         }
         if let Err(error) = self.file.write_all(line) {
@@ -117,16 +127,17 @@ fn path_of(path: &Path, number: usize, end: &str) -> PathBuf {
     name.into()
 }
 
-fn start_packing(path: &Path) -> JoinHandle<()> {
-    let plain = path_of(path, 1, "");
-    let (packed, unfinished) = (path_of(path, 1, ".gz"), path_of(path, 1, ".gz.part"));
-    thread::spawn(move || {
-        // There is nowhere to tell that it failed; the plain one stays then.
-        _ = pack(&plain, &packed, &unfinished);
-    })
+/// `None` where no thread can be made: it is packed before the next one then.
+fn start_packing(path: &Path) -> Option<JoinHandle<()>> {
+    let path = path.to_owned();
+    let packing = thread::Builder::new().name("pack-log".to_owned());
+    // There is nowhere to tell that it failed; the plain one stays then.
+    packing.spawn(move || drop(pack(&path))).ok()
 }
 
-fn pack(plain: &Path, packed: &Path, unfinished: &Path) -> io::Result<()> {
+fn pack(path: &Path) -> io::Result<()> {
+    let plain = &path_of(path, 1, "");
+    let (packed, unfinished) = (&path_of(path, 1, ".gz"), &path_of(path, 1, ".gz.part"));
     // It was packed as a whole before the process was killed.
     if !packed.exists() {
         let mut options = OpenOptions::new();

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use tokio::fs;
+use tokio::{fs, io::AsyncWriteExt as _};
 
 use super::{Anchor, AuditService, Place};
 use crate::repositories::{Repositories as _, StoreError};
@@ -45,7 +45,9 @@ impl Anchor {
     async fn keep(self, folder: &Path) -> Result<(), AnchorError> {
         let Self { seq, hash } = self;
         let (path, new) = (folder.join(ANCHOR_FILE), folder.join(format!("{ANCHOR_FILE}.new")));
-        fs::write(&new, format!("{seq}:{}\n", hex::encode(hash))).await?;
+        let mut file = fs::File::create(&new).await?;
+        file.write_all(format!("{seq}:{}\n", hex::encode(hash)).as_bytes()).await?;
+        file.sync_all().await?;
         Ok(fs::rename(new, path).await?)
     }
 }
@@ -63,7 +65,12 @@ impl AuditService {
                 None => None,
             };
             let is_there = row.is_some_and(|row| (row.seq, row.hash) == (kept.seq, kept.hash));
-            if !is_there && kept.seq > ends.dropped.seq {
+            // Dropped for its age, which only a mark that is sealed says.
+            let dropped = &ends.dropped;
+            let is_past =
+                kept.seq < dropped.seq || (kept.seq, kept.hash) == (dropped.seq, dropped.hash);
+            let is_past = is_past && self.seals.is_good(Place::Dropped, dropped);
+            if ends.head.seq < kept.seq || !(is_there || is_past) {
                 tracing::error!(
                     seq = kept.seq,
                     hash = hex::encode(kept.hash),

@@ -1027,7 +1027,11 @@
     }
 
     #reason(error) {
-      if (!(error instanceof Failure)) throw error;
+      if (!(error instanceof Failure)) {
+        // An answer that was cut, or is not ours: it is told, and can be tried again.
+        console.warn("Tollgate chat:", error);
+        return this.#texts.server;
+      }
       if (error.kind === "offline" || error.kind === "refused") {
         console.warn(`Tollgate chat: ${location.origin} must be one of ALLOWED_ORIGINS, and ${this.#client.base} be reached.`);
       }
