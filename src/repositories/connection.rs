@@ -11,6 +11,7 @@ use crate::telemetry::operation as operation_of;
 use super::{
     ApiKeys, Audit, Chat, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes,
     RefreshTokens, Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
+    transaction::PgTx,
 };
 
 /// Longest wait for one answer of Postgres. It is for a server that says
@@ -32,7 +33,7 @@ pub enum Session {
 #[derive(Debug)]
 #[must_use = "a transaction that is not committed rolls back"]
 pub enum Tx {
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgTx),
     Sqlite(Transaction<'static, Sqlite>),
 }
 

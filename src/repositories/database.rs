@@ -28,6 +28,7 @@ use super::{
     Session, StoreError, StoreResult, Tx,
     connecting::Connecting,
     connection::{ANSWER_DEADLINE, LONG_DEADLINE, in_time, measured},
+    transaction::PgTx,
 };
 use crate::config::DatabaseConfig;
 
@@ -166,7 +167,7 @@ impl Database {
             Ok(match &self.pools {
                 Pools::Postgres { pool, connecting } => {
                     let _leave = connecting.leave(pool).await;
-                    Tx::Postgres(pool.begin().await?)
+                    Tx::Postgres(PgTx::begin(pool, "BEGIN").await?)
                 }
                 // A deferred transaction that reads first and writes later
                 // fails with SQLITE_BUSY at once instead of waiting, so take
@@ -190,7 +191,7 @@ impl Database {
                 Pools::Postgres { pool, connecting } => {
                     let _leave = connecting.leave(pool).await;
                     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-                    Tx::Postgres(pool.begin_with(begin).await?)
+                    Tx::Postgres(PgTx::begin(pool, begin).await?)
                 }
                 // In WAL mode a reader keeps its snapshot until it ends.
                 Pools::Sqlite { reader, .. } => Tx::Sqlite(reader.begin_with("BEGIN").await?),

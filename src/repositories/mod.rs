@@ -32,6 +32,7 @@ mod refresh_tokens;
 mod row;
 mod settings;
 mod stream_tickets;
+mod transaction;
 mod usage;
 mod users;
 mod vouchers;

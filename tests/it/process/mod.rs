@@ -336,6 +336,14 @@ impl Drop for Process {
         // It may have ended; and a stopped one ends by this too.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.stdout.so_far();
+            let bad =
+                |line: &&str| ["\"ERROR\"", "\"WARN\""].iter().any(|level| line.contains(level));
+            for line in log.lines().filter(bad) {
+                eprintln!("{line}");
+            }
+        }
     }
 }
 

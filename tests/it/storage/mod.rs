@@ -6,6 +6,7 @@ mod chat;
 mod credential_changes;
 mod database;
 mod idempotency;
+mod interrupted;
 mod ledger;
 mod ledger_audit;
 mod login_sessions;
