@@ -177,16 +177,26 @@ impl Slots {
         };
         let asking = Asking { slots: self, subject: cap.subject, _wake: wake };
         loans.names().insert(key_of(&cap.subject), cap.subject);
+        let mut heard = false;
         for pause in [None].into_iter().chain(PAUSES.map(Some)) {
             if let Some(pause) = pause {
                 sleep(pause).await;
             }
             match self.renew_one(loans, &asking.subject, wanted, cap.most).await {
-                None => return Asked::Away,
                 Some((has, used)) if has > used => return Asked::Lent,
-                Some(_) if pause.is_none() => loans.hub.want(&key_of(&cap.subject)).await,
-                Some(_) => {}
+                Some(_) => {
+                    if !std::mem::replace(&mut heard, true) {
+                        loans.hub.want(&key_of(&cap.subject)).await;
+                    }
+                }
+                None if loans.are_away() => return Asked::Away,
+                // One answer that is late does not make it away: the others may
+                // have all places, and a share of them would be too many.
+                None => {}
             }
+        }
+        if !heard {
+            return Asked::Away;
         }
         self.with(&cap.subject, |count| {
             if let Some(loan) = &mut count.loan {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use metrics::{counter, histogram};
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
@@ -137,13 +138,14 @@ impl Repositories for Tx {
 }
 
 /// Waits for an answer, but not for ever. Measured as `operation`.
-pub(super) async fn in_time<T>(
+pub(super) async fn in_time<T: Send>(
     operation: &'static str,
     deadline: Duration,
-    answer: impl Future<Output = sqlx::Result<T>>,
+    answer: impl Future<Output = sqlx::Result<T>> + Send,
 ) -> StoreResult<T> {
-    // Boxed, since each `async fn` that a future is handed to makes room for it twice.
-    let answered = Box::pin(async move {
+    // Boxed, since each `async fn` that a future is handed to makes room for it twice;
+    // and without its type, which would be a part of the type of every caller's.
+    let answered: BoxFuture<'_, StoreResult<T>> = Box::pin(async move {
         match tokio::time::timeout(deadline, answer).await {
             Ok(answer) => answer.map_err(StoreError::from),
             Err(_) => Err(StoreError::timed_out()),

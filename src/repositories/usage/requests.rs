@@ -78,7 +78,10 @@ impl TryFrom<UsageRecordRow> for UsageRecord {
 
 impl Usage<'_> {
     /// Writes requests to the log; one that is there already is left alone.
-    pub async fn log_requests(&mut self, records: &[impl Borrow<UsageRecord>]) -> StoreResult<()> {
+    pub async fn log_requests(
+        &mut self,
+        records: &[impl Borrow<UsageRecord> + Sync],
+    ) -> StoreResult<()> {
         const INSERT: &str = "
             INSERT INTO usage_requests
                 (id, request_id, at, method, path, status, outcome, duration_us, bytes_in,

@@ -11,7 +11,7 @@ use crate::{
     instances::on_private_redis,
     process::upstream::Slow,
     streams::put_in_front,
-    support::{LATE, TestApp},
+    support::{Answer, LATE, TestApp, redis::regained},
 };
 
 const MOST: usize = 12;
@@ -123,6 +123,60 @@ async fn redis_is_not_asked_request_by_request() {
     assert!(asked < 100 + 40 * seconds, "{asked}");
 }
 
+/// Takes so many places on this instance and keeps them.
+async fn hold(app: &TestApp, key: &str, slow: &Slow, places: usize) -> JoinSet<Option<Answer>> {
+    let mut held = JoinSet::new();
+    for _ in 0..places {
+        let client = app.anonymous().with_key(key);
+        held.spawn(async move { client.try_get("/up/x").await });
+    }
+    let start = Instant::now();
+    while slow.at_once() < places {
+        assert!(start.elapsed() < Duration::from_secs(10) + LATE, "they are not let in");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    held
+}
+
+/// One late answer of Redis does not mean that it is away, where everybody has a share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_slow_for_a_moment_lets_nobody_past_the_limit() {
+    let slow = Slow::start(Duration::from_secs(30)).await;
+    let Some((server, apps)) = on_private_redis(2, &[]).await else { return };
+    for app in &apps {
+        put_in_front(app, &slow.url(), "");
+    }
+    let admin = apps[0].admin().await;
+    let issued = admin.post("/api/v1/keys", json!({ "name": "k", "max_concurrent": 4 })).await;
+    let key = issued.expect(201).text("key").to_owned();
+    let _held = hold(&apps[1], &key, &slow, 4).await;
+    let store = apps[0].app.redis.clone().unwrap();
+    let mut late = 0;
+    for _ in 0..8 {
+        regained(&store).await;
+        // Not asked so soon after there was none.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let client = apps[0].anonymous().with_key(&key);
+        let failures = store.stats().failures;
+        server.stop();
+        let asking = AbortOnDropHandle::new(tokio::spawn(async move { client.get("/up/x").await }));
+        while store.stats().failures == failures && !asking.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.resume();
+        // Where it was away for longer after all, a share is what everybody has.
+        let within = tokio::time::timeout(Duration::from_secs(5), asking).await;
+        if store.is_degraded() {
+            assert!(slow.at_once() <= 6, "{}", slow.at_once());
+            continue;
+        }
+        within.expect("an answer").unwrap().expect_problem(429, "concurrency_limited");
+        late += 1;
+    }
+    println!("{late} of 8 met a server that was late and not away");
+    assert!(late > 0);
+}
+
 /// An instance that is gone keeps its places for as long as they were lent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_of_an_instance_that_died_come_back() {
@@ -134,16 +188,7 @@ async fn places_of_an_instance_that_died_come_back() {
     let admin = apps[0].admin().await;
     let issued = admin.post("/api/v1/keys", json!({ "name": "k", "max_concurrent": 4 })).await;
     let key = issued.expect(201).text("key").to_owned();
-    let mut held = JoinSet::new();
-    for _ in 0..4 {
-        let client = apps[1].anonymous().with_key(&key);
-        held.spawn(async move { client.try_get("/up/x").await });
-    }
-    let start = Instant::now();
-    while slow.at_once() < 4 {
-        assert!(start.elapsed() < Duration::from_secs(10) + LATE, "they are not let in");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let mut held = hold(&apps[1], &key, &slow, 4).await;
     let client = apps[0].anonymous().with_key(&key);
     client.get("/up/x").await.expect_problem(429, "concurrency_limited");
     // Nothing of it says goodbye.
