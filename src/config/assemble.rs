@@ -5,8 +5,8 @@ use std::{path::Path, thread};
 
 use super::{
     AdminConfig, Algorithm, AuditConfig, AuthConfig, Config, DatabaseConfig, JournalConfig,
-    LogConfig, LogFile, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, ServerConfig,
-    UsageConfig, WalletConfig, addresses, chat, limits,
+    LogConfig, LogFile, MemoryLimit, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig,
+    ServerConfig, UsageConfig, WalletConfig, addresses, chat, limits,
     reader::Reader,
     strength, tls, upstreams, values,
     values::{list, number, seconds, truth},
@@ -95,6 +95,11 @@ fn server(reader: &mut Reader) -> ServerConfig {
             number(1..=1_000_000),
         ),
         max_lag: reader.required("SERVER_MAX_LAG_SECONDS", seconds(0.0..=10.0)),
+        memory_limit: match reader.optional("SERVER_MAX_MEMORY_BYTES", number(0..=1_u64 << 50)) {
+            None => MemoryLimit::Group,
+            Some(0) => MemoryLimit::None,
+            Some(most) => MemoryLimit::Own(most),
+        },
         header_timeout: reader.required("SERVER_HEADER_TIMEOUT_SECONDS", seconds(0.1..=300.0)),
         io_timeout: reader.required("SERVER_IO_TIMEOUT_SECONDS", seconds(0.1..=3600.0)),
         shutdown_delay: reader.required("SERVER_SHUTDOWN_DELAY_SECONDS", seconds(0.0..=300.0)),

@@ -115,6 +115,7 @@ pub struct ServerConfig {
     pub max_streams: usize,
     /// How late the tasks of a worker may be for long; zero: any time.
     pub max_lag: Duration,
+    pub memory_limit: MemoryLimit,
     /// A request's whole head must arrive within this time.
     pub header_timeout: Duration,
     /// A peer that neither sends nor takes a byte for this long is cut off.
@@ -123,6 +124,17 @@ pub struct ServerConfig {
     pub shutdown_delay: Duration,
     /// How long requests under way may take after that.
     pub shutdown_grace: Duration,
+}
+
+/// What bounds the memory of the process, near which it refuses requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// That of its control group, if there is one.
+    Group,
+    /// So many bytes that belong to no file.
+    Own(u64),
+    /// Nothing.
+    None,
 }
 
 /// A colour of a page.

@@ -43,6 +43,11 @@ pub static KEYS: &[Key] = &[
         "0.05",
         "A worker that is late by this, and stays so, refuses some requests. 0: never.",
     ),
+    key(
+        "SERVER_MAX_MEMORY_BYTES",
+        "",
+        "Near this requests are refused; files do not count. Default: as the control group. 0: any.",
+    ),
     key("SERVER_HEADER_TIMEOUT_SECONDS", "10", "A request's head must arrive within this time."),
     key("SERVER_IO_TIMEOUT_SECONDS", "30", "A client that moves no byte for this long is cut off."),
     key(

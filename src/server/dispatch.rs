@@ -27,6 +27,7 @@ use super::{
     forwarded,
     io::Connection,
     observe::{Caller, Excess, Flight, Line, Metrics},
+    memory::Memory,
     pressure::Pressure,
     screen,
 };
@@ -70,6 +71,7 @@ pub struct Dispatcher {
     pub room: Arc<Room>,
     pub health: Arc<HealthService>,
     pub pressure: Arc<Pressure>,
+    pub memory: Arc<Memory>,
     pub scarcity: Scarcity,
 }
 
@@ -157,6 +159,9 @@ impl Dispatcher {
                 return Err(Excess::Connections);
             }
             flight.unreserve();
+        }
+        if let Some(excess) = self.memory.refuses(class) {
+            return Err(excess);
         }
         if self.pressure.refuses(class, flight.started()) {
             return Err(Excess::Lag);

@@ -24,6 +24,7 @@ use super::{
     crowd::{Guests, Scarcity},
     dispatch::{Dispatcher, Ours},
     io::Patience,
+    memory::Memory,
     observe::Metrics,
     pressure::Pressure,
     sockets,
@@ -71,6 +72,7 @@ pub struct Running {
     done: Vec<oneshot::Receiver<()>>,
     tls: Option<Arc<Tls>>,
     _following: Option<AbortOnDropHandle<()>>,
+    _watching: AbortOnDropHandle<()>,
     _guards: [DropGuard; 2],
 }
 
@@ -106,6 +108,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
     let guests = Guests::new(server.max_connections_per_address, &server.trusted_proxies);
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let metrics = Metrics::new();
+    let memory = Arc::<Memory>::default();
 
     let mut done = Vec::with_capacity(workers);
     for (number, listener) in listeners.into_iter().enumerate() {
@@ -122,6 +125,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             room: Arc::clone(&parts.services.room),
             health: Arc::clone(&parts.services.health),
             pressure,
+            memory: Arc::clone(&memory),
             scarcity: Scarcity::new(&slots, server.max_connections, workers),
         };
         let worker = Worker {
@@ -138,8 +142,18 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
         done.push(worker.spawn(number, listener).map_err(StartError::Worker)?);
     }
     let guards = [stop.clone().drop_guard(), cut.clone().drop_guard()];
+    let watching = AbortOnDropHandle::new(tokio::spawn(memory.watch(server.memory_limit)));
     let following = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
-    Ok(Running { address, stop, cut, done, tls, _following: following, _guards: guards })
+    Ok(Running {
+        address,
+        stop,
+        cut,
+        done,
+        tls,
+        _following: following,
+        _watching: watching,
+        _guards: guards,
+    })
 }
 
 impl Running {
@@ -257,6 +271,13 @@ impl Worker {
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
         loop {
+            if self.dispatcher.memory.is_out() {
+                // A few, since whoever asks how it fares has a new one.
+                tokio::select! {
+                    () = sleep(ACCEPT_PAUSE) => {}
+                    () = self.stop.cancelled() => return,
+                }
+            }
             // A connection over the limit waits in the kernel's queue.
             let slot = tokio::select! {
                 biased;

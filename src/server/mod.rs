@@ -11,6 +11,7 @@
 //! | [`tls`] | which certificate is shown, and when a handshake is given up |
 //! | [`io`] | when a silent or stuck connection is cut |
 //! | [`watch`] | when an answer that its client does not take is cut |
+//! | [`memory`] | when the process has nearly all the memory it may |
 //! | [`pressure`] | when a worker has more to do than it can |
 //! | [`screen`] | which requests have no single meaning |
 //! | [`forwarded`] | who the client is behind proxies |
@@ -31,6 +32,7 @@ mod fault;
 mod forwarded;
 mod io;
 mod listen;
+mod memory;
 mod observe;
 mod pressure;
 mod screen;

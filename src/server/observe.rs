@@ -48,16 +48,19 @@ pub enum Excess {
     InFlight,
     /// Its worker is behind.
     Lag,
+    /// The process has nearly all it may.
+    Memory,
 }
 
 impl Excess {
-    const ALL: [Self; 3] = [Self::Connections, Self::InFlight, Self::Lag];
+    const ALL: [Self; 4] = [Self::Connections, Self::InFlight, Self::Lag, Self::Memory];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::InFlight => "in_flight",
             Self::Lag => "lag",
+            Self::Memory => "memory",
         }
     }
 }

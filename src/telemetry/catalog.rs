@@ -88,6 +88,11 @@ pub const METRICS: &[Metric] = &[
     gauge("tollgate_in_flight", "", "Requests under way."),
     gauge("tollgate_connections", "", "Open client connections."),
     gauge("tollgate_overloaded_workers", "", "Workers whose tasks run late."),
+    gauge(
+        "tollgate_memory_used_ratio",
+        "",
+        "Memory in use by what may be used; not there where nothing limits it.",
+    ),
     counter(
         "tollgate_refused_total",
         "class, reason",

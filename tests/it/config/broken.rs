@@ -26,6 +26,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("SERVER_MAX_STREAMS", "many", "whole number"),
     ("SERVER_MAX_CONNECTIONS_PER_ADDRESS", "-1", "whole number"),
     ("SERVER_MAX_LAG_SECONDS", "50ms", "number of seconds"),
+    ("SERVER_MAX_MEMORY_BYTES", "512M", "whole number"),
     ("SERVER_HEADER_TIMEOUT_SECONDS", "0", "seconds"),
     ("SERVER_IO_TIMEOUT_SECONDS", "10s", "seconds"),
     ("SERVER_SHUTDOWN_GRACE_SECONDS", "NaN", "seconds"),

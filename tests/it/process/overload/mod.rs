@@ -8,6 +8,7 @@
 
 mod files;
 mod load;
+mod memory;
 
 use std::{
     net::SocketAddr,
