@@ -25,12 +25,18 @@ use super::{
     dispatch::{Dispatcher, Ours},
     io::Patience,
     observe::Metrics,
+    outbox::Outbox,
     pressure::Pressure,
     sockets,
     tls::{PairError, Tls},
     watch::{self, Leashed},
 };
-use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
+use crate::{
+    config::Config,
+    domain::clock::SharedClock,
+    gateway::Gateway,
+    services::{Services, usage::Journal},
+};
 
 /// Between the last new connection that is let in and the end of a listener:
 /// what is on its way is still accepted. Whoever comes meanwhile tries again after a
@@ -128,6 +134,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             dispatcher,
             builder: connection::builder(),
             tls: tls.clone(),
+            journal: parts.services.usage.journal().clone(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
             guests: guests.clone(),
@@ -189,6 +196,7 @@ pub struct Worker {
     pub(super) builder: auto::Builder<Leashed>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) patience: Patience,
+    journal: Journal,
     slots: Arc<Semaphore>,
     guests: Guests,
     pub(super) stop: CancellationToken,
@@ -224,10 +232,13 @@ impl Worker {
         let this = Arc::clone(&self);
         let feeling = async move { this.dispatcher.pressure.watch(|on| this.overloaded(on)).await };
         let _feeling = AbortOnDropHandle::new(tokio::spawn(feeling));
+        let outbox = Outbox::open(self.journal.clone());
         self.accept(&listener, &connections).await;
         self.accept_last(listener, &connections).await;
         connections.close();
         connections.wait().await;
+        // What ends with the runtime is recorded at once.
+        drop(outbox);
         if self.dispatcher.pressure.is_overloaded() {
             // Nobody is left to say that it is over.
             self.dispatcher.metrics.overloaded.decrement(1.0);

@@ -32,6 +32,7 @@ mod forwarded;
 mod io;
 mod listen;
 mod observe;
+mod outbox;
 mod pressure;
 mod screen;
 mod side;
