@@ -33,6 +33,7 @@ pub mod next;
 mod pace;
 pub mod path;
 mod pool;
+mod progress;
 mod proof;
 pub mod query;
 pub mod rate_headers;
