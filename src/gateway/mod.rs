@@ -11,6 +11,7 @@ mod admission;
 mod answer;
 mod assertion;
 pub mod browser;
+mod carrier;
 mod checkup;
 mod connect;
 pub mod cookies;

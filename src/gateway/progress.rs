@@ -209,6 +209,11 @@ impl Progress {
         None
     }
 
+    /// Whether the answer has ended, and this has not.
+    pub fn outlives_answer(&self) -> bool {
+        !self.kept().is_empty()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Vec<Box<dyn Send>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 pub use super::progress::{Progress, UploadFault};
-use super::{http1::Patience, pace::Pace, timer::StallTimer};
+use super::{carrier, http1::Patience, pace::Pace, timer::StallTimer};
 
 /// For how long a request of ours may wait to be taken.
 const WHOLE_IDLE: Duration = Duration::from_secs(10);
@@ -53,6 +53,8 @@ pub struct Upload<B> {
     /// Nothing is taken from this instant.
     until: Option<Instant>,
     progress: Arc<Progress>,
+    /// In a task that the [`super::carrier`] holds.
+    is_carried: bool,
 }
 
 /// Wraps a body. A declared length over the limit is refused before anything is
@@ -80,6 +82,7 @@ pub fn limited<B: Body>(
         pace: Pace::default(),
         until: None,
         progress: Arc::clone(&progress),
+        is_carried: false,
     };
     Ok((RequestBody::Streamed(Box::new(upload)), Some(progress)))
 }
@@ -88,10 +91,15 @@ impl<B> RequestBody<B> {
     /// What ends it where it goes on beside its answer.
     pub fn patience(&self) -> Patience {
         match self {
-            Self::Streamed(upload) => {
-                Patience { idle: upload.idle, progress: Some(Arc::clone(&upload.progress)) }
-            }
+            Self::Streamed(upload) => upload.patience(),
             Self::Empty | Self::Whole(_) => Patience { idle: WHOLE_IDLE, progress: None },
+        }
+    }
+
+    /// It is sent over HTTP/2.
+    pub(super) fn is_carried(&mut self) {
+        if let Self::Streamed(upload) = self {
+            upload.is_carried = true;
         }
     }
 
@@ -108,6 +116,12 @@ impl<B> RequestBody<B> {
 impl<B> Drop for Upload<B> {
     fn drop(&mut self) {
         self.progress.leave();
+    }
+}
+
+impl<B> Upload<B> {
+    fn patience(&self) -> Patience {
+        Patience { idle: self.idle, progress: Some(Arc::clone(&self.progress)) }
     }
 }
 
@@ -177,6 +191,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(upload) => {
+                if upload.is_carried {
+                    carrier::asked(upload.patience());
+                }
                 upload.poll(cx).map(|next| next.map(|data| data.map(Frame::data)))
             }
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
