@@ -26,10 +26,11 @@ use hyper::{
         http2::{self, SendRequest},
     },
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use super::{
+    carrier::Carrier,
     connect::{ConnectError, Stream},
     upload::RequestBody,
 };
@@ -113,7 +114,7 @@ impl Multiplexed {
 
     /// Takes a new connection into use.
     pub async fn begin(&self, stream: Stream) -> Result<Multiplex, ConnectError> {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let (sender, connection) = http2::Builder::new(Carrier)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -184,6 +185,7 @@ impl Multiplex {
         &mut self,
         mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Unanswered> {
+        request.body_mut().is_carried();
         let host = request.headers_mut().remove(header::HOST);
         let asked = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let path = request.uri().path_and_query().cloned();

@@ -15,7 +15,7 @@ use super::{
     stream::{End, Stream},
     tether::Tether,
     timer::StallTimer,
-    upload::Progress,
+    upload::{Progress, UploadFault},
 };
 use crate::{
     domain::{
@@ -30,7 +30,7 @@ use crate::{
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Takes the record of one request.
-pub trait Sink {
+pub trait Sink: Send + 'static {
     /// `messages`: how many it counts as besides itself.
     fn record(self, record: UsageRecord, messages: u64);
 }
@@ -38,6 +38,9 @@ pub trait Sink {
 /// One request under way, recorded exactly once: by [`Meter::finish`], or when
 /// dropped. Made before the upstream is called, so that an exchange whose
 /// client leaves early is recorded too.
+///
+/// A request whose body outlives its answer is recorded when that is over, and has
+/// its place until then.
 #[derive(Debug)]
 pub struct Meter<S: Sink>(Option<Box<Open<S>>>);
 
@@ -47,6 +50,8 @@ struct Open<S> {
     record: UsageRecord,
     started: Instant,
     upload: Option<Arc<Progress>>,
+    /// How the answer ended, where the upload goes on.
+    outcome: Option<Outcome>,
     messages: u64,
     /// Its place among what is under way.
     permit: Option<Permit>,
@@ -61,7 +66,7 @@ impl<S: Sink> Meter<S> {
         started: Instant,
         upload: Option<Arc<Progress>>,
     ) -> Self {
-        let open = Open { sink, record, started, upload, messages: 0, permit: None };
+        let open = Open { sink, record, started, upload, outcome: None, messages: 0, permit: None };
         Self(Some(Box::new(open)))
     }
 
@@ -116,14 +121,32 @@ impl<S: Sink> Meter<S> {
         }
     }
 
-    /// The exchange is over. Later calls change nothing.
+    /// The answer is over. Later calls change nothing.
     pub fn finish(&mut self, outcome: Outcome) {
-        let Some(open) = self.0.take() else { return };
-        let Open { sink, mut record, started, upload, messages, permit } = *open;
-        record.outcome = outcome;
+        let Some(mut open) = self.0.take() else { return };
+        open.outcome.get_or_insert(outcome);
+        if let Some(upload) = open.upload.clone() {
+            // Kept, it finishes again when it is dropped.
+            let Some(mut back) = upload.keep(Self(Some(open))) else { return };
+            let Some(same) = back.0.take() else { return };
+            open = same;
+        }
+        open.close();
+    }
+}
+
+impl<S: Sink> Open<S> {
+    /// Request and answer are over.
+    fn close(self) {
+        let Self { sink, mut record, started, upload, outcome, messages, permit } = self;
+        record.outcome = outcome.unwrap_or(Outcome::Aborted);
         record.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         if let Some(upload) = upload {
             record.bytes_in = upload.bytes();
+            let is_cut = upload.fault().is_some_and(UploadFault::is_cut);
+            if is_cut && record.outcome == Outcome::Completed {
+                record.outcome = Outcome::Cut;
+            }
         }
         sink.record(record, messages);
         drop(permit);
@@ -133,7 +156,8 @@ impl<S: Sink> Meter<S> {
 impl<S: Sink> Drop for Meter<S> {
     fn drop(&mut self) {
         // A panic further up is our failure, not the client's leaving.
-        if std::thread::panicking() {
+        let is_answered = self.0.as_ref().is_none_or(|open| open.outcome.is_some());
+        if std::thread::panicking() && !is_answered {
             self.set_status(StatusCode::INTERNAL_SERVER_ERROR);
             self.finish(Outcome::Failed);
         } else {

@@ -5,9 +5,12 @@ use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 
 use super::*;
-use crate::domain::{
-    id::{LogPlace, RecordId},
-    kill::KillReason,
+use crate::{
+    domain::{
+        id::{LogPlace, RecordId},
+        kill::KillReason,
+    },
+    gateway::upload::{UploadLimits, limited},
 };
 
 impl Sink for mpsc::Sender<UsageRecord> {
@@ -40,6 +43,43 @@ fn meter() -> (Meter<mpsc::Sender<UsageRecord>>, mpsc::Receiver<UsageRecord>) {
         place: LogPlace::NIL,
     };
     (Meter::new(sender, record, Instant::now(), None), receiver)
+}
+
+/// What is recorded of an answer says how much came in all, so it waits for that.
+#[tokio::test]
+async fn a_body_that_outlives_its_answer_is_recorded_whole() {
+    type Chunks = mpsc::Receiver<UsageRecord>;
+    let limits = UploadLimits { max_bytes: 100, idle: Duration::from_secs(30) };
+    let sent = |fault: Option<UploadFault>| async move {
+        let chunks = (0..4).map(|_| Ok::<_, ()>(Frame::data(Bytes::from_static(b"12345"))));
+        let body = StreamBody::new(stream::iter(chunks));
+        let (mut body, progress) =
+            limited(&http::HeaderMap::new(), body, limits, Instant::now()).unwrap();
+        let (mut meter, receiver): (_, Chunks) = self::meter();
+        if let Some(open) = &mut meter.0 {
+            open.upload.clone_from(&progress);
+        }
+        body.frame().await.unwrap().unwrap();
+        let answer = Metered::new(Full::new(Bytes::from_static(b"hello")), meter, timer());
+        assert_eq!(answer.collect().await.unwrap().to_bytes(), "hello");
+        assert_eq!(seen(&receiver), [], "more comes");
+        body.frame().await.unwrap().unwrap();
+        if let Some(fault) = fault {
+            progress.unwrap().failed(fault);
+        }
+        drop(body);
+        let records: Vec<_> = receiver.try_iter().collect();
+        assert_eq!(records.len(), 1);
+        assert_eq!((records[0].bytes_in, records[0].bytes_out), (10, 5));
+        records[0].outcome
+    };
+    for (fault, outcome) in [
+        (None, Outcome::Completed),
+        (Some(UploadFault::ClientGone), Outcome::Completed),
+        (Some(UploadFault::Revoked), Outcome::Cut),
+    ] {
+        assert_eq!(sent(fault).await, outcome, "{fault:?}");
+    }
 }
 
 fn timer() -> StallTimer {

@@ -7,211 +7,22 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{http1::Patience, metered::CLIENT_CLOSED_REQUEST, pace::Pace, timer::StallTimer};
-use crate::{
-    domain::{kill::KillReason, stream::Passed},
-    services::streams::StreamHandle,
-};
+pub use super::progress::{Progress, UploadFault};
+use super::{carrier, http1::Patience, pace::Pace, timer::StallTimer};
 
 /// For how long a request of ours may wait to be taken.
 const WHOLE_IDLE: Duration = Duration::from_secs(10);
-
-/// Why a request's body was not taken to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UploadFault {
-    #[error("the request body is larger than allowed")]
-    TooLarge,
-    #[error("the request body stopped coming")]
-    Stalled,
-    #[error("the client broke off")]
-    ClientGone,
-    /// It took longer than the credential that opened the door is good for.
-    #[error("the credential's time is over")]
-    Expired,
-    /// What opened the door counts no more.
-    #[error("the credential was revoked")]
-    Revoked,
-    /// By an operator.
-    #[error("the request was ended by an operator")]
-    Cut,
-}
-
-impl UploadFault {
-    /// For the metric.
-    fn code(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::Stalled => "idle",
-            Self::ClientGone => "aborted",
-            Self::Expired => KillReason::Expired.code(),
-            Self::Revoked => KillReason::Revoked.code(),
-            Self::Cut => KillReason::Cut.code(),
-        }
-    }
-
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
-            Self::Expired | Self::Revoked => StatusCode::UNAUTHORIZED,
-            Self::Cut => StatusCode::FORBIDDEN,
-            Self::ClientGone => {
-                StatusCode::from_u16(CLIENT_CLOSED_REQUEST).expect("a status of three digits")
-            }
-        }
-    }
-}
-
-impl From<KillReason> for UploadFault {
-    fn from(reason: KillReason) -> Self {
-        match reason {
-            KillReason::Expired => Self::Expired,
-            KillReason::Cut => Self::Cut,
-            KillReason::Revoked | KillReason::Limit | KillReason::GoingAway => Self::Revoked,
-        }
-    }
-}
-
-/// What became of a request body so far; shared between the body and whoever
-/// waits for the answer.
-#[derive(Debug)]
-pub struct Progress {
-    started: Instant,
-    bytes: AtomicU64,
-    /// Milliseconds after `started`.
-    last_move: AtomicU64,
-    fault: AtomicU8,
-    finished: AtomicBool,
-    /// The place in the registry of one that takes long.
-    place: Mutex<Option<StreamHandle>>,
-    is_placed: AtomicBool,
-}
-
-impl Progress {
-    fn new(started: Instant) -> Arc<Self> {
-        let zero = AtomicU64::new(0);
-        Arc::new(Self {
-            started,
-            bytes: zero,
-            last_move: AtomicU64::new(0),
-            fault: AtomicU8::new(0),
-            finished: AtomicBool::new(false),
-            place: Mutex::default(),
-            is_placed: AtomicBool::new(false),
-        })
-    }
-
-    /// Bytes of the body that were taken in.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
-    }
-
-    /// Whether the upstream's connection took the body to its end.
-    pub fn is_finished(&self) -> bool {
-        self.finished.load(Relaxed)
-    }
-
-    /// When a part of the body was last taken over by the upstream's
-    /// connection.
-    pub fn last_move(&self) -> Instant {
-        self.started + Duration::from_millis(self.last_move.load(Relaxed))
-    }
-
-    pub fn fault(&self) -> Option<UploadFault> {
-        match self.fault.load(Relaxed) {
-            0 => None,
-            1 => Some(UploadFault::TooLarge),
-            2 => Some(UploadFault::Stalled),
-            3 => Some(UploadFault::Expired),
-            4 => Some(UploadFault::Revoked),
-            5 => Some(UploadFault::Cut),
-            _ => Some(UploadFault::ClientGone),
-        }
-    }
-
-    fn moved(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Relaxed);
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_move.store(elapsed, Relaxed);
-        self.tell();
-    }
-
-    fn tell(&self) {
-        let passed = Passed { bytes_in: self.bytes(), ..Passed::default() };
-        self.at_place(|handle| handle.set_passed(passed));
-    }
-
-    /// It takes long, and has this place in the registry until it is over.
-    pub fn enter(&self, handle: StreamHandle) {
-        *self.place() = Some(handle);
-        self.is_placed.store(true, Relaxed);
-        self.tell();
-    }
-
-    /// Why it is to end now, if it is.
-    pub fn killed(&self) -> Option<UploadFault> {
-        self.at_place(|handle| handle.kill().reason()).flatten().map(UploadFault::from)
-    }
-
-    /// The same, and the task is woken when it is.
-    pub fn poll_killed(&self, cx: &mut Context<'_>) -> Poll<UploadFault> {
-        let polled = self.at_place(|handle| handle.kill().poll_tripped(cx));
-        polled.unwrap_or(Poll::Pending).map(UploadFault::from)
-    }
-
-    fn at_place<T>(&self, what: impl FnOnce(&StreamHandle) -> T) -> Option<T> {
-        // Most take no time, and no lock.
-        if !self.is_placed.load(Relaxed) {
-            return None;
-        }
-        self.place().as_ref().map(what)
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<StreamHandle>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The body is gone.
-    fn leave(&self) {
-        if !self.is_placed.swap(false, Relaxed) {
-            return;
-        }
-        let handle = self.place().take();
-        if let Some(handle) = handle {
-            if let Some(fault) = self.fault() {
-                handle.ended(fault.code());
-            } else if self.is_finished() {
-                handle.ended("completed");
-            }
-        }
-    }
-
-    pub fn failed(&self, fault: UploadFault) {
-        let code = match fault {
-            UploadFault::TooLarge => 1,
-            UploadFault::Stalled => 2,
-            UploadFault::Expired => 3,
-            UploadFault::Revoked => 4,
-            UploadFault::Cut => 5,
-            UploadFault::ClientGone => 6,
-        };
-        self.fault.store(code, Relaxed);
-    }
-}
 
 /// What an upload may use.
 #[derive(Clone, Copy, Debug)]
@@ -242,6 +53,8 @@ pub struct Upload<B> {
     /// Nothing is taken from this instant.
     until: Option<Instant>,
     progress: Arc<Progress>,
+    /// In a task that the [`super::carrier`] holds.
+    is_carried: bool,
 }
 
 /// Wraps a body. A declared length over the limit is refused before anything is
@@ -269,6 +82,7 @@ pub fn limited<B: Body>(
         pace: Pace::default(),
         until: None,
         progress: Arc::clone(&progress),
+        is_carried: false,
     };
     Ok((RequestBody::Streamed(Box::new(upload)), Some(progress)))
 }
@@ -277,10 +91,15 @@ impl<B> RequestBody<B> {
     /// What ends it where it goes on beside its answer.
     pub fn patience(&self) -> Patience {
         match self {
-            Self::Streamed(upload) => {
-                Patience { idle: upload.idle, progress: Some(Arc::clone(&upload.progress)) }
-            }
+            Self::Streamed(upload) => upload.patience(),
             Self::Empty | Self::Whole(_) => Patience { idle: WHOLE_IDLE, progress: None },
+        }
+    }
+
+    /// It is sent over HTTP/2.
+    pub(super) fn is_carried(&mut self) {
+        if let Self::Streamed(upload) = self {
+            upload.is_carried = true;
         }
     }
 
@@ -300,6 +119,12 @@ impl<B> Drop for Upload<B> {
     }
 }
 
+impl<B> Upload<B> {
+    fn patience(&self) -> Patience {
+        Patience { idle: self.idle, progress: Some(Arc::clone(&self.progress)) }
+    }
+}
+
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         loop {
@@ -313,7 +138,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => return self.fail(UploadFault::ClientGone),
                 Poll::Ready(None) => {
-                    self.progress.finished.store(true, Relaxed);
+                    self.progress.finish();
                     return Poll::Ready(None);
                 }
                 Poll::Pending if self.timer.poll(cx).is_ready() => {
@@ -339,7 +164,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             self.progress.moved(data.len());
             // The end may not be asked for once the length is reached.
             if self.inner.is_end_stream() {
-                self.progress.finished.store(true, Relaxed);
+                self.progress.finish();
             }
             return Poll::Ready(Some(Ok(data)));
         }
@@ -366,6 +191,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(upload) => {
+                if upload.is_carried {
+                    carrier::asked(upload.patience());
+                }
                 upload.poll(cx).map(|next| next.map(|data| data.map(Frame::data)))
             }
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),

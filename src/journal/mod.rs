@@ -8,7 +8,8 @@
 //!
 //! - Each thread writes to a [`lane`] of its own, without waiting: the kernel keeps
 //!   it when the process dies. `fdatasync` follows within about [`SYNC_AFTER`],
-//!   for when the machine does.
+//!   for when the machine does. A thread that holds answers back until then may
+//!   write the records of several [`together`].
 //! - No more than `max_bytes` wait for the database. Beyond that, and where the
 //!   disk takes no more, requests are refused before they go upstream, or served
 //!   without being recorded if the operator wants that (G-54).
@@ -23,6 +24,7 @@ mod orphan;
 mod record;
 mod room;
 mod segments;
+pub mod together;
 
 use std::{
     cell::Cell,

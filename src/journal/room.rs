@@ -8,7 +8,7 @@ use std::{
     sync::{PoisonError, atomic::Ordering::Relaxed},
 };
 
-use super::{Entry, Inner, Journal, home::remove, lane::Lane};
+use super::{Entry, Inner, Journal, home::remove, lane::Lane, together};
 use crate::config::OnFull;
 
 /// Room that is kept for the records of requests under way: some thousand.
@@ -49,7 +49,7 @@ impl Journal {
 }
 
 impl Inner {
-    /// Takes it, and writes it at once.
+    /// Takes it, and writes it unless this thread does that later.
     pub fn write(&self, mut entry: Entry) {
         let lacks_room = self.full.load(Relaxed) && self.config.on_full == OnFull::Unmetered;
         if lacks_room || self.off.load(Relaxed) {
@@ -58,10 +58,10 @@ impl Inner {
         }
         entry.record.place = self.next_place(entry.record.ended_us());
         let lane = self.lane();
-        if lane.push(&entry, MOST_UNWRITTEN) {
-            self.write_out(lane);
-        } else {
+        if !lane.push(&entry, MOST_UNWRITTEN) {
             self.dropped.fetch_add(1, Relaxed);
+        } else if !together::put_off() {
+            self.write_out(lane);
         }
     }
 

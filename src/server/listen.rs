@@ -26,12 +26,18 @@ use super::{
     io::Patience,
     memory::Memory,
     observe::Metrics,
+    outbox::Outbox,
     pressure::Pressure,
     sockets,
     tls::{PairError, Tls},
     watch::{self, Leashed},
 };
-use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
+use crate::{
+    config::Config,
+    domain::clock::SharedClock,
+    gateway::Gateway,
+    services::{Services, usage::Journal},
+};
 
 /// Between the last new connection that is let in and the end of a listener:
 /// what is on its way is still accepted. Whoever comes meanwhile tries again after a
@@ -132,6 +138,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             dispatcher,
             builder: connection::builder(),
             tls: tls.clone(),
+            journal: parts.services.usage.journal().clone(),
             patience: Patience { head: server.header_timeout, stuck_write: server.io_timeout },
             slots: Arc::clone(&slots),
             guests: guests.clone(),
@@ -203,6 +210,7 @@ pub struct Worker {
     pub(super) builder: auto::Builder<Leashed>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) patience: Patience,
+    journal: Journal,
     slots: Arc<Semaphore>,
     guests: Guests,
     pub(super) stop: CancellationToken,
@@ -238,10 +246,13 @@ impl Worker {
         let this = Arc::clone(&self);
         let feeling = async move { this.dispatcher.pressure.watch(|on| this.overloaded(on)).await };
         let _feeling = AbortOnDropHandle::new(tokio::spawn(feeling));
+        let outbox = Outbox::open(self.journal.clone());
         self.accept(&listener, &connections).await;
         self.accept_last(listener, &connections).await;
         connections.close();
         connections.wait().await;
+        // What ends with the runtime is recorded at once.
+        drop(outbox);
         if self.dispatcher.pressure.is_overloaded() {
             // Nobody is left to say that it is over.
             self.dispatcher.metrics.overloaded.decrement(1.0);

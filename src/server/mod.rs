@@ -34,6 +34,7 @@ mod io;
 mod listen;
 mod memory;
 mod observe;
+mod outbox;
 mod pressure;
 mod screen;
 mod side;

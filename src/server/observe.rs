@@ -1,5 +1,5 @@
 //! One access-log line and one set of metrics per request, when its answer has
-//! ended.
+//! ended, and its body.
 //!
 //! Handles of metrics are made once. Of the line nothing is kept while its level
 //! is off, and nothing in it can be a secret: no query, no header field.
@@ -90,8 +90,8 @@ impl Metrics {
     }
 }
 
-/// A request under way. Dropping it is its end; one whose client left before an
-/// answer counts as status 499.
+/// A request under way. Dropping it is its end, unless its body still comes: then
+/// that is. One whose client left before an answer counts as status 499.
 #[derive(Debug)]
 pub struct Flight {
     metrics: Arc<Metrics>,
@@ -228,8 +228,34 @@ impl Flight {
     }
 }
 
+impl Flight {
+    /// All that ends with it, to end elsewhere.
+    fn take(&mut self, upload: &Arc<Progress>) -> Self {
+        Self {
+            metrics: Arc::clone(&self.metrics),
+            connection: Arc::clone(&self.connection),
+            version: self.version,
+            started: self.started,
+            traffic: self.traffic.take(),
+            status: self.status,
+            upload: Some(Arc::clone(upload)),
+            bytes_out: self.bytes_out,
+            line: self.line.take(),
+            place: self.place.take(),
+        }
+    }
+}
+
 impl Drop for Flight {
     fn drop(&mut self) {
+        // A request is under way for as long as its body comes, if that is longer.
+        if let Some(upload) = &self.upload
+            && !upload.is_gone()
+        {
+            let upload = Arc::clone(upload);
+            drop(upload.keep(self.take(&upload)));
+            return;
+        }
         let now = Instant::now();
         let elapsed = now.duration_since(self.started);
         self.connection.end(now);

@@ -37,7 +37,7 @@ use crate::{
 /// What records usage, and what usage can be asked by.
 pub use crate::{
     domain::{span::Grain, usage::Totals},
-    journal::{Journal, Orphan, Saturated, Slot},
+    journal::{Journal, Orphan, Saturated, Slot, together},
     repositories::{RequestFilter, StoreError, UsageFilter, UsageGroup},
 };
 

@@ -6,6 +6,7 @@ pub mod ends;
 mod events;
 mod expiry;
 mod leaving;
+mod outlived;
 mod quick;
 mod untaken;
 mod uploads;

@@ -19,6 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tollgate::{domain::stream::StreamKind, services::room::Class};
 
 use super::{
     address, get, post, public,
@@ -27,7 +28,10 @@ use super::{
     tls::{Authority, Fault},
     with,
 };
-use crate::support::{Options, TestApp, raw::Raw};
+use crate::{
+    gateway::recorded,
+    support::{Options, TestApp, raw::Raw},
+};
 
 /// Speaks HTTP/2 where it is asked to, and HTTP/1.1 otherwise.
 struct Server {
@@ -43,6 +47,8 @@ struct Seen {
     most_streams: AtomicUsize,
     /// Streams that the gateway reset.
     reset: AtomicUsize,
+    /// Bytes that came after an answer.
+    early: AtomicUsize,
     /// The paths that were asked for.
     paths: Mutex<Vec<String>>,
 }
@@ -78,7 +84,8 @@ impl Server {
         let ca = ca.to_str().unwrap();
         let file = public(&format!("url='https://h2.test:{}'\nca_file={ca:?}\n{rest}", self.port));
         let resolver = Names::answering(&["127.0.0.1"]);
-        let settings = vec![("SERVER_WORKERS", workers.to_owned())];
+        let io = ("SERVER_IO_TIMEOUT_SECONDS", "2".to_owned());
+        let settings = vec![("SERVER_WORKERS", workers.to_owned()), io];
         with(&file, Options { resolver, settings, ..Options::default() }).await
     }
 
@@ -134,6 +141,21 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
                 stream.send_data(data, false).unwrap();
             }
             stream.send_data(Bytes::new(), true).unwrap();
+        }
+        "/early" => {
+            let mut stream = respond.send_response(plain().body(()).unwrap(), false).unwrap();
+            stream.send_data(part(), true).unwrap();
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+                seen.early.fetch_add(data.len(), SeqCst);
+            }
+        }
+        "/deaf" => {
+            respond.send_response(plain().body(()).unwrap(), true).unwrap();
+            // Takes nothing of what follows.
+            let end = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            assert_eq!(end.ok(), Some(Reason::CANCEL));
+            seen.reset.fetch_add(1, SeqCst);
         }
         "/together" => {
             HELD.add_permits(1);
@@ -281,6 +303,41 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
     assert_eq!((answer.status, &answer.json()["code"]), (504, &"upstream_timeout".into()));
     assert_eq!(get(&app, "/").await.status, 200);
     assert_eq!(server.connections(), 2);
+}
+
+/// What the upstream takes after its answer, and what it does not.
+#[tokio::test]
+async fn an_upload_that_outlives_its_answer_is_recorded_at_its_end() {
+    let server = Server::start(&[b"h2"]).await;
+    let app = server.app("", "1").await;
+    for (path, bytes) in [("/early", 40_004), ("/deaf", 0)] {
+        let mut client = Raw::connect(address(&app)).await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n");
+        client.send(head + "\r\n4\r\nbody\r\n").await;
+        assert_eq!(client.answer().await.unwrap().status, 200, "{path}");
+        let (size, count) = if path == "/deaf" { (400_000, 4) } else { (40_000, 1) };
+        for _ in 0..count {
+            client.send(format!("{size:x}\r\n{}\r\n", "x".repeat(size))).await;
+        }
+        if path == "/early" {
+            while server.seen.early.load(SeqCst) < bytes {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            assert_eq!(app.app.services.room.used(Class::Proxied), 0, "it is a stream");
+            assert_eq!(app.app.services.streams.count(StreamKind::Upload), 1);
+            client.send("0\r\n\r\n").await;
+            let record = &recorded(&app, 1).await[0];
+            assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&40_004.into(), &4.into()));
+            continue;
+        }
+        let record = recorded(&app, 2).await.into_iter().find(|it| it["path"] == "/deaf");
+        assert_eq!(record.unwrap()["outcome"], "completed");
+        while server.seen.reset.load(SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(app.app.services.streams.count(StreamKind::Upload), 0);
+    }
+    assert_eq!(server.connections(), 1);
 }
 
 #[tokio::test]
