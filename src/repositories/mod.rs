@@ -19,6 +19,7 @@ mod audit;
 mod chat;
 mod connecting;
 mod connection;
+mod counts;
 mod credential_changes;
 mod database;
 mod error;
@@ -41,6 +42,7 @@ pub use self::{
     audit::{Audit, AuditFilter, End, Ends},
     chat::{Chat, ChatFilter, Opened},
     connection::{DbConn, Repositories, Session, Tx},
+    counts::{Counts, PassCounts, Sales, UserCounts},
     credential_changes::CredentialChanges,
     database::{ChangeListener, Database, PoolStatus},
     error::{StoreError, StoreResult},
@@ -54,8 +56,8 @@ pub use self::{
     settings::{Settings, Turn},
     stream_tickets::StreamTickets,
     usage::{
-        GroupValue, LOGGED_TOGETHER, PIECE, RequestFilter, RolledUp, Usage, UsageFilter,
-        UsageGroup, UsageOf, UsageRow,
+        Asker, GroupValue, LOGGED_TOGETHER, PIECE, RequestFilter, RolledUp, Usage, UsageFilter,
+        UsageGroup, UsageOf, UsageRow, Volume,
     },
     users::{UserFilter, Users},
     vouchers::{Redemption, VoucherFilter, Vouchers},

@@ -22,7 +22,7 @@ use tower::ServiceExt;
 use super::{
     StartError,
     answer::complete,
-    client::{RequestId, Scheme},
+    client::RequestId,
     sockets,
 };
 use crate::domain::clock::SharedClock;
@@ -98,6 +98,6 @@ async fn answer(
         Ok(response) => response,
         Err(never) => match never {},
     };
-    complete(&mut response, &request_id, &path, Scheme::Http, at);
+    complete(&mut response, &request_id, &path, None, at);
     response
 }

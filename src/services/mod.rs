@@ -27,6 +27,7 @@ pub mod login_throttle;
 pub mod logins;
 mod observe;
 pub mod once;
+pub mod overview;
 mod pass_copy;
 pub mod passes;
 pub mod passwords;
@@ -50,7 +51,7 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService, audit::AuditService,
     browser::BrowserService, changes::ChangeService, chat::ChatService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
-    log_level::LogLevelService, logins::LoginService, passes::PassService, passwords::Passwords,
+    log_level::LogLevelService, logins::LoginService, overview::OverviewService, passes::PassService, passwords::Passwords,
     reload::ReloadService, sealer::Sealer, streams::StreamService, tickets::TicketService,
     upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
     wallet::WalletService,
@@ -83,6 +84,7 @@ pub struct Services {
     pub limits: Arc<LimitService>,
     pub log_level: Arc<LogLevelService>,
     pub logins: Arc<LoginService>,
+    pub overview: Arc<OverviewService>,
     pub passes: Arc<PassService>,
     pub tickets: Arc<TicketService>,
     pub vouchers: Arc<VoucherService>,
@@ -186,6 +188,13 @@ impl Services {
             config.server.max_streams,
             audit.clone(),
         );
+        let overview = OverviewService::new(overview::Parts {
+            db: db.clone(),
+            clock: clock.clone(),
+            usage: usage.clone(),
+            upstreams: upstreams.clone(),
+            currency: config.wallet.currency,
+        });
         let log_level = LogLevelService::new(parts.log_level, audit.clone(), clock.clone());
         let wallet = WalletService::new(db.clone(), clock.clone(), &config.wallet, audit.clone());
         Self {
@@ -211,6 +220,7 @@ impl Services {
             )),
             audit,
             health: Arc::new(HealthService::new(db, redis, upstreams.clone(), clock.clone())),
+            overview: Arc::new(overview),
             logins,
             accounts,
             limits,
