@@ -19,12 +19,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
-use super::{
-    StartError,
-    answer::complete,
-    client::RequestId,
-    sockets,
-};
+use super::{StartError, answer::complete, client::RequestId, sockets};
 use crate::domain::clock::SharedClock;
 
 /// Connections at once; the next one waits.

@@ -83,7 +83,7 @@ async fn accounts_passes_and_revenue_are_counted() {
     ada.post_empty(&refund).await.expect(200);
     let revoke = format!("/api/v1/admin/tokens/{}/revoke", gone.text("token_id"));
     admin.post_empty(&revoke).await.expect(200);
-    let mo = app.register("mo").await.text("id").to_owned();
+    let mo = app.register("moe").await.text("id").to_owned();
     let grace = app.register("grace").await.text("id").to_owned();
     for (id, fields) in [
         (&mo, json!({ "roles": ["admin"], "is_active": false })),
@@ -177,8 +177,7 @@ async fn requests_are_summed_and_the_busiest_are_named() {
             let names = ["kind", "username", "key_name", "requests", "server_errors", "rejected"];
             json!(names.map(|name| item[name].clone()))
         };
-        let top: Vec<Value> =
-            all["top_principals"].as_array().unwrap().iter().map(named).collect();
+        let top: Vec<Value> = all["top_principals"].as_array().unwrap().iter().map(named).collect();
         let expected = [
             json!(["key", "ada", "ci", 7, 0, 0]),
             json!(["token", "ada", null, 3, 0, 4]),
@@ -268,10 +267,7 @@ async fn counts_are_made_from_indexes_alone() {
     }
     assert!(plans.iter().all(|plan| plan.contains("COVERING INDEX")), "{plans:#?}");
     for (sql, index) in [
-        (
-            "SELECT COUNT(*) FROM users WHERE (roles & 4) <> 0 AND is_active",
-            "users_admins_idx",
-        ),
+        ("SELECT COUNT(*) FROM users WHERE (roles & 4) <> 0 AND is_active", "users_admins_idx"),
         (
             "SELECT COUNT(*) FROM passes WHERE activated_us IS NOT NULL AND revoked_at IS NULL \
              AND activated_us + duration_hours * 3600000000 > 7",

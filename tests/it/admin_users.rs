@@ -58,7 +58,10 @@ async fn an_admin_makes_an_account_whose_owner_can_log_in() {
         let audit = format!("/api/v1/admin/audit?target={}&limit=1", made.text("id"));
         let log = admin.get(&format!("{audit}&action=account.created")).await.expect(200);
         let row = &log.json["items"][0];
-        assert_eq!((&row["action"], &row["actor_name"]), (&json!("account.created"), &json!("admin")));
+        assert_eq!(
+            (&row["action"], &row["actor_name"]),
+            (&json!("account.created"), &json!("admin"))
+        );
         assert_eq!(row["after"]["roles"], roles, "{row}");
         assert!(!row.to_string().contains(&password), "{row}");
     }
@@ -92,7 +95,8 @@ async fn what_nobody_could_register_with_nobody_is_given() {
         (json!({ "username": "abc", "email": "a@b.com", "id": "7" }), "id"),
         (json!({ "email": "a@example.com" }), "username"),
     ] {
-        let refused = admin.post(USERS, body.clone()).await.expect_problem(422, "validation_failed");
+        let refused =
+            admin.post(USERS, body.clone()).await.expect_problem(422, "validation_failed");
         assert!(refused.json["errors"].to_string().contains(field), "{body}: {refused:?}");
     }
     for (name, email, code) in [
@@ -229,7 +233,9 @@ async fn of_any_number_of_admins_who_leave_at_once_one_stays() {
             }
         }
         (boss_id, boss) = stayed.expect("somebody who can log in stayed");
-        app.database.execute("UPDATE users SET roles = 1 WHERE (roles & 4) <> 0 AND NOT is_active").await;
+        app.database
+            .execute("UPDATE users SET roles = 1 WHERE (roles & 4) <> 0 AND NOT is_active")
+            .await;
     }
 }
 

@@ -207,7 +207,8 @@ impl Filled {
     pub async fn with(year: Year) -> Self {
         let clock = FakeClock::starting_at(now());
         let settings = UNLIMITED.map(|(name, value)| (name, value.to_owned())).to_vec();
-        let app = TestApp::with(Options { clock: clock.clone(), settings, ..Options::default() }).await;
+        let app =
+            TestApp::with(Options { clock: clock.clone(), settings, ..Options::default() }).await;
         let mut tx = app.app.db.begin().await.unwrap();
         for days in (0..DAYS).step_by(28) {
             tx.usage().add_month(began() + TimeDelta::days(days.into())).await.unwrap();

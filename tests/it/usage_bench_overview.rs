@@ -38,7 +38,9 @@ async fn fill(database: &TestDatabase) {
         )
     };
     let numbers = if postgres {
-        format!("SELECT n, {first} + n::bigint * {step} AS ms FROM generate_series(0, {MANY} - 1) AS n")
+        format!(
+            "SELECT n, {first} + n::bigint * {step} AS ms FROM generate_series(0, {MANY} - 1) AS n"
+        )
     } else {
         format!(
             "SELECT n, {first} + n * {step} AS ms FROM (
@@ -76,9 +78,7 @@ async fn fill(database: &TestDatabase) {
              SELECT {id}, {id}, 1, 'purchase', -500, 0, {id}, '{at}', {hash}
              FROM ({numbers}) AS numbers"
         ),
-        format!(
-            "INSERT INTO ledger_entries SELECT {id}, {id}, -500 FROM ({numbers}) AS numbers"
-        ),
+        format!("INSERT INTO ledger_entries SELECT {id}, {id}, -500 FROM ({numbers}) AS numbers"),
         format!(
             "INSERT INTO ledger_entries SELECT {id}, {revenue}, 500 FROM ({numbers}) AS numbers"
         ),

@@ -28,9 +28,11 @@ use crate::{
 };
 
 pub(super) fn router() -> ApiRouter {
-    ApiRouter::new()
-        .routes(routes!(list_users, create_user))
-        .routes(routes!(get_user, update_user, remove_user))
+    ApiRouter::new().routes(routes!(list_users, create_user)).routes(routes!(
+        get_user,
+        update_user,
+        remove_user
+    ))
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]

@@ -12,8 +12,7 @@ use serde_json::json;
 pub use self::{access::AccessChange, export::AccountExport};
 use super::{
     AuditService, CredentialCache, Passwords, audit::Refused, bootstrap::generate_password,
-    gifts::Gifts,
-    login_throttle::LoginThrottle, passwords::PasswordError,
+    gifts::Gifts, login_throttle::LoginThrottle, passwords::PasswordError,
 };
 /// What accounts can be listed by.
 pub use crate::repositories::UserFilter;

@@ -20,10 +20,7 @@ use crate::{
         span::Grain,
     },
     repositories::{Database, Repositories as _, Session, StoreError},
-    services::{
-        upstreams::UpstreamService,
-        usage::UsageService,
-    },
+    services::{upstreams::UpstreamService, usage::UsageService},
 };
 
 /// How many of the busiest are told.

@@ -1,11 +1,6 @@
 //! `/metrics`, and which hosts are answered.
 
-use std::{
-    collections::HashMap,
-    io::Write as _,
-    net::TcpListener,
-    process::Stdio,
-};
+use std::{collections::HashMap, io::Write as _, net::TcpListener, process::Stdio};
 
 use tollgate::telemetry::catalog::{Kind, METRICS};
 

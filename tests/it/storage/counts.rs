@@ -44,13 +44,8 @@ async fn accounts_are_counted_by_what_they_are_and_when_they_were_made() {
         tx.users().insert(&user, "hash").await.unwrap();
     }
     let found = tx.counts().users(at(30), at(10)).await.unwrap();
-    let expected = UserCounts {
-        total: 5,
-        disabled: 2,
-        admins: 1,
-        new_since_first: 2,
-        new_since_second: 4,
-    };
+    let expected =
+        UserCounts { total: 5, disabled: 2, admins: 1, new_since_first: 2, new_since_second: 4 };
     assert_eq!(found, expected);
     assert_eq!(tx.users().count_admins().await.unwrap(), 1);
     assert_eq!(tx.counts().users(at(31), at(-1)).await.unwrap().new_since_second, 5);
@@ -191,7 +186,8 @@ async fn volumes_are_those_of_the_reports() {
                     other => panic!("{other:?}"),
                 })
                 .collect();
-            expected.sort_by_key(|(name, volume)| (std::cmp::Reverse(volume.requests), name.clone()));
+            expected
+                .sort_by_key(|(name, volume)| (std::cmp::Reverse(volume.requests), name.clone()));
             assert_eq!(usage.busiest_upstreams(from, to, 10).await.unwrap(), expected);
             expected.truncate(2);
             assert_eq!(usage.busiest_upstreams(from, to, 2).await.unwrap(), expected);
