@@ -11,7 +11,7 @@ help: ## this list
 
 run: ## build and serve; needs no configuration and no service
 	cargo build --release --locked
-	CHAT_DEMO=$${CHAT_DEMO-true} exec $(TARGET_DIR)/release/tollgate serve $(ARGS)
+	@exec sh -c "$$RUN_SCRIPT"
 
 dev: ## serve on Postgres and Redis from Docker, again after every change
 	@exec sh -c "$$DEV_SCRIPT"
@@ -61,6 +61,27 @@ bench: ## CPU per request beside nginx; options: make bench ARGS="--rounds 3"
 
 bench-usage: ## reports on a year of 100 million requests; on Postgres with TEST_DATABASE_URL
 	TOLLGATE_BENCH_USAGE=1 cargo test --release --locked --test it -- usage_bench --nocapture --test-threads=1
+
+# With the chat's demonstration, unless some setting says otherwise: what is in the
+# environment would hold over a file.
+define RUN_SCRIPT
+set -eu
+program=$(TARGET_DIR)/release/tollgate
+set -- $(ARGS)
+config=''
+for arg do
+  case $$arg in
+    --config=*) config=$${arg#--config=} ;;
+  esac
+  [ "$${before:-}" != --config ] || config=$$arg
+  before=$$arg
+done
+from=$$("$$program" $${config:+--config "$$config"} config show 2>/dev/null |
+  awk '$$1 == "CHAT_DEMO" { print $$NF }')
+if [ "$$from" = default ]; then export CHAT_DEMO=true; fi
+exec "$$program" serve "$$@"
+endef
+export RUN_SCRIPT
 
 define DEV_SCRIPT
 set -eu

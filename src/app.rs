@@ -207,7 +207,7 @@ fn kept(dir: &Path, name: &str, make: fn() -> String) -> anyhow::Result<SecretSt
 
 /// 274 random bits.
 fn long_secret() -> String {
-    let parts = [generate_password(), generate_password()];
+    let parts = [generate_password(0), generate_password(0)];
     parts.iter().map(SecretString::expose_secret).collect()
 }
 

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/services.sh
 exec </dev/null
 
-results=() failed=0 skipped=''
+results=() failed=0 skipped='' no_promtool=''
 
 clean_up() {
   trap '' HUP INT TERM
@@ -40,9 +40,13 @@ for proxy in nginx caddy; do
     say "No $proxy: what its example configuration does is not tested"
 done
 
+# Alerts and metrics are held against Prometheus' own checker.
+command -v promtool >/dev/null || install_packages prometheus || no_promtool=1
+
 # A snapshot that differs is a failure here; `make openapi` accepts one.
 export INSTA_UPDATE=${INSTA_UPDATE:-no}
 
+[ -n "$no_promtool" ] || export TEST_PROMTOOL=$(command -v promtool)
 phase 'format' cargo fmt --check
 phase 'lints' cargo clippy --all-targets --locked -- -D warnings
 phase 'documentation' env RUSTDOCFLAGS='-D warnings' \
@@ -53,6 +57,8 @@ phase 'tests on Postgres and Redis' cargo test --locked
 skipped=$(mktemp)
 phase 'tests in Chromium' env SKIPPED="$skipped" tests/browser/run
 [ ! -s "$skipped" ] || results+=("SKIPPED         tests in Chromium: $(cat "$skipped")")
+
+[ -z "$no_promtool" ] || results+=('SKIPPED         alert rules and metrics: no promtool (package prometheus)')
 
 printf '\n==> summary\n'
 printf '%s\n' "${results[@]}"

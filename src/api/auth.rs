@@ -155,7 +155,7 @@ async fn register(
     Json(request): Json<RegisterRequest>,
 ) -> ApiResult<(StatusCode, JsonBody<UserResponse>)> {
     let RegisterRequest { email, username, password, full_name } = request;
-    let new = NewUser { username, email, full_name, roles: Roles::USER };
+    let new = NewUser { username, email, full_name, roles: Roles::USER, is_active: true };
     let user = state.services.accounts.register(origin, new, &password.0).await?;
     Ok((StatusCode::CREATED, JsonBody(user.into())))
 }

@@ -98,7 +98,10 @@ error_codes! {
     EmailTaken = "email_taken", CONFLICT;
     /// Somebody else changes the same thing; try again.
     Conflict = "conflict", CONFLICT;
+    /// One active admin always stays.
     LastAdmin = "last_admin", CONFLICT;
+    /// What is done to others by this is done to oneself elsewhere.
+    OwnAccount = "own_account", CONFLICT;
     /// A chat session has as many messages as it may; begin another one.
     ConversationFull = "conversation_full", CONFLICT;
     /// Refunded before, used up, revoked, or by the policy not refundable.

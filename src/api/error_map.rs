@@ -137,6 +137,7 @@ impl From<AccountError> for ApiError {
             AccountError::EmailTaken => ErrorCode::EmailTaken,
             AccountError::WrongPassword => ErrorCode::WrongPassword,
             AccountError::LastAdmin => ErrorCode::LastAdmin,
+            AccountError::OwnAccount => ErrorCode::OwnAccount,
             AccountError::NotFound => ErrorCode::NotFound,
         };
         Self::new(code, error.to_string())

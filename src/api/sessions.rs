@@ -10,9 +10,9 @@ use super::{
     ApiRouter,
     actor::By,
     error::{ApiResult, Problem},
-    extract::{LoginUser, Path},
+    extract::{LoginUser, Path, Query},
     idempotency::to_the_end,
-    page::PageResponse,
+    page::{PageQuery, PageResponse},
 };
 use crate::{
     api::AppState,
@@ -55,16 +55,16 @@ impl SessionResponse {
     path = "/auth/sessions",
     tag = "auth",
     security(("jwt" = [])),
+    params(PageQuery),
     responses((status = OK, body = PageResponse<SessionResponse>)),
 )]
 async fn list_sessions(
     State(state): State<AppState>,
     user: LoginUser,
+    Query(page): Query<PageQuery>,
 ) -> ApiResult<JsonBody<PageResponse<SessionResponse>>> {
-    let sessions = state.services.logins.sessions(user.id()).await?;
-    let items =
-        sessions.into_iter().map(|session| SessionResponse::new(session, user.session)).collect();
-    Ok(JsonBody(PageResponse { items, next_cursor: None }))
+    let page = state.services.logins.sessions(user.id(), page.request()?).await?;
+    Ok(JsonBody(PageResponse::of(page, |session| SessionResponse::new(session, user.session))))
 }
 
 /// End one of my login sessions.

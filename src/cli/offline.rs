@@ -12,7 +12,7 @@ use crate::{
     app::{App, AppBuilder},
     config::Config,
     domain::audit::Actor,
-    services::{Services, bootstrap::generate_password},
+    services::Services,
 };
 
 pub struct Offline {
@@ -59,9 +59,10 @@ pub struct ChosenPassword {
 }
 
 impl ChosenPassword {
-    pub fn read(args: PasswordArgs) -> anyhow::Result<Self> {
+    pub fn read(args: PasswordArgs, offline: &Offline) -> anyhow::Result<Self> {
         if !args.password_stdin {
-            return Ok(Self { text: generate_password(), generated: true });
+            let text = offline.services().accounts.generate_password();
+            return Ok(Self { text, generated: true });
         }
         Ok(Self { text: secret_from_stdin()?, generated: false })
     }

@@ -48,7 +48,7 @@ pub async fn run(config: Config, command: UsersCommand, format: Format) -> anyho
         UsersCommand::List => list(&offline).await?,
         UsersCommand::SetPassword { username, password } => {
             let accounts = &offline.services().accounts;
-            let password = ChosenPassword::read(password)?;
+            let password = ChosenPassword::read(password, &offline)?;
             let user = accounts.find(&username).await?;
             accounts.set_password(offline.by(), user.id, &password.text).await?;
             vec![Row::new(user, shown(&password))]
@@ -73,8 +73,8 @@ async fn create(offline: &Offline, args: CreateUserArgs) -> anyhow::Result<Row> 
     );
     anyhow::ensure!(email.len() <= 254 && email.validate_email(), "the e-mail address is not one");
     let roles = roles.into_iter().fold(Roles::USER, Roles::with);
-    let password = ChosenPassword::read(password)?;
-    let new = NewUser { username, email, full_name, roles };
+    let password = ChosenPassword::read(password, offline)?;
+    let new = NewUser { username, email, full_name, roles, is_active: true };
     let user = offline.services().accounts.create(offline.by(), new, &password.text).await?;
     Ok(Row::new(user, shown(&password)))
 }

@@ -1,14 +1,14 @@
 //! Builds the [`Config`] section by section and checks what several settings
 //! mean together. It goes on after a problem, so that all are found at once.
 
-use std::{path::Path, thread};
+use std::path::Path;
 
 use super::{
     AdminConfig, Algorithm, AuditConfig, AuthConfig, Config, DatabaseConfig, JournalConfig,
-    LogConfig, LogFile, MemoryLimit, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig,
-    ServerConfig, UsageConfig, WalletConfig, addresses, chat, limits,
+    LogConfig, LogFile, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, UsageConfig,
+    WalletConfig, addresses, chat, limits,
     reader::Reader,
-    strength, tls, upstreams, values,
+    server, strength, upstreams, values,
     values::{list, number, seconds, truth},
 };
 use crate::domain::{
@@ -22,7 +22,7 @@ const GIB: u64 = 1024 * MIB;
 use secrecy::SecretString;
 
 pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
-    let server = server(reader);
+    let server = server::server(reader);
     let data_dir = reader.required("DATA_DIR", values::folder);
     Config {
         database: database(reader, &data_dir),
@@ -62,48 +62,6 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
             .unwrap_or_default(),
         server,
         data_dir,
-    }
-}
-
-fn server(reader: &mut Reader) -> ServerConfig {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get().min(1024));
-    let max_connections = reader.required("SERVER_MAX_CONNECTIONS", number(1..=1_000_000));
-    // The rest of the connections is for routes of ours.
-    let most = (max_connections - max_connections / 5, number(1..=1_000_000));
-    let max_in_flight = reader.or("SERVER_MAX_IN_FLIGHT", (most.0, most.0.to_string()), most.1);
-    ServerConfig {
-        host: reader.required("SERVER_HOST", addresses::listen_address),
-        port: reader.required("SERVER_PORT", number(0..=u16::MAX)),
-        tls: tls::files(reader),
-        workers: reader.or("SERVER_WORKERS", (cores, cores.to_string()), number(1..=1024)),
-        trusted_proxies: reader
-            .optional("SERVER_TRUSTED_PROXIES", list(addresses::network))
-            .unwrap_or_default(),
-        trusted_hosts: reader
-            .optional("SERVER_TRUSTED_HOSTS", list(addresses::host))
-            .unwrap_or_default(),
-        public_url: reader.optional("SERVER_PUBLIC_URL", addresses::origin),
-        site_name: reader.required("SERVER_SITE_NAME", values::line(64)),
-        site_color: reader.required("SERVER_SITE_COLOR", values::color),
-        max_connections,
-        max_connections_per_address: reader
-            .required("SERVER_MAX_CONNECTIONS_PER_ADDRESS", number(0..=1_000_000)),
-        max_in_flight,
-        max_streams: reader.or(
-            "SERVER_MAX_STREAMS",
-            (max_in_flight, max_in_flight.to_string()),
-            number(1..=1_000_000),
-        ),
-        max_lag: reader.required("SERVER_MAX_LAG_SECONDS", seconds(0.0..=10.0)),
-        memory_limit: match reader.optional("SERVER_MAX_MEMORY_BYTES", number(0..=1_u64 << 50)) {
-            None => MemoryLimit::Group,
-            Some(0) => MemoryLimit::None,
-            Some(most) => MemoryLimit::Own(most),
-        },
-        header_timeout: reader.required("SERVER_HEADER_TIMEOUT_SECONDS", seconds(0.1..=300.0)),
-        io_timeout: reader.required("SERVER_IO_TIMEOUT_SECONDS", seconds(0.1..=3600.0)),
-        shutdown_delay: reader.required("SERVER_SHUTDOWN_DELAY_SECONDS", seconds(0.0..=300.0)),
-        shutdown_grace: reader.required("SERVER_SHUTDOWN_GRACE_SECONDS", seconds(0.0..=3600.0)),
     }
 }
 

@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 
 mod addresses;
@@ -32,6 +31,7 @@ mod problem;
 mod reader;
 pub mod rewrite;
 pub mod secrets;
+mod server;
 mod settings;
 mod sources;
 mod strength;
@@ -55,6 +55,7 @@ pub use given::Given;
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use reader::Effective;
+pub use server::{MemoryLimit, Rgb, ServerConfig};
 pub use settings::Origin;
 pub use sources::Sources;
 pub use tls::TlsFiles;
@@ -87,59 +88,6 @@ pub struct Config {
     /// Origins that browsers may call the API from (CORS); exact matches.
     pub allowed_origins: Vec<String>,
 }
-
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    pub host: IpAddr,
-    pub port: u16,
-    /// `None`: what the listener speaks is not encrypted.
-    pub tls: Option<TlsFiles>,
-    /// Threads that serve connections; one single-threaded runtime each.
-    pub workers: usize,
-    /// Peers whose `X-Forwarded-*` fields count.
-    pub trusted_proxies: Vec<IpNet>,
-    /// `Host` values that are answered, lower case without port. Empty: any.
-    pub trusted_hosts: Vec<String>,
-    /// Scheme and authority that links are made with; no trailing slash.
-    pub public_url: Option<String>,
-    /// What the pages of ours are headed with.
-    pub site_name: String,
-    pub site_color: Rgb,
-    /// Most connections at once.
-    pub max_connections: usize,
-    /// Of these, most of one client address; 0: all.
-    pub max_connections_per_address: usize,
-    /// Most proxied requests under way at once, streams not among them.
-    pub max_in_flight: usize,
-    /// Most sockets, event streams and other long exchanges at once.
-    pub max_streams: usize,
-    /// How late the tasks of a worker may be for long; zero: any time.
-    pub max_lag: Duration,
-    pub memory_limit: MemoryLimit,
-    /// A request's whole head must arrive within this time.
-    pub header_timeout: Duration,
-    /// A peer that neither sends nor takes a byte for this long is cut off.
-    pub io_timeout: Duration,
-    /// How long `/health/ready` answers 503 before the listener closes.
-    pub shutdown_delay: Duration,
-    /// How long requests under way may take after that.
-    pub shutdown_grace: Duration,
-}
-
-/// What bounds the memory of the process, near which it refuses requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryLimit {
-    /// That of its control group, if there is one.
-    Group,
-    /// So many bytes that belong to no file.
-    Own(u64),
-    /// Nothing.
-    None,
-}
-
-/// A colour of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rgb(pub [u8; 3]);
 
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {

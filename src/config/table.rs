@@ -26,6 +26,7 @@ pub static KEYS: &[Key] = &[
     .also(&[alias("BACKEND_URL")]),
     key("SERVER_SITE_NAME", "Tollgate", "What the login page is headed with."),
     key("SERVER_SITE_COLOR", "1f5fa8", "Its colour, rrggbb; with a # in front, in quotes."),
+    key("SERVER_HSTS_SECONDS", "31536000", "Strict-Transport-Security over https; 0: none."),
     key("SERVER_MAX_CONNECTIONS", "10000", "Most client connections at once."),
     key(
         "SERVER_MAX_CONNECTIONS_PER_ADDRESS",

@@ -31,6 +31,13 @@ macro_rules! id_type {
                 Self(Uuid::new_v7(stamp))
             }
 
+            /// Before all ids that were made at `at` or later, and behind those of
+            /// the milliseconds before.
+            pub fn least_of(at: DateTime<Utc>) -> Self {
+                let ms = u64::try_from(at.timestamp_millis()).unwrap_or(0).min((1 << 48) - 1);
+                Self(Uuid::from_u64_pair(ms << 16, 0))
+            }
+
             /// `None` for [`Self::NIL`].
             pub fn non_nil(self) -> Option<Self> {
                 (!self.0.is_nil()).then_some(self)

@@ -144,4 +144,6 @@ pub struct NewUser {
     pub email: String,
     pub full_name: Option<String>,
     pub roles: Roles,
+    /// A disabled account is made for later.
+    pub is_active: bool,
 }

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::
 use crate::telemetry::operation as operation_of;
 
 use super::{
-    ApiKeys, Audit, Chat, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes,
+    ApiKeys, Audit, Chat, Counts, CredentialChanges, Idempotency, Ledger, LoginSessions, Passes,
     RefreshTokens, Settings, StoreError, StoreResult, StreamTickets, Usage, Users, Vouchers,
     transaction::PgTx,
 };
@@ -64,6 +64,10 @@ pub trait Repositories {
 
     fn users(&mut self) -> Users<'_> {
         Users::new(self.conn())
+    }
+
+    fn counts(&mut self) -> Counts<'_> {
+        Counts::new(self.conn())
     }
 
     fn credential_changes(&mut self) -> CredentialChanges<'_> {

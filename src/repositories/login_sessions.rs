@@ -4,11 +4,13 @@
 //! query that is limited to live ones applies the same rule.
 
 use chrono::{DateTime, Utc};
+use sqlx::QueryBuilder;
 
-use super::{DbConn, StoreResult, connection::on_conn};
+use super::{DbConn, StoreResult, connection::on_conn, row};
 use crate::domain::{
     id::{SessionId, UserId},
     login::LoginSession,
+    page::{Page, PageRequest},
 };
 
 pub struct LoginSessions<'c> {
@@ -100,20 +102,25 @@ impl<'c> LoginSessions<'c> {
         &mut self,
         user: UserId,
         now: DateTime<Utc>,
-    ) -> StoreResult<Vec<LoginSession>> {
+        page: PageRequest,
+    ) -> StoreResult<Page<LoginSession>> {
         const SQL: &str = "
             SELECT id, user_id, device, address, created_at, last_used_at, expires_at, ended_at,
                    version
             FROM login_sessions
-            WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2
-            ORDER BY id DESC";
+            WHERE ended_at IS NULL AND user_id = ";
 
-        let rows: Vec<LoginSessionRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
-            .bind(user)
-            .bind(now)
-            .fetch_all(conn)
-            .await)?;
-        Ok(rows.into_iter().map(LoginSession::from).collect())
+        let rows: Vec<LoginSessionRow> = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(SQL);
+            sql.push_bind(user).push(" AND expires_at > ").push_bind(now);
+            if let Some(after) = page.after {
+                sql.push(" AND id < ").push_bind(after.0);
+            }
+            sql.push(" ORDER BY id DESC LIMIT ").push_bind(row::limit(page));
+            sql.build_query_as().fetch_all(conn).await
+        })?;
+        let page = Page::from_rows(rows, page.limit, |row| row.id.as_uuid());
+        Ok(page.map(LoginSession::from))
     }
 
     /// Notes a use. Without an address the last one stays; the version stays

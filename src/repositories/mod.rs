@@ -19,6 +19,7 @@ mod audit;
 mod chat;
 mod connecting;
 mod connection;
+mod counts;
 mod credential_changes;
 mod database;
 mod error;
@@ -42,6 +43,7 @@ pub use self::{
     audit::{Audit, AuditFilter, End, Ends},
     chat::{Chat, ChatFilter, Opened},
     connection::{DbConn, Repositories, Session, Tx},
+    counts::{Counts, PassCounts, Sales, UserCounts},
     credential_changes::CredentialChanges,
     database::{ChangeListener, Database, PoolStatus},
     error::{StoreError, StoreResult},
@@ -55,8 +57,8 @@ pub use self::{
     settings::{Settings, Turn},
     stream_tickets::StreamTickets,
     usage::{
-        GroupValue, LOGGED_TOGETHER, PIECE, RequestFilter, RolledUp, Usage, UsageFilter,
-        UsageGroup, UsageOf, UsageRow,
+        Asker, GroupValue, LOGGED_TOGETHER, PIECE, RequestFilter, RolledUp, Usage, UsageFilter,
+        UsageGroup, UsageOf, UsageRow, Volume,
     },
     users::{UserFilter, Users},
     vouchers::{Redemption, VoucherFilter, Vouchers},

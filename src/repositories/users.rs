@@ -294,8 +294,13 @@ impl<'c> Users<'c> {
                 sql.push(" AND (username_key LIKE ").push_bind(pattern).push(r" ESCAPE '\'");
                 sql.push(" OR email_key LIKE ").push_bind(pattern).push(r" ESCAPE '\')");
             }
-            if let Some(role) = filter.role {
-                sql.push(" AND (roles & ").push_bind(Roles::from_iter([role])).push(") <> 0");
+            match filter.role {
+                // As the index has it.
+                Some(Role::Admin) => _ = sql.push(" AND (roles & 4) <> 0"),
+                Some(role) => {
+                    sql.push(" AND (roles & ").push_bind(Roles::from_iter([role])).push(") <> 0");
+                }
+                None => {}
             }
             if let Some(is_active) = filter.is_active {
                 sql.push(" AND is_active = ").push_bind(is_active);
@@ -311,21 +316,15 @@ impl<'c> Users<'c> {
 
     /// How many accounts that are not disabled have the role `admin`.
     pub async fn count_admins(&mut self) -> StoreResult<i64> {
-        const SQL: &str = "SELECT COUNT(*) FROM users WHERE (roles & $1) <> 0 AND is_active";
+        const SQL: &str = "SELECT COUNT(*) FROM users WHERE (roles & 4) <> 0 AND is_active";
 
-        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
-            .bind(Roles::from_iter([Role::Admin]))
-            .fetch_one(conn)
-            .await)
+        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL).fetch_one(conn).await)
     }
 
     /// Whether any account has the role `admin`, disabled ones included.
     pub async fn any_admin(&mut self) -> StoreResult<bool> {
-        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE (roles & $1) <> 0)";
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE (roles & 4) <> 0)";
 
-        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL)
-            .bind(Roles::from_iter([Role::Admin]))
-            .fetch_one(conn)
-            .await)
+        on_conn!(self.conn, |conn| sqlx::query_scalar(SQL).fetch_one(conn).await)
     }
 }

@@ -11,7 +11,7 @@ use http::{
 };
 use http_body::Body as _;
 
-use super::client::{RequestId, Scheme};
+use super::client::RequestId;
 use crate::{api::error::ApiError, gateway::X_REQUEST_ID};
 
 /// For answers of ours (OWASP ASVS 3.4); a route may have set its own.
@@ -20,8 +20,12 @@ const SECURITY: [(HeaderName, &str); 3] = [
     (REFERRER_POLICY, "no-referrer"),
     (X_FRAME_OPTIONS, "DENY"),
 ];
-/// A year, for this host alone: others of its domain are not ours to bind.
-const ONLY_HTTPS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+/// What answers over https tell browsers; `None` where nothing is to be told. For
+/// this host alone: others of its domain are not ours to bind.
+pub fn only_https(seconds: u32) -> Option<HeaderValue> {
+    let text = format!("max-age={seconds}");
+    (seconds > 0).then(|| text.try_into().expect("digits can stand in a field"))
+}
 
 /// Makes an answer of ours whole: the problem of an error, and the fields that
 /// all have.
@@ -29,7 +33,7 @@ pub fn complete(
     response: &mut Response,
     request_id: &RequestId,
     path: &str,
-    scheme: Scheme,
+    only_https: Option<&HeaderValue>,
     at: DateTime<Utc>,
 ) {
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
@@ -40,8 +44,8 @@ pub fn complete(
     for (name, value) in SECURITY {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    if scheme == Scheme::Https {
-        headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(ONLY_HTTPS);
+    if let Some(only_https) = only_https {
+        headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| only_https.clone());
     }
 }
 

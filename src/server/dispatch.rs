@@ -21,7 +21,7 @@ use tower::ServiceExt;
 use super::{
     answer::{complete, take_body},
     body::{Inner, Tracked},
-    client::{ClientInfo, RequestId},
+    client::{ClientInfo, RequestId, Scheme},
     crowd::Scarcity,
     fault::Fault,
     forwarded,
@@ -66,6 +66,8 @@ pub struct Dispatcher {
     pub main: Handle,
     pub ours: Ours,
     pub config: Arc<ServerConfig>,
+    /// What browsers are told that came over https.
+    pub only_https: Option<HeaderValue>,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
     pub room: Arc<Room>,
@@ -117,7 +119,7 @@ impl Dispatcher {
                 let shown = without_credentials(uri.path());
                 let mut answer = refuse(fault, version);
                 answer.end_if(asks);
-                return finish(answer, &client, at, &shown, head, flight);
+                return self.finish(answer, &client, at, &shown, head, flight);
             }
         };
         let route = table.route(client.host.as_ref(), &path, |path| (self.ours)(path));
@@ -148,7 +150,40 @@ impl Dispatcher {
         // Told to end it, a balancer does not send what follows into a closing port.
         let alone = flight.is_reserved() || self.health.phase() == Phase::Draining;
         answer.end_if(asks || (alone && version < Version::HTTP_2));
-        finish(answer, &client, at, &path, head, flight)
+        self.finish(answer, &client, at, &path, head, flight)
+    }
+
+    /// What every answer carries. A proxied one belongs to the upstream, so it gets
+    /// nothing that would change how a browser treats it.
+    fn finish(
+        &self,
+        answer: Answer,
+        client: &ClientInfo,
+        at: DateTime<Utc>,
+        path: &str,
+        to_head: bool,
+        mut flight: Flight,
+    ) -> Response<Tracked> {
+        match answer {
+            Answer::Proxied(response) => {
+                flight.answered(response.status());
+                response.map(|body| Tracked::new(Inner::Proxied(body), flight))
+            }
+            Answer::Api(mut response) => {
+                let is_problem = response.extensions().get::<ApiError>().is_some();
+                let is_https = client.browser_scheme == Scheme::Https;
+                let only_https = self.only_https.as_ref().filter(|_| is_https);
+                complete(&mut response, &client.request_id, path, only_https, at);
+                if is_problem && to_head {
+                    take_body(&mut response);
+                }
+                flight.answered(response.status());
+                // The place was for the work. Whoever does not take the answer, or follows
+                // it for long, is not to keep others out.
+                drop(flight.release());
+                response.map(|body| Tracked::new(Inner::Api(body), flight))
+            }
+        }
     }
 
     /// Takes a place for the request, or says of what there is too much. Nothing
@@ -339,34 +374,4 @@ fn refuse(fault: Fault, version: Version) -> Answer {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Answer::Api(response)
-}
-
-/// What every answer carries. A proxied one belongs to the upstream, so it gets
-/// nothing that would change how a browser treats it.
-fn finish(
-    answer: Answer,
-    client: &ClientInfo,
-    at: DateTime<Utc>,
-    path: &str,
-    to_head: bool,
-    mut flight: Flight,
-) -> Response<Tracked> {
-    match answer {
-        Answer::Proxied(response) => {
-            flight.answered(response.status());
-            response.map(|body| Tracked::new(Inner::Proxied(body), flight))
-        }
-        Answer::Api(mut response) => {
-            let is_problem = response.extensions().get::<ApiError>().is_some();
-            complete(&mut response, &client.request_id, path, client.browser_scheme, at);
-            if is_problem && to_head {
-                take_body(&mut response);
-            }
-            flight.answered(response.status());
-            // The place was for the work. Whoever does not take the answer, or follows
-            // it for long, is not to keep others out.
-            drop(flight.release());
-            response.map(|body| Tracked::new(Inner::Api(body), flight))
-        }
-    }
 }

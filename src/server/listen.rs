@@ -20,6 +20,7 @@ use tokio_util::{
 };
 
 use super::{
+    answer::only_https,
     connection,
     crowd::{Guests, Scarcity},
     dispatch::{Dispatcher, Ours},
@@ -126,6 +127,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             main: Handle::current(),
             ours: Arc::clone(&parts.ours),
             config: Arc::clone(&server),
+            only_https: only_https(server.hsts_seconds),
             clock: Arc::clone(&parts.clock),
             metrics: Arc::clone(&metrics),
             room: Arc::clone(&parts.services.room),

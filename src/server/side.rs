@@ -19,12 +19,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
-use super::{
-    StartError,
-    answer::complete,
-    client::{RequestId, Scheme},
-    sockets,
-};
+use super::{StartError, answer::complete, client::RequestId, sockets};
 use crate::domain::clock::SharedClock;
 
 /// Connections at once; the next one waits.
@@ -98,6 +93,6 @@ async fn answer(
         Ok(response) => response,
         Err(never) => match never {},
     };
-    complete(&mut response, &request_id, &path, Scheme::Http, at);
+    complete(&mut response, &request_id, &path, None, at);
     response
 }

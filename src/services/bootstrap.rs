@@ -42,13 +42,14 @@ pub async fn first_admin(
             return Ok(None);
         }
     }
-    let generated = config.password.is_none().then(generate_password);
+    let generated = config.password.is_none().then(|| accounts.generate_password());
     let password = config.password.as_ref().or(generated.as_ref()).expect("one of the two is set");
     let new = NewUser {
         username: config.username.clone(),
         email: config.email.clone(),
         full_name: None,
         roles: Roles::USER.with(Role::Admin),
+        is_active: true,
     };
     // Hashed before the transaction: it must not be held open meanwhile.
     let (user, hash) = accounts.prepare(new, password).await?;
@@ -63,11 +64,13 @@ pub async fn first_admin(
     Ok(Some(FirstAdmin { username: user.username, generated_password: generated }))
 }
 
-/// 24 characters without those that look alike: 137 bits.
-pub fn generate_password() -> SecretString {
+/// 24 characters, or `least` where that is more, without those that look alike:
+/// 137 bits.
+pub fn generate_password(least: usize) -> SecretString {
+    const CHARS: usize = 24;
     const ALPHABET: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz";
     let mut rng = rand::rng();
-    let text: String = (0..24)
+    let text: String = (0..least.max(CHARS))
         .map(|_| char::from(*ALPHABET.choose(&mut rng).expect("the alphabet is not empty")))
         .collect();
     text.into()

@@ -23,6 +23,7 @@ use crate::{
         id::{JwtId, RefreshTokenId, SessionId, UserId},
         limit::TierState,
         login::{LoginSession, REFRESH_IDLE, RefreshToken, SESSION_LIFE},
+        page::{Page, PageRequest},
         text::{clean, fold},
         token::{PlainToken, TokenHash},
         user::{Role, User},
@@ -252,9 +253,13 @@ impl LoginService {
     }
 
     /// The user's live sessions, newest first.
-    pub async fn sessions(&self, user: UserId) -> Result<Vec<LoginSession>, LoginError> {
+    pub async fn sessions(
+        &self,
+        user: UserId,
+        page: PageRequest,
+    ) -> Result<Page<LoginSession>, LoginError> {
         let mut session = self.db.session().await?;
-        Ok(session.login_sessions().list_live(user, self.clock.now()).await?)
+        Ok(session.login_sessions().list_live(user, self.clock.now(), page).await?)
     }
 
     /// Drops sessions that ended long enough ago to be of no interest.

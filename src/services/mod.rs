@@ -27,6 +27,7 @@ pub mod login_throttle;
 pub mod logins;
 mod observe;
 pub mod once;
+pub mod overview;
 mod pass_copy;
 pub mod passes;
 pub mod passwords;
@@ -50,10 +51,10 @@ pub use self::{
     access::AccessService, accounts::AccountService, api_keys::ApiKeyService, audit::AuditService,
     browser::BrowserService, changes::ChangeService, chat::ChatService,
     credentials::CredentialCache, health::HealthService, keyring::Keyring, limits::LimitService,
-    log_level::LogLevelService, logins::LoginService, passes::PassService, passwords::Passwords,
-    reload::ReloadService, sealer::Sealer, streams::StreamService, tickets::TicketService,
-    upstreams::UpstreamService, usage::UsageService, vouchers::VoucherService,
-    wallet::WalletService,
+    log_level::LogLevelService, logins::LoginService, overview::OverviewService,
+    passes::PassService, passwords::Passwords, reload::ReloadService, sealer::Sealer,
+    streams::StreamService, tickets::TicketService, upstreams::UpstreamService,
+    usage::UsageService, vouchers::VoucherService, wallet::WalletService,
 };
 use self::{
     gifts::Gifts, login_throttle::LoginThrottle, room::Room, upstreams::resolver::SharedResolver,
@@ -83,6 +84,7 @@ pub struct Services {
     pub limits: Arc<LimitService>,
     pub log_level: Arc<LogLevelService>,
     pub logins: Arc<LoginService>,
+    pub overview: Arc<OverviewService>,
     pub passes: Arc<PassService>,
     pub tickets: Arc<TicketService>,
     pub vouchers: Arc<VoucherService>,
@@ -179,18 +181,15 @@ impl Services {
             limits: limits.clone(),
             audit: audit.clone(),
         }));
-        let streams = StreamService::new(
-            access.clone(),
-            hub,
-            clock.clone(),
-            config.server.max_streams,
-            audit.clone(),
-        );
-        let log_level = LogLevelService::new(parts.log_level, audit.clone(), clock.clone());
+        let streams = streams_of(config, hub, (&access, &audit), &clock);
         let wallet = WalletService::new(db.clone(), clock.clone(), &config.wallet, audit.clone());
         Self {
             reload,
-            log_level: Arc::new(log_level),
+            log_level: Arc::new(LogLevelService::new(
+                parts.log_level,
+                audit.clone(),
+                clock.clone(),
+            )),
             tickets: Arc::new(tickets),
             wallet: Arc::new(wallet),
             vouchers,
@@ -210,6 +209,7 @@ impl Services {
                 audit.clone(),
             )),
             audit,
+            overview: overview_of(config, &db, &clock, (&usage, &upstreams)),
             health: Arc::new(HealthService::new(db, redis, upstreams.clone(), clock.clone())),
             logins,
             accounts,
@@ -234,6 +234,31 @@ fn limits_of(
     let slots = redis.map(|redis| Slots::shared(redis.clone(), hub)).unwrap_or_default();
     let rules = config.limits.clone();
     Arc::new(LimitService::new(limiter, slots, rules, db.clone(), clock.clone()))
+}
+
+fn streams_of(
+    config: &Config,
+    hub: &CacheHub,
+    (access, audit): (&Arc<AccessService>, &Arc<AuditService>),
+    clock: &SharedClock,
+) -> Arc<StreamService> {
+    let most = config.server.max_streams;
+    StreamService::new(access.clone(), hub, clock.clone(), most, audit.clone())
+}
+
+fn overview_of(
+    config: &Config,
+    db: &Database,
+    clock: &SharedClock,
+    (usage, upstreams): (&Arc<UsageService>, &Arc<UpstreamService>),
+) -> Arc<OverviewService> {
+    Arc::new(OverviewService::new(overview::Parts {
+        db: db.clone(),
+        clock: clock.clone(),
+        usage: usage.clone(),
+        upstreams: upstreams.clone(),
+        currency: config.wallet.currency,
+    }))
 }
 
 fn usage_of(config: &Config, db: Database, clock: SharedClock) -> Arc<UsageService> {

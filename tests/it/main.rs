@@ -4,6 +4,8 @@
 mod abandoned;
 mod accounts;
 mod admin;
+mod admin_overview;
+mod admin_users;
 mod architecture;
 mod audit;
 mod authorisation;
@@ -49,6 +51,7 @@ mod tour;
 mod upstreams;
 mod usage;
 mod usage_bench;
+mod usage_bench_overview;
 mod usage_bench_writing;
 mod usage_export;
 mod usage_journal;

@@ -111,3 +111,26 @@ fn request_bodies_have_examples() {
         }
     }
 }
+
+/// What can grow is read in pages, each list in the same way.
+#[test]
+fn every_list_is_read_in_pages() {
+    let document = document();
+    let mut lists = 0;
+    for (path, method, operation) in operations(&document) {
+        let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+        let Some(name) = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()) else {
+            continue;
+        };
+        if document["components"]["schemas"][name]["properties"].get("next_cursor").is_none() {
+            continue;
+        }
+        let parameters = operation["parameters"].to_string();
+        for parameter in ["limit", "cursor"] {
+            let given = format!(r#""name":"{parameter}""#);
+            assert!(parameters.contains(&given), "{method} {path} has no {parameter}");
+        }
+        lists += 1;
+    }
+    assert!(lists >= 12, "{lists}");
+}

@@ -314,6 +314,20 @@ async fn links_cookies_and_upstreams_are_told_https() {
     assert_eq!(echoed(fields).await["headers"]["x-forwarded-proto"], "http");
 }
 
+/// While trying out, or where a proxy says it: whoever was told once remembers it.
+#[tokio::test]
+async fn what_browsers_are_told_about_https_can_be_set_and_switched_off() {
+    let pair = Pair::new();
+    for (seconds, told) in
+        [("300", Some("max-age=300")), ("0", None), ("", Some("max-age=31536000"))]
+    {
+        let secure = Secure::start(&pair, &[("SERVER_HSTS_SECONDS", seconds)]).await;
+        let page = secure.get(&pair, "/health/live", "").await.to_ascii_lowercase();
+        let field = page.lines().find_map(|line| line.strip_prefix("strict-transport-security: "));
+        assert_eq!(field, told, "{seconds}");
+    }
+}
+
 #[tokio::test]
 async fn a_websocket_goes_through_tls() {
     let (pair, upstream) = (Pair::new(), Upstream::start().await);

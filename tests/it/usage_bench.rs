@@ -2,7 +2,10 @@
 //! year: `make bench-usage`; `docs/usage-queries.md` has what it said. A small
 //! one is run with all tests.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -19,7 +22,7 @@ use crate::support::{Client, Options, PASSWORD, TestApp, TestDatabase, UNLIMITED
 
 /// Of a hundred million requests. With two keys each.
 const USERS: u32 = 100;
-const YEAR: Year = Year { users: USERS, first_day: 0 };
+pub const YEAR: Year = Year { users: USERS, first_day: 0 };
 const UPSTREAMS: u32 = 5;
 const ROUTES: u32 = 3;
 const DAYS: u32 = 365;
@@ -28,12 +31,12 @@ const REQUESTS: u32 = 100_000_000 / (DAYS * 2 * USERS * UPSTREAMS * ROUTES);
 /// The key that asks, and its user's number.
 const ASKING: u32 = 1;
 
-fn began() -> DateTime<Utc> {
+pub fn began() -> DateTime<Utc> {
     "2025-01-01T00:00:00Z".parse().unwrap()
 }
 
 /// In the last hours of the year, so that a span has edges.
-fn now() -> DateTime<Utc> {
+pub fn now() -> DateTime<Utc> {
     began() + TimeDelta::days(364) + TimeDelta::minutes(22 * 60 + 30)
 }
 
@@ -182,7 +185,7 @@ async fn time(client: &Client, path: &str) -> (Duration, usize) {
 
 /// How much of a year there is.
 #[derive(Clone, Copy)]
-struct Year {
+pub struct Year {
     users: u32,
     first_day: u32,
 }
@@ -193,17 +196,19 @@ pub fn is_wanted() -> bool {
 
 /// An instance with such a year, and who asks: the user's id and the user, the
 /// key's and the key.
-struct Filled {
-    app: TestApp,
+pub struct Filled {
+    pub app: TestApp,
+    pub clock: Arc<FakeClock>,
     user: (UserId, Client),
     key: (ApiKeyId, Client),
 }
 
 impl Filled {
-    async fn with(year: Year) -> Self {
+    pub async fn with(year: Year) -> Self {
         let clock = FakeClock::starting_at(now());
         let settings = UNLIMITED.map(|(name, value)| (name, value.to_owned())).to_vec();
-        let app = TestApp::with(Options { clock, settings, ..Options::default() }).await;
+        let app =
+            TestApp::with(Options { clock: clock.clone(), settings, ..Options::default() }).await;
         let mut tx = app.app.db.begin().await.unwrap();
         for days in (0..DAYS).step_by(28) {
             tx.usage().add_month(began() + TimeDelta::days(days.into())).await.unwrap();
@@ -214,7 +219,7 @@ impl Filled {
         let (key_id, key) = app.key(&user, json!({ "name": "k" })).await;
         let key_id: Uuid = key_id.parse().unwrap();
         fill(&app.database, year, (id, key_id)).await;
-        Self { app, user: (id.into(), user), key: (key_id.into(), key) }
+        Self { app, clock, user: (id.into(), user), key: (key_id.into(), key) }
     }
 }
 
@@ -224,7 +229,8 @@ async fn reports_on_a_year_of_a_hundred_million_requests() {
         return;
     }
     let started = Instant::now();
-    let Filled { app, user: (user_id, user), key: (key_id, key) } = Filled::with(YEAR).await;
+    let filled = Filled::with(YEAR).await;
+    let Filled { app, user: (user_id, user), key: (key_id, key), .. } = filled;
     println!("filled in {:.0?}", started.elapsed());
 
     let admin = app.log_in("admin", PASSWORD).await;
@@ -299,7 +305,7 @@ async fn what_one_asks_takes_no_longer_where_there_are_many_others() {
     let month = began() + TimeDelta::days(DECEMBER.into());
     for question in 0..8 {
         let ask = async |filled: &Filled| {
-            let Filled { app, user: (user_id, user), key: (key_id, key) } = filled;
+            let Filled { app, user: (user_id, user), key: (key_id, key), .. } = filled;
             let of = match question {
                 0..4 => {
                     let client = [user, key][question % 2];

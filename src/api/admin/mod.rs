@@ -5,6 +5,7 @@ mod chat;
 mod connections;
 mod log_level;
 mod metrics;
+mod overview;
 mod tokens;
 mod upstreams;
 mod users;
@@ -14,7 +15,8 @@ mod wallets;
 use super::ApiRouter;
 
 pub(super) fn router() -> ApiRouter {
-    users::router()
+    overview::router()
+        .merge(users::router())
         .merge(tokens::router())
         .merge(wallets::router())
         .merge(vouchers::router())

@@ -14,6 +14,7 @@ mod prune;
 mod read;
 mod requests;
 mod roll_up;
+mod volume;
 mod write;
 
 use chrono::{DateTime, Utc};
@@ -21,6 +22,7 @@ use chrono::{DateTime, Utc};
 pub use self::{
     requests::LOGGED_TOGETHER,
     roll_up::{PIECE, RolledUp},
+    volume::{Asker, Volume},
 };
 use super::DbConn;
 use crate::domain::{

@@ -34,10 +34,16 @@ impl AccountService {
         // One snapshot: the balance is that of the transactions.
         let mut session = self.db.snapshot().await?;
         let user = session.users().find(id).await?.ok_or(AccountError::NotFound)?;
-        let sessions = session.login_sessions().list_live(id, self.clock.now()).await?;
         let filter = KeyFilter { user_id: Some(id), ..KeyFilter::default() };
-        let (mut api_keys, mut transactions, mut passes) = (vec![], vec![], vec![]);
+        let (mut sessions, mut api_keys) = (vec![], vec![]);
+        let (mut transactions, mut passes) = (vec![], vec![]);
         let mut next = Some(PageRequest::FIRST);
+        while let Some(page) = next {
+            let part = session.login_sessions().list_live(id, self.clock.now(), page).await?;
+            next = page.followed_by(part.next);
+            sessions.extend(part.items);
+        }
+        next = Some(PageRequest::FIRST);
         while let Some(page) = next {
             let part = session.api_keys().list(&filter, page).await?;
             next = page.followed_by(part.next);

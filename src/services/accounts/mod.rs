@@ -1,30 +1,32 @@
 //! Accounts: made, read, changed, exported, deleted.
 
+mod access;
 mod export;
+mod removal;
 
 use std::{net::IpAddr, sync::Arc};
 
 use secrecy::SecretString;
 use serde_json::json;
 
-pub use self::export::AccountExport;
+pub use self::{access::AccessChange, export::AccountExport};
 use super::{
-    AuditService, CredentialCache, Passwords, audit::Refused, gifts::Gifts,
-    login_throttle::LoginThrottle, passwords::PasswordError,
+    AuditService, CredentialCache, Passwords, audit::Refused, bootstrap::generate_password,
+    gifts::Gifts, login_throttle::LoginThrottle, passwords::PasswordError,
 };
 /// What accounts can be listed by.
 pub use crate::repositories::UserFilter;
 use crate::{
     config::{AuthConfig, Registration},
     domain::{
-        audit::{Action, Actor, Event, Origin, access_state, account_state},
+        audit::{Action, Actor, Event, Origin, account_state},
         clock::SharedClock,
         id::{SessionId, UserId},
         limit::TierState,
         page::{Page, PageRequest},
         password::{self, PasswordRefusal},
         text::fold,
-        user::{NewUser, Role, Roles, User},
+        user::{NewUser, User},
     },
     repositories::{Database, Repositories as _, StoreError},
 };
@@ -45,6 +47,8 @@ pub enum AccountError {
     Throttled(TierState),
     #[error("this is the last admin")]
     LastAdmin,
+    #[error("this is your own account: DELETE /users/me, with your password, deletes it")]
+    OwnAccount,
     #[error("no such user")]
     NotFound,
     #[error(transparent)]
@@ -72,18 +76,6 @@ pub struct ProfileChange {
     /// `Some(None)` removes the name.
     pub full_name: Option<Option<String>>,
 }
-
-/// A change of what an account may do; `None` leaves a field as it is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AccessChange {
-    pub roles: Option<Roles>,
-    /// A disabled account's credentials do not work.
-    pub is_active: Option<bool>,
-}
-
-/// Who changes the set of admins waits here for whoever else does: two that
-/// each leave the other in charge would leave nobody.
-const ADMINS: &str = "admins";
 
 pub struct AccountService {
     db: Database,
@@ -163,14 +155,14 @@ impl AccountService {
         self.check_password(password)?;
         let hash = self.passwords.hash(password).await?;
         let now = self.clock.now();
-        let NewUser { username, email, full_name, roles } = new;
+        let NewUser { username, email, full_name, roles, is_active } = new;
         let user = User {
             id: UserId::new(now),
             username,
             email,
             full_name,
             roles,
-            is_active: true,
+            is_active,
             version: 1,
             created_at: now,
             updated_at: now,
@@ -262,91 +254,6 @@ impl AccountService {
         Ok(())
     }
 
-    /// Adds a role; adding it twice changes nothing.
-    pub async fn grant_role(
-        &self,
-        by: &Actor,
-        id: UserId,
-        role: Role,
-    ) -> Result<Roles, AccountError> {
-        let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
-        let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
-        let roles = user.roles.with(role);
-        let version = tx.users().set_roles(id, roles, now).await?.ok_or(AccountError::NotFound)?;
-        let active = user.is_active;
-        let event = Event::new(Action::AccountAccessChanged, "account", id)
-            .changed(access_state(user.roles, active), access_state(roles, active));
-        self.audit.commit(tx, by, event).await?;
-        self.cache.account_changed(id, version).await;
-        Ok(roles)
-    }
-
-    /// Changes roles, or disables or enables an account, whose credentials stop
-    /// or start working with it. One active admin always stays.
-    pub async fn change_access(
-        &self,
-        by: &Actor,
-        id: UserId,
-        change: AccessChange,
-    ) -> Result<User, AccountError> {
-        let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
-        tx.settings().lock(ADMINS, now).await?;
-        let old = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
-        if let Some(roles) = change.roles {
-            tx.users().set_roles(id, roles, now).await?;
-        }
-        if let Some(is_active) = change.is_active {
-            tx.users().set_active(id, is_active, now).await?;
-        }
-        let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
-        if tx.users().count_admins().await? == 0 {
-            return Err(AccountError::LastAdmin);
-        }
-        let event = Event::new(Action::AccountAccessChanged, "account", id).changed(
-            access_state(old.roles, old.is_active),
-            access_state(user.roles, user.is_active),
-        );
-        self.audit.commit(tx, by, event).await?;
-        self.cache.account_changed(id, user.version).await;
-        Ok(user)
-    }
-
-    /// Deletes the account with its keys, passes and logins. Usage stays, under an id
-    /// that leads nowhere. The last admin cannot go.
-    pub async fn delete(
-        &self,
-        by: &Actor,
-        id: UserId,
-        address: IpAddr,
-        password: &SecretString,
-    ) -> Result<(), AccountError> {
-        self.confirm(id, address, password).await?;
-        let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
-        tx.settings().lock(ADMINS, now).await?;
-        let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
-        let sessions = tx.login_sessions().end_all(id, None, now).await?;
-        let keys = tx.api_keys().secrets_of_user(id).await?;
-        let passes = tx.passes().hashes_of_user(id).await?;
-        let version = tx.users().delete(id).await?.ok_or(AccountError::NotFound)?;
-        if user.roles.has(Role::Admin) && tx.users().count_admins().await? == 0 {
-            return Err(AccountError::LastAdmin);
-        }
-        let event = Event::new(Action::AccountDeleted, "account", id);
-        self.audit.commit(tx, by, event.before(account_state(&user))).await?;
-        self.cache.account_changed(id, version + 1).await;
-        self.cache.sessions_ended(&sessions).await;
-        for (hash, version) in keys {
-            self.cache.key_changed(&[hash], version + 1).await;
-        }
-        for (hash, version) in passes {
-            self.cache.pass_changed(&hash, version + 1).await;
-        }
-        Ok(())
-    }
-
     async fn confirm(
         &self,
         id: UserId,
@@ -367,6 +274,11 @@ impl AccountService {
         }
         self.throttle.give_back(&attempt).await;
         Ok(())
+    }
+
+    /// A password that is to be shown once, as long as the settings ask for.
+    pub fn generate_password(&self) -> SecretString {
+        generate_password(self.password_min)
     }
 
     fn check_password(&self, password: &SecretString) -> Result<(), PasswordRefusal> {

@@ -46,6 +46,7 @@ async fn keys_a_second() {
         email: "ada@example.com".to_owned(),
         full_name: None,
         roles: Roles::USER,
+        is_active: true,
     };
     let user = app.app.services.accounts.create(&SYSTEM, new, &PASSWORD.into()).await.unwrap().id;
     let like = Arc::new(with_row(&app, user).await);

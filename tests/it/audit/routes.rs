@@ -46,6 +46,8 @@ const TABLE: &[(&str, Expected)] = &[
     ("verify_key", None("a use of the key, which is in the usage")),
     ("proxy_post", None("the upstream's, and in the usage")),
     ("update_user", Row("account.access_changed")),
+    ("create_user", Row("account.created")),
+    ("remove_user", Row("account.deleted")),
     ("redeem_voucher", Row("voucher.redeemed")),
     ("credit_wallet", Row("wallet.credited")),
     ("create_vouchers", Row("voucher.created")),

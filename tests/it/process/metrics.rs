@@ -1,15 +1,11 @@
 //! `/metrics`, and which hosts are answered.
 
-use std::{
-    collections::HashMap,
-    io::Write as _,
-    net::TcpListener,
-    process::{Command, Stdio},
-};
+use std::{collections::HashMap, io::Write as _, net::TcpListener, process::Stdio};
 
 use tollgate::telemetry::catalog::{Kind, METRICS};
 
 use super::{PASSWORD, Process, Setup, attempt};
+use crate::support::promtool;
 
 const TOKEN: &str = "k3Jq0ZxW-metrics-81";
 
@@ -184,13 +180,12 @@ async fn what_happened_is_in_the_metrics() {
     }
 }
 
-/// Where Prometheus' own checker is installed.
 #[tokio::test]
 async fn the_checker_of_prometheus_finds_nothing_to_say() {
-    let mut command = Command::new("promtool");
+    let Some(mut command) = promtool() else { return };
     command.args(["check", "metrics"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let Ok(mut checker) = command.spawn() else { return };
+    let mut checker = command.spawn().unwrap();
     let process = Setup::shared().await.serve().await;
     visit(&process).await;
     let text = scrape(&process).await;

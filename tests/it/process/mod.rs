@@ -13,6 +13,7 @@ mod chat;
 mod commands;
 mod crash;
 mod crowded;
+mod deploy;
 mod logs;
 mod metrics;
 mod money_crash;

@@ -3,6 +3,7 @@ use tollgate::{
     domain::{
         id::{SessionId, UserId},
         login::SESSION_LIFE,
+        page::PageRequest,
     },
     repositories::Repositories,
 };
@@ -32,11 +33,17 @@ async fn live_sessions_are_listed_newest_first() {
     let mut tx = store.begin().await;
     let mut sessions = tx.login_sessions();
     sessions.end_by_id(ended.id, at(5)).await.unwrap();
-    let live = sessions.list_live(alice.id, at(6)).await.unwrap();
-    assert_eq!(live, [second.clone(), first.clone()]);
+    let live = sessions.list_live(alice.id, at(6), PageRequest::FIRST).await.unwrap();
+    assert_eq!(live.items, [second.clone(), first.clone()]);
+    let mut page = PageRequest { limit: 1, after: None };
+    for (session, more) in [(&second, true), (&first, false)] {
+        let one = sessions.list_live(alice.id, at(6), page).await.unwrap();
+        assert_eq!((&one.items[0], one.items.len(), one.next.is_some()), (session, 1, more));
+        page.after = one.next;
+    }
     // Dead at its expiry, not after it.
-    let live = sessions.list_live(alice.id, first.expires_at).await.unwrap();
-    assert_eq!(live, [second]);
+    let live = sessions.list_live(alice.id, first.expires_at, PageRequest::FIRST).await.unwrap();
+    assert_eq!(live.items, [second]);
 }
 
 #[tokio::test]
@@ -85,7 +92,8 @@ async fn all_sessions_of_a_user_end_but_the_one_spared() {
     assert_eq!(ended, [(one.id, 2), (three.id, 2)]);
     assert_eq!(sessions.end_all(alice.id, None, at(6)).await.unwrap(), [(two.id, 2)]);
     assert_eq!(sessions.end_all(alice.id, None, at(7)).await.unwrap(), []);
-    assert_eq!(sessions.list_live(bob.id, at(7)).await.unwrap(), [foreign]);
+    let live = sessions.list_live(bob.id, at(7), PageRequest::FIRST).await.unwrap();
+    assert_eq!(live.items, [foreign]);
 }
 
 #[tokio::test]

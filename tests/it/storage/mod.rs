@@ -3,6 +3,7 @@
 mod api_keys;
 mod audit;
 mod chat;
+mod counts;
 mod credential_changes;
 mod database;
 mod idempotency;

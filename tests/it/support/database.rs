@@ -73,6 +73,16 @@ impl TestDatabase {
         }
     }
 
+    /// How SQLite would answer a query.
+    pub async fn plan(&self, sql: &str) -> String {
+        let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let url = self.config().url;
+        let mut connection = SqliteConnection::connect(url.expose_secret()).await.unwrap();
+        let rows: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+        rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("\n")
+    }
+
     /// Opened, without tables.
     pub async fn open(&self) -> Database {
         Database::open(&self.config()).await.unwrap()

@@ -13,7 +13,7 @@ pub mod recorder;
 pub mod redis;
 pub mod websocket;
 
-use std::time::Duration;
+use std::{io::Write as _, process::Command, time::Duration};
 
 use chrono::{DateTime, Utc};
 
@@ -52,4 +52,19 @@ pub fn unique(stem: &str) -> String {
 /// An address that no other test uses.
 pub fn some_address() -> String {
     std::net::Ipv4Addr::from_bits(0x0b00_0000 | rand::random::<u32>() >> 8).to_string()
+}
+
+/// Prometheus' own checker; `None` where it is not installed, which is said where
+/// nobody overlooks it. `make test` installs it and names it.
+pub fn promtool() -> Option<Command> {
+    if let Some(program) = std::env::var_os("TEST_PROMTOOL") {
+        return Some(Command::new(program));
+    }
+    let is_there = Command::new("promtool").arg("--version").output().is_ok();
+    if !is_there {
+        // Past the capture of what tests print.
+        let note = "SKIPPED: no promtool (package prometheus), so nothing holds this against it\n";
+        _ = std::io::stderr().write_all(note.as_bytes());
+    }
+    is_there.then(|| Command::new("promtool"))
 }

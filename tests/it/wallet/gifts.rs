@@ -49,6 +49,7 @@ async fn who_registers_begins_with_what_is_configured_and_others_do_not() {
         email: "grace@example.com".to_owned(),
         full_name: None,
         roles: Roles::USER,
+        is_active: true,
     };
     app.app.services.accounts.create(&SYSTEM, new, &PASSWORD.into()).await.unwrap();
     assert_eq!(balance(&app.log_in("grace", PASSWORD).await).await, 0);
