@@ -89,6 +89,18 @@ pub fn has_own_origin(headers: &HeaderMap, client: &ClientInfo) -> bool {
     origin.strip_prefix(&*begin).is_some_and(|named| named.eq_ignore_ascii_case(host))
 }
 
+/// The origin of our own page that asks: of such a request, unless it changes
+/// something, browsers do not name it. As far as we know by which name we are asked.
+pub fn own_origin(headers: &HeaderMap, client: &ClientInfo) -> Option<String> {
+    if !matches!(said(headers, &SEC_FETCH_SITE), Said::One(b"same-origin")) {
+        return None;
+    }
+    let scheme = client.browser_scheme;
+    let host = without_usual_port(client.host.as_ref()?.as_bytes(), scheme);
+    let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
+    Some(format!("{}://{host}", scheme.as_str()))
+}
+
 /// Where to sign in first and come back to this request's page.
 pub fn sign_in_page(page: &str, path: &str, query: Option<&str>) -> String {
     let Some(next) = Next::of(path, query) else { return page.to_owned() };

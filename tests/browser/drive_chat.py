@@ -24,6 +24,8 @@ from rig import Gateway, browser, until
 
 SHOTS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")).absolute() / "browser"
 ANSWER = "Yes: **in red**, too.\n\n```\n<b>not markup</b>\n```\n\nSee https://shop.example.com/red, <img src=x onerror=alert(1)> and javascript:alert(1)."
+# One line, with an address that ends in marks for long.
+LONG = "https://shop.example.com/" + ")." * 100_000 + "x " + "word " * 40_000 + "end."
 # Allows this script and no more, as strictly as a page can.
 STRICT = "default-src 'none'; script-src {gate}; connect-src {gate}; base-uri 'none'; require-trusted-types-for 'script'"
 
@@ -69,8 +71,10 @@ class Workflow(Server):
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
                 parts = re.findall(r"\S+\s*", ANSWER if question == "markup" else f"One two three four five: {question}.")
+                if question == "long":
+                    parts = [LONG[at:at + 400] for at in range(0, len(LONG), 400)]
                 for part in [{"type": "begin"}, *({"type": "item", "content": part} for part in parts), {"type": "end"}]:
-                    if question != "markup":
+                    if question not in ("markup", "long"):
                         workflow.go.acquire()
                     line = json.dumps(part).encode()
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
@@ -297,7 +301,7 @@ def keyboard(page):
 def elsewhere(chromium):
     """Pages of other origins, one of them allowed, over a wire that is cut."""
     with Workflow() as workflow, Site("data-color='#ffd400' data-lang=de", STRICT) as shop, Site("data-open=true") as stranger:
-        settings = {"CHAT_WEBHOOK_URL": f"http://127.0.0.1:{workflow.port}/webhook/chat", "ALLOWED_ORIGINS": shop.origin, "RATE_LIMIT_SESSION_PER_MINUTE": "3"}
+        settings = {"CHAT_WEBHOOK_URL": f"http://127.0.0.1:{workflow.port}/webhook/chat", "ALLOWED_ORIGINS": shop.origin, "RATE_LIMIT_SESSION_PER_MINUTE": "4"}
         with Gateway("", **settings) as gateway, Wire(gateway.port) as wire:
             shop.gate = stranger.gate = f"http://127.0.0.1:{wire.port}"
             allowed(chromium, shop, workflow, wire)
@@ -333,6 +337,11 @@ def allowed(chromium, shop: Site, workflow: Workflow, wire: Wire):
     assert page.locator("tollgate-chat img").count() == 0 and page.locator("tollgate-chat .bubble strong").inner_text() == "in red"
     assert page.evaluate(CHECKS) == [], page.evaluate(CHECKS)
     page.screenshot(path=SHOTS / "chat-elsewhere.png")
+    page.wait_for_selector("tollgate-chat .dots", state="detached")
+    say(page, "long")
+    bubble = "[...document.querySelector('tollgate-chat').shadowRoot.querySelectorAll('.assistant .bubble')].at(-1)"
+    page.wait_for_function(f"{bubble}.textContent.endsWith('end.')", timeout=60_000)
+    assert page.evaluate(f"{bubble}.textContent") == LONG
     # What is written in the chat is no command of the page, and a limit says how long.
     say(page, "third")
     grown(page, "five: third.")
@@ -340,7 +349,7 @@ def allowed(chromium, shop: Site, workflow: Workflow, wire: Wire):
     say(page, "fourth")
     page.wait_for_selector("tollgate-chat .note:visible")
     assert re.search(r"In \d+ Sekunden", page.locator("tollgate-chat .note:visible").inner_text())
-    assert workflow.asked == ["hello", "markup", "third"], workflow.asked
+    assert workflow.asked == ["hello", "markup", "long", "third"], workflow.asked
     page.fill("tollgate-chat textarea", "x" * 4001)
     assert page.locator("tollgate-chat textarea").get_attribute("aria-invalid") == "true"
     page.keyboard.press("Enter")
@@ -358,7 +367,7 @@ def refused(chromium, stranger: Site, workflow: Workflow):
     page.goto(stranger.origin)
     page.wait_for_selector("tollgate-chat [part=notice]:visible")
     assert "cannot be reached" in page.locator("tollgate-chat [part=notice]").inner_text()
-    assert context.cookies() == [] and len(workflow.asked) == 3
+    assert context.cookies() == [] and len(workflow.asked) == 4
     context.close()
     print("elsewhere: refused on a page that is not allowed")
 

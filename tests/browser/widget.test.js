@@ -4,7 +4,7 @@
 const { test } = require("node:test");
 const assert = require("node:assert/strict");
 const widget = require("../../src/api/chat/assets/widget.js");
-const { EventParser, blockEnd, inlineParts, cleanText, countChars, Client, Failure } = widget;
+const { EventParser, Blocks, inlineParts, cleanText, countChars, Client, Failure } = widget;
 
 const STREAM = "\ufeff: hello\r\nid: 0\r\nevent: start\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\nid:3\nevent:item\ndata:é\n\n"
   + ": still there\n\nid: 4\revent: end\rdata\r\revent: none\n\ndata: without a name\n\ndata: cut off";
@@ -31,21 +31,99 @@ test("events are the same wherever the stream is cut", () => {
   }
 });
 
-test("blocks and parts are found, and nothing of a text is lost", () => {
-  for (const [text, end] of [
-    ["a\nb", 0],
-    ["a\n\n", 0],
-    ["a\n\nb", 3],
-    ["a\n```js", 2],
-    ["```js\nx\n\ny", 0],
-    ["```js\nx\n\ny\n```\nz", 15],
-  ]) {
-    assert.equal(blockEnd(text), end, JSON.stringify(text));
+// What is shown of a text that comes in these pieces, block by block, and how many characters were
+// handled for it.
+function shown(pieces) {
+  const blocks = [];
+  let open = [];
+  let handled = 0;
+  const count = (parts) => { for (const { text } of parts) handled += text.length; };
+  const add = (block, parts) => {
+    for (const { kind, text, url } of parts) {
+      const last = block.parts.at(-1);
+      if (kind === "text" && last?.kind === "text") last.text += text;
+      else block.parts.push({ kind, text, ...(url && { url }) });
+    }
+  };
+  const reader = new Blocks({
+    begin: (kind, goesOn) => { open = []; blocks.push({ kind, goesOn, parts: [] }); },
+    settle: (parts) => { open = []; count(parts); add(blocks.at(-1), parts); },
+    open: (parts, isNew) => { count(parts); open = parts.length > 0 ? [{ parts, isNew }] : []; },
+  });
+  for (const piece of pieces) reader.push(piece);
+  for (const { parts, isNew } of open) {
+    if (isNew) blocks.push({ kind: "p", goesOn: false, parts: [] });
+    add(blocks.at(-1), parts);
   }
+  return { blocks, handled };
+}
+
+function cut(text, size) {
+  return Array.from({ length: Math.ceil(text.length / size) }, (_, n) => text.slice(n * size, (n + 1) * size));
+}
+
+const told = ({ blocks }) => blocks.map(({ kind, goesOn, parts }) => `${kind}${goesOn ? "+" : ""}:${parts.map((part) => part.text).join("")}`);
+
+test("a text is cut into paragraphs and code", () => {
+  for (const [text, expected] of [
+    ["", []],
+    ["a\nb\n", ["p:a\nb"]],
+    ["a\n\nb\n\n\nc", ["p:a", "p:b", "p:c"]],
+    ["a\n```js", ["p:a\n```js"]],
+    ["a\n```js\n", ["p:a", "pre:"]],
+    ["```\nx\n\ny\n```\nz", ["pre:x\n\ny", "p:z"]],
+    ["```js\nx\n``", ["pre:x\n``"]],
+    ["```js\nx\n```", ["pre:x"]],
+    ["```js\nx\n```  \n\n```\ny", ["pre:x", "pre:y"]],
+    ["```\nx\n```y\n```", ["pre:x\n```y"]],
+    ["see ```a``` b\n```a``` b\nc", ["p:see ``a`` b\n``a`` b\nc"]],
+    ["<img src=x onerror=alert(1)>", ["p:<img src=x onerror=alert(1)>"]],
+  ]) {
+    assert.deepEqual(told(shown([text])), expected, JSON.stringify(text));
+  }
+});
+
+test("a text looks the same however it was cut, and nothing of it is lost", () => {
+  const long = "word **strong** `code` https://a.example/b ".repeat(300);
+  for (const text of [
+    "One **two**\n`three` https://a.example/b.\n\n```js\nlet x;\n\n\n  x();\n```\nlast `\n`` ```\n```\nopen",
+    `${long}\n${long}`, `\`\`\`\n${"x\n".repeat(9000)}`, "x".repeat(25_000), "😀".repeat(9001), `${"()".repeat(4999)} https://a.example/ b`,
+    `https://a.example/${"x".repeat(5000)}/ **b**`,
+  ]) {
+    const once = shown([text]);
+    for (const size of [1, 2, 3, 7, 1999, 2001]) {
+      assert.deepEqual(shown(cut(text, size)), { ...once, handled: shown(cut(text, size)).handled }, `${text.slice(0, 20)} by ${size}`);
+    }
+    const [letters, all] = [(some) => some.replace(/[\s`*]|js/g, ""), once.blocks.flatMap(({ parts }) => parts)];
+    assert.equal(letters(all.map((part) => part.text).join("")), letters(text));
+    assert.ok(once.blocks.every(({ parts }) => parts.every((part) => part.text.isWellFormed?.() ?? true)));
+    for (const { url } of all.filter(({ kind }) => kind === "link")) {
+      assert.equal(url, "https://a.example/b".slice(0, url.length), "an address that was cut leads nowhere");
+    }
+  }
+});
+
+test("a piece of a long text costs no more than one of a short text", () => {
+  for (const text of ["word ".repeat(100_000), "x".repeat(500_000), `\`\`\`\n${"y".repeat(500_000)}`, `\`\`\`\n${"y y\n".repeat(125_000)}`]) {
+    const pieces = cut(text, 50);
+    const { handled } = shown(pieces);
+    assert.ok(handled < pieces.length * 2100 + text.length * 2, `${handled} characters for ${pieces.length} pieces`);
+  }
+});
+
+test("an address with a long row of marks takes no time", () => {
+  const begun = performance.now();
+  const text = `https://a.example/${").".repeat(150_000)}x`;
+  assert.equal(inlineParts(text)[0].text, text);
+  assert.equal(inlineParts(text.slice(0, -1))[0].text, "https://a.example/");
+  // It would take minutes.
+  assert.ok(performance.now() - begun < 10_000);
+});
+
+test("nothing of a line is lost", () => {
   for (const text of ["", "<img src=x onerror=alert(1)>", "a `b` **c** https://d.example/e?f=g, h"]) {
-    const parts = inlineParts(text);
-    const shown = parts.map(({ kind, text: part }) => ({ code: `\`${part}\``, strong: `**${part}**` })[kind] || part);
-    assert.equal(shown.join(""), text);
+    const parts = inlineParts(text).map(({ kind, text: part }) => ({ code: `\`${part}\``, strong: `**${part}**` })[kind] || part);
+    assert.equal(parts.join(""), text);
   }
 });
 
@@ -140,10 +218,17 @@ test("a session that is over is replaced once", async () => {
   await assert.rejects(kept.client.answer({ text: "q", clientId: "c1" }, kept.on), { kind: "cookies" });
 });
 
+test("a session that is another page's by now is replaced once", async () => {
+  const { client, on } = scripted([VALID, { status: 403 }, NONE, MADE, { events: START + END }]);
+  await client.answer({ text: "q", clientId: "c1" }, on);
+  assert.equal(client.session, "s2");
+  const kept = scripted([VALID, { status: 403 }, NONE, MADE, { status: 403 }]);
+  await assert.rejects(kept.client.answer({ text: "q", clientId: "c1" }, kept.on), { kind: "refused" });
+});
+
 test("what cannot get better is told at once", async () => {
   for (const [answer, kind] of [
     [{ status: 429, fields: { "Retry-After": "12" } }, "limited"],
-    [{ status: 403 }, "refused"],
     [{ status: 422 }, "invalid"],
     [{ events: START + event(1, "error", { status: 502, code: "upstream_failed" }) }, "answer"],
     [{ events: START + event(1, "error", { status: 401, code: "invalid_credential" }) }, "session"],

@@ -13,14 +13,14 @@ use utoipa_axum::routes;
 
 use super::{
     takeout::{self, Frame},
-    visitor::{self, Guest, Visitor},
+    visitor::{Guest, Visitor},
 };
 use crate::{
     api::{
         ApiRouter, AppState,
         actor::By,
         error::{ApiError, ApiResult, Problem},
-        extract::{Admin, Client, Moderator, Path, Query},
+        extract::{Admin, Moderator, Path, Query},
         idempotency::to_the_end,
         page::{PageQuery, PageResponse},
     },
@@ -142,7 +142,7 @@ impl FromRequestParts<AppState> for Reader {
 
 /// Somebody who may delete one.
 enum Owner {
-    Visitor(ChatSessionId),
+    Visitor(Box<Visitor>),
     Admin(Actor),
 }
 
@@ -154,14 +154,14 @@ impl FromRequestParts<AppState> for Owner {
         if Admin::from_request_parts(parts, state).await.is_ok() {
             return By::from_request_parts(parts, state).await.map(|By(by)| Self::Admin(by));
         }
-        let visitor = Visitor::from_request_parts(parts, state).await?;
-        Ok(Self::Visitor(visitor.visit.id))
+        Visitor::from_request_parts(parts, state).await.map(Box::new).map(Self::Visitor)
     }
 }
 
 /// Read what was said, newest first.
 ///
 /// The visitor's own conversation; any of them for the roles admin and moderator.
+/// Where messages are long a page has fewer than `limit`: about 4 MiB of text.
 #[utoipa::path(
     get,
     path = "/chat/history/{id}",
@@ -221,19 +221,19 @@ async fn export_chat(
 async fn delete_chat(
     State(state): State<AppState>,
     owner: Owner,
-    Client(client): Client,
     Path(id): Path<ChatSessionId>,
 ) -> ApiResult<(StatusCode, HeaderMap)> {
+    let mut headers = HeaderMap::new();
     let by = match owner {
-        Owner::Visitor(own) => check(own, id).map(|()| None)?,
+        Owner::Visitor(visitor) => {
+            check(visitor.visit.id, id)?;
+            let Visitor { guest, jar, .. } = *visitor;
+            headers.insert(header::SET_COOKIE, guest.clear(jar, &state.visitors));
+            None
+        }
         Owner::Admin(by) => Some(by),
     };
-    let is_visitor = by.is_none();
     let chat = state.services.chat.clone();
     to_the_end(async move { chat.delete(id, by.as_ref()).await }).await?;
-    let mut headers = HeaderMap::new();
-    if is_visitor {
-        headers.insert(header::SET_COOKIE, visitor::clear(&state.visitors, &client));
-    }
     Ok((StatusCode::NO_CONTENT, headers))
 }

@@ -48,7 +48,7 @@ impl From<ChatError> for ApiError {
             ChatError::Off | ChatError::NotFound => ErrorCode::NotFound,
             ChatError::NoSession => ErrorCode::Unauthenticated,
             ChatError::InvalidSession => ErrorCode::InvalidCredential,
-            ChatError::OriginNotAllowed => ErrorCode::OriginNotAllowed,
+            ChatError::OriginNotAllowed | ChatError::OtherOrigin => ErrorCode::OriginNotAllowed,
             ChatError::OtherText => ErrorCode::Conflict,
             ChatError::Full => ErrorCode::ConversationFull,
         };

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 use validator::Validate;
 
-use super::visitor::{self, Guest, Visitor};
+use super::visitor::{Guest, Visitor};
 use crate::{
     api::{
         ApiRouter, AppState,
@@ -88,6 +88,7 @@ async fn create_chat_session(
     Json(request): Json<ChatSessionRequest>,
 ) -> ApiResult<(StatusCode, HeaderMap, JsonBody<ChatSessionResponse>)> {
     let ChatSessionRequest { origin_domain, page_url } = request;
+    guest.needs_origin()?;
     let visitors = state.services.chat.visitors()?;
     let origin = visitors.origin(guest.seen())?;
     if !domain_of(origin).eq_ignore_ascii_case(&origin_domain) {
@@ -103,7 +104,7 @@ async fn create_chat_session(
     let user = identity.and_then(|Extension(Identity(principal))| principal);
     let user = user.as_ref().map(Principal::user_id);
     let (visit, issued) = visitors.create(guest.seen(), page_url, user).await?;
-    let cookie = visitor::set(&issued, &state.visitors, &guest.client);
+    let cookie = guest.set(&issued, &state.visitors);
     let headers = HeaderMap::from_iter([(header::SET_COOKIE, cookie)]);
     let body = ChatSessionResponse { session_id: visit.id, expires_at: visit.expires_at };
     Ok((StatusCode::CREATED, headers, JsonBody(body)))
@@ -111,7 +112,8 @@ async fn create_chat_session(
 
 /// Ask whether the session goes on.
 ///
-/// Past half its life it is renewed, with another cookie.
+/// Past half its life it is renewed, with another cookie. One of a page of another
+/// origin is not valid here, and is left alone.
 #[utoipa::path(
     get,
     path = "/session/validate",
@@ -128,12 +130,12 @@ async fn validate_chat_session(
     guest: Guest,
 ) -> ApiResult<(HeaderMap, JsonBody<ChatSessionState>)> {
     let mut headers = HeaderMap::new();
-    let (visit, issued) = match state.services.chat.visitors()?.validate(guest.seen()).await {
+    let visitors = state.services.chat.visitors()?;
+    let (visit, issued) = match visitors.validate(guest.seen()).await {
         Ok(validated) => validated,
-        Err(ChatError::NoSession | ChatError::InvalidSession) => {
-            if guest.has_cookie() {
-                let cookie = visitor::clear(&state.visitors, &guest.client);
-                headers.insert(header::SET_COOKIE, cookie);
+        Err(ChatError::NoSession | ChatError::InvalidSession | ChatError::OtherOrigin) => {
+            for jar in visitors.stale_jars(guest.seen()).await {
+                headers.append(header::SET_COOKIE, guest.clear(jar, &state.visitors));
             }
             let none = ChatSessionState {
                 valid: false,
@@ -146,8 +148,7 @@ async fn validate_chat_session(
         Err(error) => return Err(error.into()),
     };
     if let Some(issued) = issued {
-        let cookie = visitor::set(&issued, &state.visitors, &guest.client);
-        headers.insert(header::SET_COOKIE, cookie);
+        headers.insert(header::SET_COOKIE, guest.set(&issued, &state.visitors));
     }
     let body = ChatSessionState {
         valid: true,
@@ -171,11 +172,11 @@ async fn validate_chat_session(
 )]
 async fn end_chat_session(
     State(state): State<AppState>,
-    Visitor { visit, guest }: Visitor,
+    Visitor { visit, guest, jar }: Visitor,
 ) -> ApiResult<(StatusCode, HeaderMap)> {
     let chat = state.services.chat.clone();
     to_the_end(async move { chat.visitors()?.end(visit.id).await.map_err(ChatError::from) })
         .await?;
-    let cookie = visitor::clear(&state.visitors, &guest.client);
+    let cookie = guest.clear(jar, &state.visitors);
     Ok((StatusCode::NO_CONTENT, HeaderMap::from_iter([(header::SET_COOKIE, cookie)])))
 }

@@ -111,7 +111,7 @@ pub fn events(
     start: bool,
     place: Place,
 ) -> Response {
-    let Visitor { visit, guest } = visitor;
+    let Visitor { visit, guest, .. } = visitor;
     let Place { handle, path } = place;
     let begun = Instant::now();
     let feed = Feed {

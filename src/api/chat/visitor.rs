@@ -8,20 +8,24 @@ use axum::{
 };
 use chrono::TimeDelta;
 use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     api::{AppState, error::ApiError, extract::Client, middleware::Identity},
     config::{SameSite, VisitorConfig},
+    gateway::browser,
     server::{ClientInfo, Scheme},
-    services::chat::{ChatError, Issued, Seen, Visit},
+    services::chat::{ChatError, Cookie, Issued, Jar, Seen, Visit},
 };
 
 /// Whoever asks, with a session or without. Refused where there are no chats.
 pub struct Guest {
     pub headers: HeaderMap,
     pub client: ClientInfo,
-    /// All of the name that is ours.
-    cookies: Vec<String>,
+    /// Of the page.
+    origin: Option<String>,
+    /// All of the names that are ours.
+    cookies: Vec<Cookie>,
     has_login: bool,
 }
 
@@ -29,6 +33,8 @@ pub struct Guest {
 pub struct Visitor {
     pub visit: Arc<Visit>,
     pub guest: Guest,
+    /// Where the session's cookie is kept.
+    pub jar: Jar,
 }
 
 impl Guest {
@@ -36,20 +42,11 @@ impl Guest {
         let field = |name| self.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
         Seen {
             cookies: &self.cookies,
-            origin: self.origin(),
+            origin: self.origin.as_deref(),
             user_agent: field(header::USER_AGENT),
             language: field(header::ACCEPT_LANGUAGE),
             address: self.client.address,
         }
-    }
-
-    pub fn has_cookie(&self) -> bool {
-        !self.cookies.is_empty()
-    }
-
-    /// One that cannot be read is none that is allowed.
-    pub fn origin(&self) -> Option<&str> {
-        self.headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null"))
     }
 
     /// The address, where a login came along: then only its account was charged. Who
@@ -60,7 +57,39 @@ impl Guest {
 
     /// A page of another site cannot make a request without it.
     pub fn needs_origin(&self) -> Result<(), ChatError> {
-        self.origin().map(drop).ok_or(ChatError::OriginNotAllowed)
+        let named = self.headers.get(header::ORIGIN);
+        named.map(drop).ok_or(ChatError::OriginNotAllowed)
+    }
+
+    /// Has the browser keep the cookie.
+    pub fn set(&self, issued: &Issued, config: &VisitorConfig) -> HeaderValue {
+        self.field(issued.jar, issued.value.expose_secret(), issued.life, config)
+    }
+
+    /// Has the browser forget it.
+    pub fn clear(&self, jar: Jar, config: &VisitorConfig) -> HeaderValue {
+        self.field(jar, "", TimeDelta::zero(), config)
+    }
+
+    fn field(&self, jar: Jar, value: &str, life: TimeDelta, config: &VisitorConfig) -> HeaderValue {
+        let VisitorConfig { cookie_name, same_site, secure, .. } = config;
+        let secure = secure.unwrap_or(self.client.browser_scheme == Scheme::Https);
+        let site = match same_site {
+            SameSite::Strict => "; SameSite=Strict",
+            SameSite::Lax => "; SameSite=Lax",
+            // Of its own for each site that shows the widget (CHIPS).
+            SameSite::None => "; SameSite=None; Partitioned",
+        };
+        let origin = self.origin.as_deref().filter(|_| jar == Jar::Own);
+        let name = origin.map_or_else(|| cookie_name.clone(), |it| own_name(cookie_name, it));
+        let text = format!(
+            "{name}={value}; Path=/; Max-Age={}; HttpOnly{site}{}",
+            life.num_seconds().max(0),
+            if secure { "; Secure" } else { "" },
+        );
+        let mut field = HeaderValue::try_from(text).expect("letters, digits, full stops and _");
+        field.set_sensitive(true);
+        field
     }
 }
 
@@ -68,11 +97,18 @@ impl FromRequestParts<AppState> for Guest {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        state.services.chat.visitors()?;
+        let visitors = state.services.chat.visitors()?;
         let Client(client) = Client::from_request_parts(parts, state).await?;
-        let cookies = read(&parts.headers, &state.visitors.cookie_name);
+        // One that cannot be read is none that is allowed.
+        let named = parts.headers.get(header::ORIGIN);
+        let origin = named.map(|value| value.to_str().unwrap_or("null").to_owned()).or_else(|| {
+            let own = browser::own_origin(&parts.headers, &client);
+            // Behind a proxy we may not know by which name we are asked.
+            own.filter(|own| parts.method.is_safe() && visitors.allows(own))
+        });
+        let cookies = read(&parts.headers, &state.visitors.cookie_name, origin.as_deref());
         let has_login = parts.extensions.get::<Identity>().is_some_and(|it| it.0.is_some());
-        Ok(Self { headers: parts.headers.clone(), client, cookies, has_login })
+        Ok(Self { headers: parts.headers.clone(), client, origin, cookies, has_login })
     }
 }
 
@@ -81,47 +117,30 @@ impl FromRequestParts<AppState> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let guest = Guest::from_request_parts(parts, state).await?;
-        if !parts.method.is_safe() && guest.has_cookie() {
+        if !parts.method.is_safe() && !guest.cookies.is_empty() {
             guest.needs_origin()?;
         }
-        let visit = state.services.chat.visitors()?.open(guest.seen()).await?;
-        Ok(Self { visit, guest })
+        let (visit, jar) = state.services.chat.visitors()?.open(guest.seen()).await?;
+        Ok(Self { visit, guest, jar })
     }
 }
 
-fn read(headers: &HeaderMap, name: &str) -> Vec<String> {
-    let pairs = headers.get_all(header::COOKIE).iter();
-    let pairs = pairs.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-    let values = pairs
-        .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-    values.map(|value| String::from_utf8_lossy(value.trim_ascii()).into_owned()).collect()
+/// The name of an origin's own cookie.
+fn own_name(name: &str, origin: &str) -> String {
+    format!("{name}_{}", hex::encode(&Sha256::digest(origin)[..8]))
 }
 
-/// Has the browser keep the cookie.
-pub fn set(issued: &Issued, config: &VisitorConfig, client: &ClientInfo) -> HeaderValue {
-    field(issued.value.expose_secret(), issued.life, config, client)
-}
-
-/// Has the browser forget it.
-pub fn clear(config: &VisitorConfig, client: &ClientInfo) -> HeaderValue {
-    field("", TimeDelta::zero(), config, client)
-}
-
-fn field(value: &str, life: TimeDelta, config: &VisitorConfig, client: &ClientInfo) -> HeaderValue {
-    let VisitorConfig { cookie_name, same_site, secure, .. } = config;
-    let secure = secure.unwrap_or(client.browser_scheme == Scheme::Https);
-    let site = match same_site {
-        SameSite::Strict => "; SameSite=Strict",
-        SameSite::Lax => "; SameSite=Lax",
-        // Of its own for each site that shows the widget (CHIPS).
-        SameSite::None => "; SameSite=None; Partitioned",
+/// Those of the origin's own name first: they were made for it.
+fn read(headers: &HeaderMap, name: &str, origin: Option<&str>) -> Vec<Cookie> {
+    let own = origin.map(|origin| own_name(name, origin));
+    let names = own.as_deref().map(|own| (own, Jar::Own)).into_iter().chain([(name, Jar::Common)]);
+    let of = |(name, jar): (&str, Jar)| {
+        let pairs = headers.get_all(header::COOKIE).iter();
+        let pairs = pairs.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+        let values = pairs
+            .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        let text = |value: &[u8]| String::from_utf8_lossy(value.trim_ascii()).into_owned();
+        values.map(|value| Cookie { jar, value: text(value) }).collect::<Vec<_>>()
     };
-    let text = format!(
-        "{cookie_name}={value}; Path=/; Max-Age={}; HttpOnly{site}{}",
-        life.num_seconds().max(0),
-        if secure { "; Secure" } else { "" },
-    );
-    let mut field = HeaderValue::try_from(text).expect("letters, digits, full stops and _");
-    field.set_sensitive(true);
-    field
+    names.flat_map(of).collect()
 }

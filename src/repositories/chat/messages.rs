@@ -14,7 +14,7 @@ use super::{
 use crate::domain::{
     chat::{AnswerFailure, ChatMessage, MessageState, Piece},
     id::{ChatMessageId, ChatSessionId, ChatWriterId},
-    page::{Page, PageRequest},
+    page::{Cursor, Page, PageRequest},
 };
 
 /// What became of an attempt to say something.
@@ -32,8 +32,29 @@ pub enum Opened {
 
 /// Rows of one statement.
 const AT_ONCE: usize = 1000;
-const COLUMNS: &str = "id, session_id, position, role, status, client_id, content, page_url,
-    failure, writer, lease_until, created_at, finished_at";
+
+/// A literal, for `concat!`.
+macro_rules! columns {
+    () => {
+        "id, session_id, position, role, status, client_id, content, page_url, failure, writer, \
+         lease_until, created_at, finished_at"
+    };
+}
+
+/// Positions, and how many bytes each has.
+const SIZES: &str = "SELECT position, CAST(octet_length(content) AS bigint) FROM chat_messages
+    WHERE session_id = ";
+
+/// The first of these positions that together have no more than `bytes`; one at
+/// least.
+fn fitting(sizes: &[(i64, i64)], most: u32, bytes: usize) -> &[(i64, i64)] {
+    let mut left = i64::try_from(bytes).unwrap_or(i64::MAX);
+    let fit = sizes.iter().take(most as usize).enumerate().take_while(|(at, (_, size))| {
+        left = left.saturating_sub(*size);
+        *at == 0 || left >= 0
+    });
+    &sizes[..fit.count()]
+}
 
 impl Chat<'_> {
     /// Enters a question and its answer, which is to come, at the end of their
@@ -76,11 +97,11 @@ impl Chat<'_> {
     }
 
     async fn insert_message(&mut self, message: &ChatMessage) -> StoreResult<()> {
-        const SQL: &str = "
-            INSERT INTO chat_messages
-                (id, session_id, position, role, status, client_id, content, page_url, failure,
-                 writer, lease_until, created_at, finished_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        const SQL: &str = concat!(
+            "INSERT INTO chat_messages (",
+            columns!(),
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+        );
 
         let (mut held, mut failure) = (None, None);
         match message.state {
@@ -109,10 +130,7 @@ impl Chat<'_> {
     }
 
     pub async fn message(&mut self, id: ChatMessageId) -> StoreResult<Option<ChatMessage>> {
-        const SQL: &str = "
-            SELECT id, session_id, position, role, status, client_id, content, page_url,
-                failure, writer, lease_until, created_at, finished_at
-            FROM chat_messages WHERE id = $1";
+        const SQL: &str = concat!("SELECT ", columns!(), " FROM chat_messages WHERE id = $1");
 
         let row: Option<MessageRow> =
             on_conn!(self.conn, |conn| sqlx::query_as(SQL).bind(id).fetch_optional(conn).await)?;
@@ -124,10 +142,11 @@ impl Chat<'_> {
         session: ChatSessionId,
         client_id: &str,
     ) -> StoreResult<Option<ChatMessage>> {
-        const SQL: &str = "
-            SELECT id, session_id, position, role, status, client_id, content, page_url,
-                failure, writer, lease_until, created_at, finished_at
-            FROM chat_messages WHERE session_id = $1 AND client_id = $2";
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM chat_messages WHERE session_id = $1 AND client_id = $2"
+        );
 
         let row: Option<MessageRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
             .bind(session)
@@ -142,10 +161,11 @@ impl Chat<'_> {
         session: ChatSessionId,
         position: i64,
     ) -> StoreResult<Option<ChatMessage>> {
-        const SQL: &str = "
-            SELECT id, session_id, position, role, status, client_id, content, page_url,
-                failure, writer, lease_until, created_at, finished_at
-            FROM chat_messages WHERE session_id = $1 AND position = $2";
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM chat_messages WHERE session_id = $1 AND position = $2"
+        );
 
         let row: Option<MessageRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
             .bind(session)
@@ -155,15 +175,24 @@ impl Chat<'_> {
         row.map(ChatMessage::try_from).transpose()
     }
 
-    /// Newest first.
+    /// Holds up those who say something in this session until the transaction is
+    /// over, and waits for those who do.
+    pub async fn hold_session(&mut self, id: ChatSessionId) -> StoreResult<()> {
+        const SQL: &str = "UPDATE chat_sessions SET messages = messages WHERE id = $1";
+
+        on_conn!(self.conn, |conn| sqlx::query(SQL).bind(id).execute(conn).await.map(drop))
+    }
+
+    /// Newest first. A page has no more than `bytes` of text, or one message.
     pub async fn messages(
         &mut self,
         session: ChatSessionId,
         page: PageRequest,
+        bytes: usize,
     ) -> StoreResult<Page<ChatMessage>> {
-        let rows: Vec<MessageRow> = on_conn!(self.conn, |conn| {
-            let mut sql = QueryBuilder::new("SELECT ");
-            sql.push(COLUMNS).push(" FROM chat_messages WHERE session_id = ").push_bind(session);
+        let sizes: Vec<(i64, i64)> = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(SIZES);
+            sql.push_bind(session);
             if let Some(after) = page.after {
                 sql.push(" AND position < (SELECT position FROM chat_messages WHERE id = ");
                 sql.push_bind(after.0).push(")");
@@ -171,27 +200,52 @@ impl Chat<'_> {
             sql.push(" ORDER BY position DESC LIMIT ").push_bind(limit(page));
             sql.build_query_as().fetch_all(conn).await
         })?;
-        let all = rows.into_iter().map(ChatMessage::try_from).collect::<StoreResult<_>>()?;
-        Ok(Page::from_rows(all, page.limit, |message| message.id.as_uuid()))
+        let some = fitting(&sizes, page.limit, bytes);
+        let mut items = self.messages_at(session, some).await?;
+        items.reverse();
+        let more = sizes.len() > some.len();
+        let next = more.then(|| items.last().map(|last| Cursor(last.id.as_uuid()))).flatten();
+        Ok(Page { items, next })
     }
 
-    /// Those behind a position, oldest first, at most `most`.
+    /// Those behind a position, oldest first: at most `most`, and no more than `bytes`
+    /// of text, or one.
     pub async fn messages_behind(
         &mut self,
         session: ChatSessionId,
         position: i64,
         most: u32,
+        bytes: usize,
     ) -> StoreResult<Vec<ChatMessage>> {
-        const SQL: &str = "
-            SELECT id, session_id, position, role, status, client_id, content, page_url,
-                failure, writer, lease_until, created_at, finished_at
-            FROM chat_messages WHERE session_id = $1 AND position > $2
-            ORDER BY position LIMIT $3";
+        let sizes: Vec<(i64, i64)> = on_conn!(self.conn, |conn| {
+            let mut sql = QueryBuilder::new(SIZES);
+            sql.push_bind(session).push(" AND position > ").push_bind(position);
+            sql.push(" ORDER BY position LIMIT ").push_bind(i64::from(most));
+            sql.build_query_as().fetch_all(conn).await
+        })?;
+        self.messages_at(session, fitting(&sizes, most, bytes)).await
+    }
 
+    /// Those from the first to the last of these positions, oldest first.
+    async fn messages_at(
+        &mut self,
+        session: ChatSessionId,
+        some: &[(i64, i64)],
+    ) -> StoreResult<Vec<ChatMessage>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM chat_messages WHERE session_id = $1 AND position BETWEEN $2 AND $3 \
+             ORDER BY position"
+        );
+
+        let (Some((first, _)), Some((last, _))) = (some.first(), some.last()) else {
+            return Ok(vec![]);
+        };
         let rows: Vec<MessageRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
             .bind(session)
-            .bind(position)
-            .bind(i64::from(most))
+            .bind(first.min(last))
+            .bind(first.max(last))
             .fetch_all(conn)
             .await)?;
         rows.into_iter().map(ChatMessage::try_from).collect()

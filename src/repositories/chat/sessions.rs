@@ -24,8 +24,13 @@ pub struct ChatFilter {
     pub live: Option<(bool, DateTime<Utc>)>,
 }
 
-const COLUMNS: &str = "id, hash, previous_hash, previous_until, origin, origin_domain, page_url,
-    browser, network, user_id, created_at, expires_at, ended_at, messages, version";
+/// A literal, for `concat!`.
+macro_rules! columns {
+    () => {
+        "id, hash, previous_hash, previous_until, origin, origin_domain, page_url, browser, \
+         network, user_id, created_at, expires_at, ended_at, messages, version"
+    };
+}
 
 impl Chat<'_> {
     pub async fn insert_session(&mut self, session: &ChatSession) -> StoreResult<()> {
@@ -53,10 +58,8 @@ impl Chat<'_> {
 
     /// Unless it is condemned.
     pub async fn session(&mut self, id: ChatSessionId) -> StoreResult<Option<ChatSession>> {
-        const SQL: &str = "
-            SELECT id, hash, previous_hash, previous_until, origin, origin_domain, page_url,
-                browser, network, user_id, created_at, expires_at, ended_at, messages, version
-            FROM chat_sessions WHERE id = $1 AND expires_at > $2";
+        const SQL: &str =
+            concat!("SELECT ", columns!(), " FROM chat_sessions WHERE id = $1 AND expires_at > $2");
 
         let row: Option<SessionRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
             .bind(id)
@@ -69,10 +72,11 @@ impl Chat<'_> {
     /// Whose cookie holds, or held before its last renewal, what this is the hash
     /// of.
     pub async fn session_of(&mut self, hash: &TokenHash) -> StoreResult<Option<ChatSession>> {
-        const SQL: &str = "
-            SELECT id, hash, previous_hash, previous_until, origin, origin_domain, page_url,
-                browser, network, user_id, created_at, expires_at, ended_at, messages, version
-            FROM chat_sessions WHERE hash = $1 OR previous_hash = $1";
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM chat_sessions WHERE hash = $1 OR previous_hash = $1"
+        );
 
         let row: Option<SessionRow> = on_conn!(self.conn, |conn| sqlx::query_as(SQL)
             .bind(hash.as_bytes())
@@ -134,7 +138,7 @@ impl Chat<'_> {
         let ChatFilter { origin_domain, user_id, live } = filter;
         let rows: Vec<SessionRow> = on_conn!(self.conn, |conn| {
             let mut sql = QueryBuilder::new("SELECT ");
-            sql.push(COLUMNS).push(" FROM chat_sessions WHERE expires_at > ");
+            sql.push(columns!()).push(" FROM chat_sessions WHERE expires_at > ");
             sql.push_bind(ChatSession::CONDEMNED);
             if let Some(domain) = origin_domain {
                 sql.push(" AND origin_domain = ").push_bind(domain.clone());

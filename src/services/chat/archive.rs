@@ -11,16 +11,17 @@ use super::{ChatError, ChatFilter, ChatService, visitors::SESSIONS};
 use crate::{
     domain::{
         audit::{Action, Actor, Event},
-        chat::{ChatMessage, ChatSession, MessageState, Speaker, joined},
+        chat::{ChatMessage, ChatSession, Speaker, joined},
         id::{ChatSessionId, UserId},
-        page::{Page, PageRequest},
+        page::{Cursor, Page, PageRequest},
     },
     repositories::{Repositories as _, Session, StoreError},
 };
 
-/// Messages that are read at once of what is taken away: together some times
-/// `CHAT_ANSWER_MAX_BYTES` at the most.
+/// Messages that are read at once of what is taken away.
 const READ_AT_ONCE: u32 = 16;
+/// Of text that is read at once; a single message may have more.
+pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Messages that go in one transaction.
 const MESSAGES_AT_ONCE: u32 = 500;
 /// Sessions without messages that do.
@@ -47,7 +48,8 @@ pub enum Part {
 }
 
 impl ChatService {
-    /// What was said, newest first. Of an answer under way as much as is known.
+    /// What was said, newest first: of long messages fewer on a page. Of an answer
+    /// under way as much as is known.
     pub async fn history(
         &self,
         id: ChatSessionId,
@@ -55,31 +57,38 @@ impl ChatService {
     ) -> Result<Page<ChatMessage>, ChatError> {
         let mut session = self.db.session().await?;
         session.chat().session(id).await?.ok_or(ChatError::NotFound)?;
-        let mut page = session.chat().messages(id, page).await?;
-        self.complete(&mut session, &mut page.items).await?;
+        let mut page = session.chat().messages(id, page, PAGE_BYTES).await?;
+        if self.complete(&mut session, &mut page.items).await? {
+            page.next = page.items.last().map(|last| Cursor(last.id.as_uuid()));
+        }
         Ok(page)
     }
 
-    /// Adds to answers under way what has come of them.
+    /// Adds to answers under way what has come of them, which the database did not
+    /// count. Whether that was too much, and the last of the messages went for it.
     async fn complete(
         &self,
         session: &mut Session,
-        messages: &mut [ChatMessage],
-    ) -> Result<(), StoreError> {
-        for message in messages {
-            if message.speaker == Speaker::User
-                || !matches!(message.state, MessageState::Streaming { .. })
-            {
-                continue;
+        messages: &mut Vec<ChatMessage>,
+    ) -> Result<bool, StoreError> {
+        let mut bytes = 0;
+        for at in 0..messages.len() {
+            let message = &mut messages[at];
+            if message.speaker == Speaker::Assistant && message.state.is_open() {
+                if let Some(live) = self.desk.find(message.id) {
+                    message.content = live.look(|state| state.text.clone());
+                } else {
+                    let pieces = session.chat().pieces(message.id, 0).await?;
+                    message.content = joined(&pieces, 0).0;
+                }
             }
-            if let Some(live) = self.desk.find(message.id) {
-                message.content = live.look(|state| state.text.clone());
-            } else {
-                let pieces = session.chat().pieces(message.id, 0).await?;
-                message.content = joined(&pieces, 0).0;
+            bytes += message.content.len();
+            if at > 0 && bytes > PAGE_BYTES {
+                messages.truncate(at);
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Ends a visitor's session everywhere; whether there was one to end.
@@ -185,14 +194,15 @@ impl Takeout {
     pub async fn next(&mut self) -> Result<Option<Part>, ChatError> {
         let mut session = self.service.db.session().await?;
         if let Some((id, position)) = self.current {
-            let mut messages = session.chat().messages_behind(id, position, READ_AT_ONCE).await?;
+            let mut chat = session.chat();
+            let mut messages = chat.messages_behind(id, position, READ_AT_ONCE, PAGE_BYTES).await?;
+            self.service.complete(&mut session, &mut messages).await?;
             let Some(last) = messages.last() else {
                 session.chat().session(id).await?.ok_or(ChatError::NotFound)?;
                 self.current = None;
                 return Ok(Some(Part::End));
             };
             self.current = Some((id, last.position));
-            self.service.complete(&mut session, &mut messages).await?;
             return Ok(Some(Part::Messages(messages)));
         }
         if self.sessions.is_empty()

@@ -8,13 +8,14 @@
 use std::{
     net::IpAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use futures_util::StreamExt as _;
 use metrics::counter;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -32,7 +33,7 @@ use crate::{
         route,
         usage::{Outcome, UsageRecord},
     },
-    repositories::{Opened, Repositories as _},
+    repositories::{Opened, Repositories as _, StoreError},
     services::usage::Slot,
 };
 
@@ -40,6 +41,10 @@ use crate::{
 const WIRE: usize = 4;
 /// Messages of visitors: asked for, or sent again.
 const MESSAGES: &str = "tollgate_chat_messages_total";
+/// How long whoever says something waits until it is clear whether it was said.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How soon the database is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a visitor says.
 #[derive(Clone, Debug)]
@@ -103,7 +108,8 @@ impl ChatService {
         // To the end, whoever leaves: what is committed must be asked for.
         let (this, visit) = (Arc::clone(self), visit.clone());
         let opening = tokio::spawn(async move { this.open_answer(webhook, &visit, say).await });
-        let follower = opening.await.map_err(|_| ChatError::Overloaded)??;
+        let opened = timeout(PATIENCE, opening).await.map_err(|_| StoreError::timed_out())?;
+        let follower = opened.map_err(|_| ChatError::Overloaded)??;
         Ok((follower, limit))
     }
 
@@ -137,7 +143,11 @@ impl ChatService {
             Opened::New { question, answer } => (question, answer),
         };
         let place = place.map_err(|_| ChatError::Overloaded)?;
-        tx.commit().await?;
+        if let Err(error) = tx.commit().await
+            && !Box::pin(self.is_stored(&answer)).await
+        {
+            return Err(error.into());
+        }
         counter!(MESSAGES, "result" => "asked").increment(1);
         // Behind the commit: the scribe takes what has no row for lost.
         let live = Live::new(answer.id, answer.created_at);
@@ -163,6 +173,36 @@ impl ChatService {
         let follower = Follower::new(&self, answer.id, 0);
         self.tasks.spawn(Arc::clone(&self).see_to(webhook, call, account));
         Ok(follower)
+    }
+
+    /// Whether an answer is there, and ours to see to, whose commit failed: perhaps
+    /// only the word of it was lost. Nobody else asks for it, so this is looked
+    /// into for as long as it is ours for certain.
+    async fn is_stored(&self, answer: &ChatMessage) -> bool {
+        let over = Instant::now() + LEASE.to_std().unwrap_or_default() / 2;
+        while Instant::now() < over {
+            match self.look_for(answer).await {
+                Ok(found) => return found,
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "whether a chat message is stored is not known yet"
+                ),
+            }
+            sleep(ASK_AGAIN).await;
+        }
+        false
+    }
+
+    async fn look_for(&self, answer: &ChatMessage) -> Result<bool, StoreError> {
+        let mut tx = self.db.begin().await?;
+        // Behind the transaction before, should that not be over yet.
+        tx.chat().hold_session(answer.session_id).await?;
+        let found = tx.chat().message(answer.id).await?;
+        let writer = found.and_then(|found| match found.state {
+            MessageState::Streaming { writer, .. } => Some(writer),
+            MessageState::Complete | MessageState::Failed(_) => None,
+        });
+        Ok(writer == Some(self.writer))
     }
 
     fn messages(&self, visit: &Visit, say: &Say) -> (ChatMessage, ChatMessage) {

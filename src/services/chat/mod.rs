@@ -38,7 +38,7 @@ pub use self::{
     archive::{Part, Takeout},
     exchange::Say,
     follow::{Follower, Step},
-    visitors::{Issued, Seen, Visit},
+    visitors::{Cookie, Issued, Jar, Seen, Visit},
     webhook::{Answer, Call, Webhook, WebhookError},
 };
 use self::{live::Desk, visitors::Visitors};
@@ -69,6 +69,9 @@ pub enum ChatError {
     InvalidSession,
     #[error("chats are not offered on pages of this origin")]
     OriginNotAllowed,
+    /// Which may be live, and is not the asking page's.
+    #[error("the chat session was begun on a page of another origin")]
+    OtherOrigin,
     #[error("there is no such conversation or message")]
     NotFound,
     #[error("the message {0}")]

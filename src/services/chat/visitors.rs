@@ -28,12 +28,29 @@ use crate::{
     repositories::{Database, Repositories as _, StoreError},
 };
 
+/// By which name a browser keeps a cookie. All pages of a site share what it keeps
+/// for us, while a session is of one origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jar {
+    /// That of the first page.
+    Common,
+    /// One of the origin's own, where the common one holds a session of another.
+    Own,
+}
+
+/// A cookie that may open a session.
+#[derive(Clone, Debug)]
+pub struct Cookie {
+    pub jar: Jar,
+    pub value: String,
+}
+
 /// What a request shows of its sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    /// Of the name that is ours. Of several, as a browser has them for different paths
+    /// Of names that are ours. Of several, as a browser has them for different paths
     /// or sites, one may count.
-    pub cookies: &'a [String],
+    pub cookies: &'a [Cookie],
     /// Of the page; `None` where the browser says none.
     pub origin: Option<&'a str>,
     pub user_agent: &'a [u8],
@@ -44,6 +61,7 @@ pub struct Seen<'a> {
 /// A cookie to be set.
 #[derive(Debug)]
 pub struct Issued {
+    pub jar: Jar,
     pub value: SecretString,
     pub life: TimeDelta,
 }
@@ -152,6 +170,7 @@ impl Visitors {
         user_id: Option<UserId>,
     ) -> Result<(Visit, Issued), ChatError> {
         let origin = self.origin(seen)?;
+        let jar = self.free_jar(seen).await?;
         let now = self.clock.now();
         let token = PlainToken::chat(&mut rand::rng());
         let session = ChatSession {
@@ -173,8 +192,35 @@ impl Visitors {
         tx.chat().insert_session(&session).await?;
         tx.commit().await?;
         counter!(SESSIONS, "event" => "created").increment(1);
-        let issued = Issued { value: self.cookie(&token), life: session.expires_at - now };
+        let issued = Issued { jar, value: self.cookie(&token), life: session.expires_at - now };
         Ok((Visit::of(&session, &session.hash), issued))
+    }
+
+    /// Where a cookie can be kept that ends no other page's session.
+    async fn free_jar(&self, seen: Seen<'_>) -> Result<Jar, ChatError> {
+        for cookie in seen.cookies.iter().take(COOKIES) {
+            let is_others = match self.open_with(seen, &cookie.value).await {
+                Err(error @ ChatError::Store(_)) => return Err(error),
+                opened => matches!(opened, Err(ChatError::OtherOrigin)),
+            };
+            if cookie.jar == Jar::Own || is_others {
+                return Ok(Jar::Own);
+            }
+        }
+        Ok(Jar::Common)
+    }
+
+    /// Where there is nothing that opens a session, of whichever page.
+    pub async fn stale_jars(&self, seen: Seen<'_>) -> Vec<Jar> {
+        let mut stale = vec![Jar::Common, Jar::Own];
+        stale.retain(|jar| seen.cookies.iter().any(|cookie| cookie.jar == *jar));
+        for cookie in seen.cookies.iter().take(COOKIES) {
+            match self.open_with(seen, &cookie.value).await {
+                Err(ChatError::InvalidSession) => {}
+                _ => stale.retain(|jar| *jar != cookie.jar),
+            }
+        }
+        stale
     }
 
     /// The origin of a page that may begin a session.
@@ -183,15 +229,15 @@ impl Visitors {
         origin.ok_or(ChatError::OriginNotAllowed)
     }
 
-    /// The session that a request belongs to.
-    pub async fn open(&self, seen: Seen<'_>) -> Result<Arc<Visit>, ChatError> {
+    /// The session that a request belongs to, and where its cookie is kept.
+    pub async fn open(&self, seen: Seen<'_>) -> Result<(Arc<Visit>, Jar), ChatError> {
         if !seen.cookies.is_empty() && seen.origin.is_some_and(|origin| !self.allows(origin)) {
             return Err(ChatError::OriginNotAllowed);
         }
         let mut refused = ChatError::NoSession;
         for cookie in seen.cookies.iter().take(COOKIES) {
-            match self.open_with(seen, cookie).await {
-                Ok(visit) => return Ok(visit),
+            match self.open_with(seen, &cookie.value).await {
+                Ok(visit) => return Ok((visit, cookie.jar)),
                 Err(error @ ChatError::Store(_)) => return Err(error),
                 Err(error) => refused = error,
             }
@@ -207,7 +253,7 @@ impl Visitors {
             return Err(ChatError::InvalidSession);
         }
         if seen.origin.is_some_and(|origin| origin != visit.origin) {
-            return Err(ChatError::OriginNotAllowed);
+            return Err(ChatError::OtherOrigin);
         }
         let made = Fingerprint { browser: visit.browser, network: visit.network };
         if !self.binding.holds(&made, &self.print(seen)) {
@@ -221,7 +267,7 @@ impl Visitors {
         &self,
         seen: Seen<'_>,
     ) -> Result<(Arc<Visit>, Option<Issued>), ChatError> {
-        let visit = self.open(seen).await?;
+        let (visit, jar) = self.open(seen).await?;
         let now = self.clock.now();
         // What a browser sent before it had the new one renews nothing.
         if visit.until.is_some() || visit.expires_at - now > self.lifetimes.idle / 2 {
@@ -246,7 +292,7 @@ impl Visitors {
         tx.commit().await?;
         counter!(SESSIONS, "event" => "renewed").increment(1);
         self.cache.invalidate(&before.hash, after.version).await;
-        let issued = Issued { value: self.cookie(&token), life: after.expires_at - now };
+        let issued = Issued { jar, value: self.cookie(&token), life: after.expires_at - now };
         Ok((Arc::new(Visit::of(&after, &after.hash)), Some(issued)))
     }
 
@@ -288,7 +334,8 @@ impl Visitors {
         self.cache.get_or_load(hash, load).await
     }
 
-    fn allows(&self, origin: &str) -> bool {
+    /// Whether pages of this origin may have sessions.
+    pub fn allows(&self, origin: &str) -> bool {
         self.allowed_origins.iter().any(|allowed| allowed == origin)
     }
 

@@ -88,9 +88,16 @@ async fn only_pages_of_allowed_origins_get_and_use_sessions() {
     // The session of one site is none on another.
     let cookie = format!("chat_session_id={}", visitor.cookie);
     let elsewhere = app.anonymous().with("cookie", &cookie).with("user-agent", "Browser/1");
+    let at_other = elsewhere.with("origin", OTHER).get(VALIDATE).await.expect(200);
+    assert_eq!(
+        (&at_other.json["valid"], &at_other.json["session_id"]),
+        (&json!(false), &json!(null))
+    );
+    assert!(!at_other.headers.contains_key("set-cookie"), "it is the other page's");
+    let at_evil = elsewhere.with("origin", "https://evil.test").get(VALIDATE).await;
+    at_evil.expect_problem(403, "origin_not_allowed");
     for origin in [OTHER, "https://evil.test"] {
         let elsewhere = elsewhere.with("origin", origin);
-        elsewhere.get(VALIDATE).await.expect_problem(403, "origin_not_allowed");
         let said = elsewhere.post("/api/v1/chat/message", json!({ "message": "q" })).await;
         said.expect_problem(403, "origin_not_allowed");
     }

@@ -95,6 +95,47 @@ async fn what_was_committed_without_an_answer_is_neither_doubled_nor_lost() {
     assert_eq!(recorder.deliveries().len(), 1);
 }
 
+/// Whoever sent it, and whoever sends it again, elsewhere too, gets its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_stored_without_an_answer_is_asked_once() {
+    let script = Script::default();
+    let recorder = script.start().await;
+    let Some((direct, faulty, proxy)) = behind_a_proxy(&recorder).await else { return };
+    let visitor = begin(&direct).await;
+    let there = visitor.at(&faulty);
+    // Its session is known there.
+    there.client.get("/api/v1/session/validate").await.expect(200);
+    for named in [true, false] {
+        let question = unique("q");
+        let mut body = json!({ "message": question });
+        if named {
+            body["client_message_id"] = json!(unique("m"));
+        }
+        let before = proxy.fired().cuts;
+        proxy.set(Faults { cut_after: Some(b"COMMIT"), ..Faults::default() });
+        let asking = tokio::spawn({
+            let (there, body) = (there.clone(), body.clone());
+            async move {
+                let mut stream = there.stream_body(body).await;
+                let id = stream.start().await;
+                (id, stream.rest().await.0)
+            }
+        });
+        script.item(&question, "one").await;
+        assert!(proxy.fired().cuts > before);
+        proxy.set(Faults::default());
+        script.end(&question).await;
+        let (id, text) = asking.await.unwrap();
+        assert_eq!(text, "one");
+        for visitor in [&there, &visitor].into_iter().filter(|_| named) {
+            let again = visitor.ask(body.clone()).await.expect(200);
+            assert_eq!((again.text("message_id"), again.text("content")), (id.as_str(), "one"));
+        }
+        assert_eq!(recorder.take().len(), 1);
+    }
+    assert_eq!(visitor.history().await.len(), 4);
+}
+
 /// Longer than the pauses after which it is looked whether the session goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_database_is_read_to_the_end() {

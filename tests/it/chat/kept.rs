@@ -45,6 +45,56 @@ async fn the_history_comes_in_pages_newest_first() {
     assert_eq!(all.text("page_url"), "https://shop.example.com/shoes");
 }
 
+/// Where messages are long, fewer are on a page; what is under way counts.
+#[tokio::test]
+async fn a_page_of_the_history_is_of_bounded_size() {
+    const LONG: usize = 900_000;
+    const MOST: usize = 4 * 1024 * 1024;
+    let script = Script::default();
+    let recorder = script.start().await;
+    let app = chatting(&recorder).await;
+    let visitor = begin(&app).await;
+    let mut coming = vec![];
+    for n in 0..10 {
+        let question = unique("q");
+        let mut stream = visitor.stream(&question).await;
+        stream.start().await;
+        script.item(&question, &"x".repeat(LONG)).await;
+        if n % 2 == 0 {
+            script.end(&question).await;
+            assert_eq!(stream.rest().await.0.len(), LONG);
+        } else {
+            let mut read = 0;
+            while read < LONG {
+                read += stream.next().await.unwrap().data["content"].as_str().unwrap().len();
+            }
+            coming.push((question, stream));
+        }
+    }
+    let path = format!("/api/v1/chat/history/{}?limit=200", visitor.session);
+    let (mut roles, mut cursor, mut pages) = (vec![], String::new(), 0);
+    loop {
+        let page = visitor.client.get(&format!("{path}&cursor={cursor}")).await.expect(200);
+        assert!(page.body.len() < MOST + 20_000, "{} bytes", page.body.len());
+        pages += 1;
+        roles.extend(page.json["items"].as_array().unwrap().iter().map(|one| {
+            let length = one["content"].as_str().unwrap().len();
+            (one["role"] == "assistant", length == LONG)
+        }));
+        let Some(next) = page.json["next_cursor"].as_str() else { break };
+        cursor = next.to_owned();
+    }
+    assert_eq!((roles, pages), ([(true, true), (false, false)].repeat(10), 3));
+    let path = format!("/api/v1/chat/export/{}", visitor.session);
+    let all = visitor.client.get(&path).await.expect(200);
+    assert_eq!(all.json["messages"].as_array().unwrap().len(), 20);
+    assert!(all.body.len() > 10 * LONG);
+    for (question, mut stream) in coming {
+        script.end(&question).await;
+        assert_eq!(stream.rest().await.2.name, "end");
+    }
+}
+
 #[tokio::test]
 async fn a_visitor_deletes_everything_also_while_an_answer_comes() {
     let script = Script::default();

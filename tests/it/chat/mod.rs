@@ -6,6 +6,7 @@ mod forms;
 mod kept;
 mod once;
 mod operators;
+mod origins;
 mod relay;
 mod resume;
 mod streaming;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     chat::{ORIGIN, Script, Visitor, begin_on, settings},
-    support::{TestDatabase, unique},
+    support::{Client, TestDatabase, unique},
 };
 
 const HERE: &str = "127.0.0.1";
@@ -152,14 +152,14 @@ async fn a_secret_that_others_on_the_database_do_not_know_is_warned_of() {
     }
 }
 
-/// In CI some, and what they take is only told; `make torture` has 500 of the
-/// optimised program, with bounds.
+/// In CI some, and how long they take is only told; `make torture` has 500 of the
+/// optimised program, with all bounds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_answers_at_once_are_prompt_and_cheap() {
     const EVENTS: usize = 20;
     const EVERY: Duration = Duration::from_millis(500);
     let strict = std::env::var_os("TOLLGATE_TORTURE").is_some();
-    let many = if strict { 500 } else { 50 };
+    let many = if strict { 500 } else { 100 };
     if descriptors() < 4 * many {
         eprintln!("skipped: `ulimit -n` allows fewer than {} open files", 4 * many);
         return;
@@ -170,7 +170,10 @@ async fn many_answers_at_once_are_prompt_and_cheap() {
     let process = setup(&recorder.url()).await.serve().await;
     let mut visitors = vec![];
     for _ in 0..many {
-        visitors.push(begin_on(&process.base, HERE, ORIGIN).await);
+        let mut visitor = begin_on(&process.base, HERE, ORIGIN).await;
+        // Without its connection: what that gave back would be used for a stream.
+        visitor.client = Client::new(&process.base);
+        visitors.push(visitor);
     }
     // What the first of its kind needs is no stream's.
     let mut warm = visitors[0].stream("warm").await;
@@ -230,8 +233,8 @@ async fn many_answers_at_once_are_prompt_and_cheap() {
     println!(
         "{many} streams: {each} bytes for each; delays p50 {p50:?}, p99 {p99:?}, max {most:?}"
     );
+    assert!(each <= SHARE, "{each} bytes for each stream");
     if strict {
-        assert!(each <= SHARE, "{each} bytes for each stream");
         assert!(p99 <= DELAY, "p99 {p99:?}");
     }
 }

@@ -187,12 +187,30 @@ async fn what_is_said_twice_is_said_once() {
         let Opened::New { question, .. } = opened else { panic!("{opened:?}") };
         assert_eq!(question.position, position);
     }
-    let page = tx.chat().messages(one.id, PageRequest { limit: 3, after: None }).await.unwrap();
-    let positions: Vec<_> = page.items.iter().map(|message| message.position).collect();
-    assert_eq!(positions, [4, 3, 2]);
-    let rest = PageRequest { limit: 3, after: page.next };
-    let rest = tx.chat().messages(one.id, rest).await.unwrap();
-    assert_eq!((&rest.items[..], rest.next), (&[question][..], None));
+    let positions = |all: &[ChatMessage]| -> Vec<i64> { all.iter().map(|m| m.position).collect() };
+    // Questions have eight bytes, answers none.
+    for (limit, bytes, pages) in [
+        (3, 99, vec![vec![4, 3, 2], vec![1]]),
+        (9, 10, vec![vec![4, 3, 2], vec![1]]),
+        (9, 8, vec![vec![4, 3, 2], vec![1]]),
+        (9, 7, vec![vec![4], vec![3], vec![2], vec![1]]),
+        (9, 16, vec![vec![4, 3, 2, 1]]),
+    ] {
+        let (mut told, mut page) = (vec![], Some(PageRequest { limit, after: None }));
+        while let Some(asked) = page {
+            let read = tx.chat().messages(one.id, asked, bytes).await.unwrap();
+            told.push(positions(&read.items));
+            page = asked.followed_by(read.next);
+        }
+        assert_eq!(told, pages, "{limit} messages, {bytes} bytes");
+    }
+    for (behind, most, bytes, expected) in
+        [(0, 9, 8, vec![1, 2]), (0, 3, 99, vec![1, 2, 3]), (2, 9, 0, vec![3]), (4, 9, 99, vec![])]
+    {
+        let read = tx.chat().messages_behind(one.id, behind, most, bytes).await.unwrap();
+        assert_eq!(positions(&read), expected);
+    }
+    assert_eq!(tx.chat().message(question.id).await.unwrap(), Some(question));
     let late = exchange(&one, None);
     let opened = tx.chat().open_exchange(&late.0, &late.1, MOST, at(100)).await.unwrap();
     assert_eq!(opened, Opened::NoSession);

@@ -135,16 +135,120 @@
 
   // ------------------------------------------------------------------ texts as they are shown
 
-  // How many characters of a text are a block that nothing to come can change; 0: none yet.
-  function blockEnd(text) {
-    const LONG = 8000;
-    if (text.startsWith("```")) {
-      const whole = /^```[^\n]*\n(?:[^]*?\n)?```[ \t]*\n+/.exec(text);
-      return whole ? whole[0].length : 0;
+  // Cuts a text that grows into blocks of paragraphs and code. What nothing to come can change is
+  // handed on once; only the end of the last line is made anew with every piece. So a piece costs
+  // as much as it is long, however long the text is. `show` has
+  //   begin(kind, goesOn)  a block begins: "p" or "pre"; one that goes on was only too large
+  //   settle(parts)        these belong to it for good
+  //   open(parts, isNew)   so do these for now; with `isNew` they would begin a block
+  class Blocks {
+    static LINE = 2000;
+    static BLOCK = 8000;
+
+    #show;
+    #kind = null;
+    #size = 0;
+    #breaks = ""; // the line feeds behind what is settled
+    #line = ""; // what is not settled
+    #isStart = true; // of its line nothing is
+    #isInWord = false; // a word that was too long goes on: what it is was not looked at
+
+    constructor(show) {
+      this.#show = show;
     }
-    const end = /\n\n+|\n(?=```)/.exec(text);
-    if (end && end.index + end[0].length < text.length) return end.index + end[0].length;
-    return text.length > LONG ? text.lastIndexOf("\n") + 1 : 0;
+
+    push(text) {
+      for (const [at, part] of text.split("\n").entries()) {
+        if (at > 0) this.#endLine();
+        this.#line += part;
+        while (this.#line.length > Blocks.LINE) this.#settleSome();
+      }
+      if (this.#kind === "pre") {
+        const isShown = this.#line !== "" && !(this.#isStart && isFenceEnd(this.#line));
+        this.#show.open(isShown ? plainParts(this.#breaks + this.#line) : [], false);
+      } else {
+        const parts = this.#line === "" ? [] : this.#parts(this.#line);
+        const isNew = this.#isNew();
+        this.#show.open(isNew || parts.length === 0 ? parts : [...plainParts(this.#breaks), ...parts], isNew);
+      }
+    }
+
+    #isNew() {
+      return this.#kind === null || this.#breaks.length > 1;
+    }
+
+    #begin(kind, goesOn) {
+      this.#show.begin(kind, goesOn);
+      this.#kind = kind;
+      this.#size = 0;
+      this.#breaks = "";
+    }
+
+    #endLine() {
+      const line = this.#line;
+      const isWhole = this.#isStart;
+      this.#line = "";
+      if (isWhole && this.#kind === "pre" && isFenceEnd(line)) {
+        this.#kind = null;
+      } else if (isWhole && this.#kind !== "pre" && /^```[^`]*$/.test(line)) {
+        this.#begin("pre", false);
+      } else if (isWhole && line === "") {
+        if (this.#kind !== null) this.#breaks += "\n";
+      } else {
+        this.#settle(line);
+        this.#breaks = "\n";
+      }
+      this.#isStart = true;
+      this.#isInWord = false;
+    }
+
+    // A line that is too long is cut, behind a word where that can be.
+    #settleSome() {
+      let end = this.#line.lastIndexOf(" ", Blocks.LINE - 1) + 1;
+      const isCut = end === 0;
+      if (isCut) {
+        const last = this.#line.charCodeAt(Blocks.LINE - 1);
+        end = last >= 0xd800 && last < 0xdc00 ? Blocks.LINE - 1 : Blocks.LINE;
+      }
+      const some = this.#line.slice(0, end);
+      this.#line = this.#line.slice(end);
+      this.#isInWord = this.#isInWord || isCut;
+      this.#settle(some);
+      this.#isStart = false;
+      this.#isInWord = isCut;
+    }
+
+    #settle(text) {
+      if (this.#kind === "pre") {
+        if (this.#size > Blocks.BLOCK && this.#breaks !== "") {
+          const more = this.#breaks.slice(1);
+          this.#begin("pre", true);
+          this.#breaks = more;
+        }
+        this.#show.settle(plainParts(this.#breaks + text));
+      } else {
+        if (this.#isNew()) this.#begin("p", false);
+        else if (this.#size > Blocks.BLOCK) this.#begin("p", true);
+        this.#show.settle([...plainParts(this.#breaks), ...this.#parts(text)]);
+      }
+      this.#size += text.length;
+      this.#breaks = "";
+    }
+
+    // What begins within a word shows no mark or link until that is over.
+    #parts(text) {
+      if (!this.#isInWord) return inlineParts(text);
+      const end = text.search(/\s/);
+      return end < 0 ? plainParts(text) : [...plainParts(text.slice(0, end)), ...inlineParts(text.slice(end))];
+    }
+  }
+
+  function isFenceEnd(line) {
+    return /^```[ \t]*$/.test(line);
+  }
+
+  function plainParts(text) {
+    return text === "" ? [] : [{ kind: "text", text }];
   }
 
   // A text as plain parts, `code`, **strong** parts and links.
@@ -164,7 +268,7 @@
         at = found.index + all.length;
         continue;
       }
-      const link = all.replace(/[.,;:!?*_)\]}]+$/, "");
+      const link = withoutEnd(all);
       const url = safeUrl(link);
       if (!url) continue;
       plain(found.index);
@@ -173,6 +277,14 @@
     }
     plain(text.length);
     return parts;
+  }
+
+  // An address without what belongs to its sentence. An expression would look at each character of
+  // a long row as its beginning.
+  function withoutEnd(address) {
+    let end = address.length;
+    while (".,;:!?*_)]}".includes(address.charAt(end - 1)) && end > 0) end -= 1;
+    return address.slice(0, end);
   }
 
   // The address of a link that says where it leads; null for all others.
@@ -298,9 +410,10 @@
           throw new Failure("offline");
         } catch (error) {
           if (!(error instanceof Failure)) throw error;
-          if (error.kind === "session" && !exchange.id) {
+          // Refused on a page that is told so: the cookie is another page's by now.
+          if (["session", "refused"].includes(error.kind) && !exchange.id) {
             this.session = null;
-            if (renewed) throw new Failure("cookies", { isFinal: true });
+            if (renewed) throw error.kind === "session" ? new Failure("cookies", { isFinal: true }) : error;
             renewed = true;
             continue;
           }
@@ -492,8 +605,10 @@
       border-radius: var(--radius) var(--radius) .25rem; background: var(--color); color: var(--on-color);
     }
     .bubble > * + * { margin-block-start: .6rem !important; }
+    .bubble > .more { margin-block-start: 0 !important; }
     .bubble a { color: inherit; text-decoration: underline; text-underline-offset: .15em; }
     .bubble code { font: .875em/1.5 ui-monospace, monospace; }
+    .bubble pre code { display: block; }
     .bubble pre {
       padding: .6rem .75rem; border: 1px solid var(--line); border-radius: .5rem; white-space: pre-wrap;
       background: var(--surface);
@@ -573,45 +688,61 @@
     return (luminance + 0.05) ** 2 > 0.05 * 1.05 ? "#000" : "#fff";
   }
 
-  // A text that grows. Only its last block is made anew, so that a long one stays quick.
+  // A text that grows.
   class TextView {
     #root;
-    #tail = "";
-    #node = null;
+    #block = null;
+    #open = []; // what is there for now
+    #blocks = null;
     text = "";
 
     constructor(root) {
       this.#root = root;
+      this.clear();
     }
 
     append(text) {
       this.text += text;
-      this.#tail += text;
-      for (let end = blockEnd(this.#tail); end > 0; end = blockEnd(this.#tail)) {
-        this.#show(this.#tail.slice(0, end));
-        this.#node = null;
-        this.#tail = this.#tail.slice(end);
-      }
-      if (this.#tail !== "") this.#show(this.#tail);
+      this.#blocks.push(text);
     }
 
     clear() {
       this.#root.replaceChildren();
-      this.#node = null;
-      this.#tail = this.text = "";
+      this.#block = null;
+      this.#open = [];
+      this.#blocks = new Blocks(this);
+      this.text = "";
     }
 
-    #show(block) {
-      const code = /^```[^\n]*\n([^]*?)(?:\n?```[ \t]*\n*)?$/.exec(block);
-      const node = make(code ? "pre" : "p", { dir: code ? "ltr" : "auto" });
-      if (code) {
-        node.append(make("code", {}, code[1].replace(/\n+$/, "")));
+    begin(kind, goesOn) {
+      this.#drop();
+      if (kind === "pre") {
+        const code = make("code");
+        if (goesOn) this.#block.after(code);
+        else this.#root.append(make("pre", { dir: "ltr" }, code));
+        this.#block = code;
       } else {
-        node.append(...inlineParts(block.replace(/\n+$/, "")).map(inlineElement));
+        this.#block = make("p", { dir: "auto", class: goesOn ? "more" : undefined });
+        this.#root.append(this.#block);
       }
-      if (this.#node) this.#node.replaceWith(node);
-      else this.#root.append(node);
-      this.#node = node;
+    }
+
+    settle(parts) {
+      this.#drop();
+      this.#block.append(...parts.map(inlineElement));
+    }
+
+    open(parts, isNew) {
+      this.#drop();
+      if (parts.length === 0) return;
+      const nodes = parts.map(inlineElement);
+      this.#open = isNew ? [make("p", { dir: "auto" }, ...nodes)] : nodes;
+      (isNew ? this.#root : this.#block).append(...this.#open);
+    }
+
+    #drop() {
+      for (const node of this.#open) node.remove();
+      this.#open = [];
     }
   }
 
@@ -620,7 +751,7 @@
       const rel = "noopener noreferrer nofollow";
       return make("a", { href: url, target: "_blank", rel, dir: "ltr" }, text);
     }
-    return kind === "text" ? text : make(kind, {}, text);
+    return kind === "text" ? document.createTextNode(text) : make(kind, {}, text);
   }
 
   // ------------------------------------------------------------------ the widget
@@ -1191,7 +1322,7 @@
 
   if (typeof document === "undefined") {
     // Not in a page, but in a test.
-    module.exports = { EventParser, blockEnd, inlineParts, cleanText, countChars, Client, Failure };
+    module.exports = { EventParser, Blocks, inlineParts, cleanText, countChars, Client, Failure };
     return;
   }
   const script = document.currentScript || document.querySelector("script[src*='/chat/widget.js']");
