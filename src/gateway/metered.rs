@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{
+    calls,
     stream::{End, Stream},
     tether::Tether,
     timer::StallTimer,
@@ -23,6 +24,7 @@ use crate::{
         usage::{Outcome, UsageRecord},
     },
     services::limits::Permit,
+    telemetry::trace::Asking,
 };
 
 /// Logged and recorded where a client left before there was an answer; nginx's
@@ -50,6 +52,8 @@ struct Open<S> {
     messages: u64,
     /// Its place among what is under way.
     permit: Option<Permit>,
+    /// What the trace is told at the end.
+    asking: Option<Box<Asking>>,
 }
 
 impl<S: Sink> Meter<S> {
@@ -61,7 +65,7 @@ impl<S: Sink> Meter<S> {
         started: Instant,
         upload: Option<Arc<Progress>>,
     ) -> Self {
-        let open = Open { sink, record, started, upload, messages: 0, permit: None };
+        let open = Open { sink, record, started, upload, messages: 0, permit: None, asking: None };
         Self(Some(Box::new(open)))
     }
 
@@ -72,6 +76,21 @@ impl<S: Sink> Meter<S> {
             open.permit = permit;
         }
         self
+    }
+
+    /// The trace is told of the question that is put to the upstream.
+    pub fn asking(&mut self, asking: Option<Box<Asking>>) {
+        if let Some(open) = &mut self.0 {
+            open.asking = asking;
+        }
+    }
+
+    /// The upstream gave no answer, so this status is ours.
+    pub fn unanswered(&mut self, status: StatusCode, why: &'static str) {
+        self.set_status(status);
+        if let Some(asking) = self.0.as_mut().and_then(|open| open.asking.as_mut()) {
+            asking.fail(why);
+        }
     }
 
     /// Of what is recorded elsewhere.
@@ -119,11 +138,14 @@ impl<S: Sink> Meter<S> {
     /// The exchange is over. Later calls change nothing.
     pub fn finish(&mut self, outcome: Outcome) {
         let Some(open) = self.0.take() else { return };
-        let Open { sink, mut record, started, upload, messages, permit } = *open;
+        let Open { sink, mut record, started, upload, messages, permit, asking } = *open;
         record.outcome = outcome;
         record.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         if let Some(upload) = upload {
             record.bytes_in = upload.bytes();
+        }
+        if let Some(asking) = asking {
+            calls::finish(asking, &record);
         }
         sink.record(record, messages);
         drop(permit);
@@ -214,7 +236,7 @@ impl<B: Body, S: Sink> Metered<B, S> {
 
     /// It is not handed on at all; the client is told this status.
     pub fn refuse(&mut self, status: StatusCode) {
-        self.meter.set_status(status);
+        self.meter.unanswered(status, "no_room");
         self.meter.finish(Outcome::Failed);
     }
 

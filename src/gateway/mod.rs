@@ -11,7 +11,9 @@ mod admission;
 mod answer;
 mod assertion;
 pub mod browser;
+mod calls;
 mod checkup;
+mod collector;
 mod connect;
 pub mod cookies;
 pub mod credentials;
@@ -73,6 +75,7 @@ use self::{
 };
 pub use self::{
     checkup::Checkup,
+    collector::CollectorClient,
     connect::{client_config, trusted},
     demo::DemoWorkflow,
     error::{GatewayError, SendError, UpstreamError},
@@ -230,15 +233,19 @@ impl Gateway {
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone()).holding(permit);
 
+        let host = upstream.host(picked.as_ref(), arrival.client.said_host());
+        let (asking, onward) = calls::ask(arrival, &parts.method, host);
+        meter.asking(asking);
         let origin = origin_of(principal, &parts.headers);
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
             &mut parts.headers,
-            &Ours {
+            Ours {
                 client: arrival.client,
                 principal,
                 prefix: arrival.route.prefix(),
-                host: upstream.host(picked.as_ref(), arrival.client.said_host()),
+                host,
+                onward,
                 authorization: upstream.authorization(),
                 version: parts.version,
                 changes: &upstream.config.request_headers,
@@ -274,7 +281,7 @@ impl Gateway {
         let answered = match sent {
             Ok(answer) => answer,
             Err(error) => {
-                meter.set_status(error.status());
+                meter.unanswered(error.status(), error.name());
                 meter.finish(error.outcome());
                 return Err(error.into());
             }

@@ -5,7 +5,7 @@
 
 use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
-use axum::{Router, response::IntoResponse};
+use axum::{Router, extract::MatchedPath, response::IntoResponse};
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use http::{
@@ -45,6 +45,7 @@ use crate::{
         health::{HealthService, Phase},
         room::{Class, Room},
     },
+    telemetry::trace::{Arriving, Tracer, within},
 };
 
 /// Tells whether a canonical path is one of our own routes; asked only where the
@@ -71,6 +72,8 @@ pub struct Dispatcher {
     pub health: Arc<HealthService>,
     pub pressure: Arc<Pressure>,
     pub scarcity: Scarcity,
+    /// `None`: there are no traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// An answer before what all answers have in common.
@@ -90,12 +93,18 @@ impl Dispatcher {
         let mut flight = Flight::begin(&self.metrics, connection, parts.version);
         let at = self.clock.now();
         let table = self.gateway.table();
-        let (client, fault) = self.identify(parts, flight.connection(), at, &table);
+        let (mut client, fault) = self.identify(parts, flight.connection(), at, &table);
+        if let Some(tracer) = &self.tracer {
+            let (started, peer) = (flight.started(), client.peer);
+            let is_probe = Class::of(false, parts.uri.path()) == Class::Probe;
+            let arriving = Arriving { at, started, peer, is_probe };
+            client.trace = Some(tracer.begin(&parts.headers, &arriving));
+        }
 
         let checked = fault.map_or_else(|| screen::check(parts), Err);
         let uri = parts.uri.clone();
         let path = checked.and_then(|()| Ok(path::canonical(uri.path())?));
-        flight.log_with(|| Line {
+        flight.log_with(client.trace.as_ref(), || Line {
             request_id: client.request_id.clone(),
             method: parts.method.clone(),
             path: path.as_deref().map_or_else(
@@ -105,6 +114,11 @@ impl Dispatcher {
             address: client.address,
             caller: Caller::default(),
             upstream: None,
+            trace: client.trace.clone(),
+            route: None,
+            host: client.host.clone(),
+            scheme: client.scheme,
+            version: parts.version,
         });
         let version = parts.version;
         let head = parts.method == Method::HEAD;
@@ -123,8 +137,12 @@ impl Dispatcher {
         let in_url = asks && !route.as_ref().is_some_and(takes);
         if let Some(route) = &route {
             flight.goes_to(&route.upstream.state.traffic);
+            flight.route_with(|| {
+                let config = &route.upstream.config;
+                Some(format!("{}{}", config.mount.prefix(), config.route_of(route.path)))
+            });
         }
-        let class = class_of(route.is_some(), &path);
+        let class = Class::of(route.is_some(), &path);
         let mut answer = if in_url && uri.query().is_some_and(holds_credential) {
             refuse(Fault::CredentialInUrl, version)
         } else if let Err(excess) = self.let_in(class, &mut flight) {
@@ -200,6 +218,7 @@ impl Dispatcher {
             host,
             public_host,
             request_id: RequestId::of(&parts.headers, at),
+            trace: None,
         };
         (client, fault)
     }
@@ -217,7 +236,13 @@ impl Dispatcher {
         let served = {
             // Pinned before it is wrapped: what is wrapped is moved.
             let serving = pin!(self.gateway.serve(parts, body, arrival, &mut seen));
-            AssertUnwindSafe(serving).catch_unwind().await
+            match arrival.client.trace.as_ref().filter(|trace| trace.is_sampled()) {
+                None => AssertUnwindSafe(serving).catch_unwind().await,
+                Some(trace) => {
+                    let serving = Box::pin(within(Arc::clone(trace), serving));
+                    AssertUnwindSafe(serving).catch_unwind().await
+                }
+            }
         };
         // Of a stream nothing is left of it.
         flight.hold(seen.place.take());
@@ -260,14 +285,23 @@ impl Dispatcher {
         };
         flight.uploads(upload);
         let mut parts = mem::replace(parts, Request::new(()).into_parts().0);
+        let trace = client.trace.clone();
         parts.extensions.insert(client);
         let request = Request::from_parts(parts, axum::body::Body::new(body));
-        let running = self.main.spawn(self.router.clone().oneshot(request));
+        let answering = self.router.clone().oneshot(request);
+        let running = match trace {
+            None => self.main.spawn(answering),
+            Some(trace) => self.main.spawn(within(trace, answering)),
+        };
         match AbortOnDropHandle::new(running).await {
             Ok(Ok(response)) => {
                 if let Some(caller) = response.extensions().get::<Caller>() {
                     flight.called_by(*caller, None);
                 }
+                flight.route_with(|| {
+                    let matched = response.extensions().get::<MatchedPath>()?;
+                    Some(matched.as_str().to_owned())
+                });
                 Answer::Api(response)
             }
             Ok(Err(never)) => match never {},
@@ -294,16 +328,6 @@ impl Answer {
             Self::Api(response) => response.headers_mut(),
             Self::Proxied(response) => response.headers_mut(),
         }
-    }
-}
-
-/// What a request is by where it goes.
-fn class_of(proxied: bool, path: &str) -> Class {
-    match path {
-        _ if proxied => Class::Proxied,
-        "/health" | "/health/live" | "/health/ready" | "/metrics" => Class::Probe,
-        _ if path.starts_with("/api/chat/") || path.starts_with("/api/v1/chat/") => Class::Chat,
-        _ => Class::Ours,
     }
 }
 

@@ -30,7 +30,10 @@ use super::{
     tls::{PairError, Tls},
     watch::{self, Leashed},
 };
-use crate::{config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services};
+use crate::{
+    config::Config, domain::clock::SharedClock, gateway::Gateway, services::Services,
+    telemetry::trace::Tracer,
+};
 
 /// Between the last new connection that is let in and the end of a listener:
 /// what is on its way is still accepted. Whoever comes meanwhile tries again after a
@@ -47,6 +50,8 @@ pub struct Parts {
     /// The API, complete with its fallback.
     pub router: Router,
     pub ours: Ours,
+    /// `None`: there are no traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +128,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             health: Arc::clone(&parts.services.health),
             pressure,
             scarcity: Scarcity::new(&slots, server.max_connections, workers),
+            tracer: parts.tracer.clone(),
         };
         let worker = Worker {
             dispatcher,

@@ -15,7 +15,7 @@
 //! | [`screen`] | which requests have no single meaning |
 //! | [`forwarded`] | who the client is behind proxies |
 //! | [`dispatch`], [`answer`] | where a request goes, and what every answer carries |
-//! | [`observe`] | what is logged and counted |
+//! | [`observe`], [`span`] | what is logged, counted and traced |
 //! | [`side`] | what has a small listener of its own |
 //! | [`woken`] | how rare news is waited for beside a busy connection |
 //!
@@ -36,6 +36,7 @@ mod pressure;
 mod screen;
 mod side;
 mod sockets;
+mod span;
 mod tls;
 mod watch;
 mod woken;

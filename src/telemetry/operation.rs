@@ -1,15 +1,41 @@
 //! What takes a while, as a span: at level DEBUG its start, its end and how long
-//! it took are in the log.
+//! it took are in the log, and in the trace of a request that is sampled.
 
-use std::time::Instant;
+use std::{pin::pin, time::Instant};
 
 use tracing::{Instrument as _, Level};
 
+use super::trace;
+
 /// Does it, and tells of it where anybody listens; else it only does it.
-pub async fn operation<F: Future>(kind: &'static str, name: &'static str, work: F) -> F::Output {
-    if !tracing::enabled!(target: "operation", Level::DEBUG) {
+pub async fn operation<T, E, F>(kind: &'static str, name: &'static str, work: F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut work = pin!(work);
+    let sampled = trace::current().filter(|trace| trace.is_sampled());
+    let asking = sampled.and_then(|trace| trace.ask(format!("{kind} {name}")));
+    let is_logged = tracing::enabled!(target: "operation", Level::DEBUG);
+    if asking.is_none() && !is_logged {
         return work.await;
     }
+    let done = if is_logged {
+        Box::pin(logged(kind, name, work.as_mut())).await
+    } else {
+        work.as_mut().await
+    };
+    if let Some(mut asking) = asking {
+        asking.say("db.system.name", if kind == "redis" { kind } else { "other_sql" });
+        asking.say("db.operation.name", name);
+        if done.is_err() {
+            asking.fail("_OTHER");
+        }
+        asking.finish();
+    }
+    done
+}
+
+async fn logged<F: Future>(kind: &'static str, name: &'static str, work: F) -> F::Output {
     let span = tracing::debug_span!(target: "operation", "operation", kind, operation = name);
     async {
         tracing::debug!(target: "operation", "started");

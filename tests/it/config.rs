@@ -9,9 +9,7 @@ use secrecy::ExposeSecret;
 use tollgate::{
     config::{
         Algorithm, Config, Effective, HostHeader, Mount, Origin, Registration, Sources,
-        TargetConfig, UpstreamConfig,
-        keys::Kind,
-        table::{KEYS, env_example},
+        TargetConfig, UpstreamConfig, env_example, keys::Kind, table::KEYS,
     },
     domain::{limit::Per, policy::Demand, rates::OnStoreLoss},
 };
