@@ -47,6 +47,7 @@ mod tls;
 mod tokens;
 mod tour;
 mod upstreams;
+mod traces;
 mod usage;
 mod usage_bench;
 mod usage_bench_writing;
