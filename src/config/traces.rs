@@ -49,8 +49,6 @@ pub struct Sampler {
 
 pub(super) fn traces(reader: &mut Reader, proxies: &[IpNet]) -> Option<TracesConfig> {
     let endpoint = reader.optional("OTEL_EXPORTER_OTLP_ENDPOINT", addresses::webhook);
-    // Said for other programs too, it must not lead to silence.
-    reader.required("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
     let timeout = millis(reader.required("OTEL_EXPORTER_OTLP_TIMEOUT", number(1..=600_000)));
     let headers = reader.optional("OTEL_EXPORTER_OTLP_HEADERS", list(header_field));
     let service = reader.required("OTEL_SERVICE_NAME", values::line(255));
@@ -64,6 +62,8 @@ pub(super) fn traces(reader: &mut Reader, proxies: &[IpNet]) -> Option<TracesCon
     let delay = millis(reader.required("OTEL_BSP_SCHEDULE_DELAY", number(1..=600_000)));
     let disabled = reader.required("OTEL_SDK_DISABLED", truth);
     let (url, path) = endpoint.filter(|_| !disabled)?;
+    // It may be said for other programs, and must not lead to silence here.
+    reader.required("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
     let collector = UpstreamConfig {
         // The operator says where it is, usually on the same machine.
         private_addresses: true,
