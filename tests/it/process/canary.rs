@@ -40,7 +40,7 @@ use self::{
     sinks::{Files, RedisLog},
     tour::{errors, tour},
 };
-use super::{Process, Setup};
+use super::{PATIENCE, Process, Setup};
 use crate::support::{TestDatabase, postgres, redis, websocket::Upstream};
 
 const ADMIN: &str = "Canary-admin-Qm7vTz2";
@@ -120,6 +120,7 @@ async fn on_sqlite(setup: Setup) -> Planted {
     files.read();
     rotated(&process, &setup, &mut planted, &mut answers).await;
     answers.keep(&process.client().with_bearer(METRICS).get("/metrics").await.expect(200));
+    fill(&process, &setup).await;
     process.stop(STOP).await;
     files.read();
 
@@ -127,7 +128,7 @@ async fn on_sqlite(setup: Setup) -> Planted {
     let mut found = sockets::upstream(&upstream, &mut planted);
     found.extend(outside.search(&planted));
     found.extend(planted.found_in("the answers", answers.bytes()));
-    assert!(files.has("journal/") && files.has(".gz") && files.has("logs/tollgate.log"));
+    files.expect(&["journal/", ".gz", "logs/tollgate.log"]);
     found.extend(files.search(&planted));
     found.extend(output(&process, &planted));
     assert!(found.is_empty(), "{} places:\n{}", found.len(), found.join("\n"));
@@ -262,6 +263,19 @@ fn marker() -> Planted {
 /// With another key that seals.
 fn resealing(setup: &Setup) -> Setup {
     setup.clone().set("SECRETS_KEY", NEXT_SEALING).set("SECRETS_PREVIOUS_KEYS", SEALING)
+}
+
+/// Asks for things until the first file of the log is full and packed.
+async fn fill(process: &Process, setup: &Setup) {
+    let client = process.client().with("cookie", &format!("sid={COOKIE}")).with_bearer(WRONG);
+    let packed = setup.path().join("logs/tollgate.log.1.gz");
+    let asked = async || {
+        for _ in 0..50 {
+            client.get(&format!("/api/v1/users/me?q={QUERY}")).await.expect(401);
+        }
+        packed.exists()
+    };
+    process.until("packed", PATIENCE, asked).await;
 }
 
 fn output(process: &Process, planted: &Planted) -> Vec<String> {

@@ -52,9 +52,14 @@ impl Files {
         }
     }
 
-    /// Whether a file was read whose name has this in it.
-    pub fn has(&self, part: &str) -> bool {
-        self.read.iter().any(|(name, bytes)| name.contains(part) && !bytes.is_empty())
+    /// Files were read whose names have these in them.
+    #[track_caller]
+    pub fn expect(&self, parts: &[&str]) {
+        let sizes: Vec<_> = self.read.iter().map(|(name, bytes)| (name, bytes.len())).collect();
+        for part in parts {
+            let there = sizes.iter().any(|(name, size)| name.contains(part) && *size > 0);
+            assert!(there, "{part} in {sizes:?}");
+        }
     }
 
     pub fn search(&self, planted: &Planted) -> Vec<String> {
