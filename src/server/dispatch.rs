@@ -3,7 +3,12 @@
 //! The gateway comes first and without the router: its path is the hot one. What
 //! every answer carries, whoever made it, is set here and nowhere else.
 
-use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use std::{
+    mem,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use axum::{Router, extract::MatchedPath, response::IntoResponse};
 use chrono::{DateTime, Utc};
@@ -239,7 +244,9 @@ impl Dispatcher {
             match arrival.client.trace.as_ref().filter(|trace| trace.is_sampled()) {
                 None => AssertUnwindSafe(serving).catch_unwind().await,
                 Some(trace) => {
-                    let serving = Box::pin(within(Arc::clone(trace), serving));
+                    // Of no type, since the other one has nearly too deep a one.
+                    let serving = within(Arc::clone(trace), serving);
+                    let serving: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(serving);
                     AssertUnwindSafe(serving).catch_unwind().await
                 }
             }

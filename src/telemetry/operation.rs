@@ -1,9 +1,9 @@
 //! What takes a while, as a span: at level DEBUG its start, its end and how long
 //! it took are in the log, and in the trace of a request that is sampled.
 
-use std::{pin::pin, time::Instant};
+use std::time::Instant;
 
-use tracing::{Instrument as _, Level};
+use tracing::{Instrument as _, Level, Span};
 
 use super::trace;
 
@@ -12,18 +12,26 @@ pub async fn operation<T, E, F>(kind: &'static str, name: &'static str, work: F)
 where
     F: Future<Output = Result<T, E>>,
 {
-    let mut work = pin!(work);
     let sampled = trace::current().filter(|trace| trace.is_sampled());
-    let asking = sampled.and_then(|trace| trace.ask(format!("{kind} {name}")));
     let is_logged = tracing::enabled!(target: "operation", Level::DEBUG);
-    if asking.is_none() && !is_logged {
+    if sampled.is_none() && !is_logged {
         return work.await;
     }
-    let done = if is_logged {
-        Box::pin(logged(kind, name, work.as_mut())).await
+    let asking = sampled.and_then(|trace| trace.ask(format!("{kind} {name}")));
+    let span = if is_logged {
+        tracing::debug_span!(target: "operation", "operation", kind, operation = name)
     } else {
-        work.as_mut().await
+        Span::none()
     };
+    let done = async {
+        tracing::debug!(target: "operation", "started");
+        let started = Instant::now();
+        let done = work.await;
+        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        tracing::debug!(target: "operation", duration_ms, "ended");
+        done
+    };
+    let done = done.instrument(span).await;
     if let Some(mut asking) = asking {
         asking.say("db.system.name", if kind == "redis" { kind } else { "other_sql" });
         asking.say("db.operation.name", name);
@@ -33,18 +41,4 @@ where
         asking.finish();
     }
     done
-}
-
-async fn logged<F: Future>(kind: &'static str, name: &'static str, work: F) -> F::Output {
-    let span = tracing::debug_span!(target: "operation", "operation", kind, operation = name);
-    async {
-        tracing::debug!(target: "operation", "started");
-        let started = Instant::now();
-        let done = work.await;
-        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-        tracing::debug!(target: "operation", duration_ms, "ended");
-        done
-    }
-    .instrument(span)
-    .await
 }
