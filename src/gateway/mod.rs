@@ -257,12 +257,8 @@ impl Gateway {
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
         }
 
-        let plan = Plan::for_request(
-            Names::of(arrival),
-            &parts.method,
-            arrival.route.path,
-            &mut parts.headers,
-        );
+        let (names, path) = (Names::of(arrival), arrival.route.path);
+        let plan = Plan::for_request(names, &parts.method, path, &mut parts.headers);
         let opener = Opener { principal, part, origin: origin.as_ref(), page: seen.origin };
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
             let known = Known { opener, ends, upload: None };
@@ -287,8 +283,7 @@ impl Gateway {
             }
         };
         let known = Known { opener, ends, upload: upload.as_ref() };
-        let streams = &self.services.streams;
-        let place = &mut seen.place;
+        let (streams, place) = (&self.services.streams, &mut seen.place);
         let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams, place)?;
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);

@@ -45,8 +45,8 @@ impl TraceId {
     /// Whether a part of all traces so large has this one among it; the same for
     /// every program that asks so.
     pub fn is_within(self, ratio: f64) -> bool {
-        let [.., a, b, c, d, e, f, g, h] = self.0;
-        is_below(u64::from_be_bytes([a, b, c, d, e, f, g, h]), ratio)
+        let bits = u128::from_be_bytes(self.0) & u128::from(u64::MAX);
+        is_below(u64::try_from(bits).unwrap_or_default(), ratio)
     }
 }
 

@@ -219,7 +219,7 @@ impl Asking {
     }
 
     /// It is over now.
-    pub fn finish(mut self: Box<Self>) {
+    pub fn finish(mut self) {
         self.tell();
     }
 

@@ -147,7 +147,7 @@ async fn what_is_not_taken_now_is_tried_again_and_then_given_up() {
         let tracer = tracer(&gate, &[("OTEL_BSP_SCHEDULE_DELAY", "1")]);
         let trace = tracer.begin(&headers(""), &arriving("192.0.2.1", false));
         trace.ask("x").unwrap().finish();
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!(gate.asked.load(Relaxed), asked, "{statuses:?}");
     }
 }
