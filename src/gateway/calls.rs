@@ -40,7 +40,7 @@ pub fn say_host(asking: &mut Asking, host: &HeaderValue) {
 }
 
 /// It is over, and was recorded like this.
-pub fn finish(mut asking: Box<Asking>, record: &UsageRecord) {
+pub fn finish(mut asking: Asking, record: &UsageRecord) {
     // Where none came, the status is ours.
     let answered = !asking.has_failed() && record.status != CLIENT_CLOSED_REQUEST;
     if answered {

@@ -145,7 +145,7 @@ impl<S: Sink> Meter<S> {
             record.bytes_in = upload.bytes();
         }
         if let Some(asking) = asking {
-            calls::finish(asking, &record);
+            calls::finish(*asking, &record);
         }
         sink.record(record, messages);
         drop(permit);
