@@ -11,7 +11,7 @@ use crate::{
     cache::{CacheHub, Limiter, RedisDeadlines, RedisStore},
     config::{Algorithm, AuthConfig, Config, SecretsConfig, Sources, secrets},
     domain::clock::{SharedClock, SystemClock},
-    gateway::{DemoWorkflow, WebhookClient},
+    gateway::{CollectorClient, DemoWorkflow, WebhookClient},
     repositories::Database,
     server,
     services::{
@@ -21,7 +21,7 @@ use crate::{
         reload::Read,
         upstreams::resolver::{SharedResolver, SystemResolver},
     },
-    telemetry::{LogLevel, metrics_handle},
+    telemetry::{LogLevel, metrics_handle, trace::Tracer},
 };
 
 /// All parts of the process, connected but not yet doing anything.
@@ -33,6 +33,8 @@ pub struct App {
     pub redis: Option<Arc<RedisStore>>,
     pub services: Services,
     pub state: AppState,
+    /// `None`: there are no traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// Everything a test may want to replace, with production defaults.
@@ -126,6 +128,9 @@ impl AppBuilder {
             }
             Arc::new(WebhookClient::new(webhook, clock.clone(), resolver.clone()))
         });
+        let tracer = config.traces.as_ref().map(|traces| {
+            Tracer::start(traces, CollectorClient::new(traces, clock.clone(), resolver.clone()))
+        });
         let services = Services::new(services::Parts {
             config: &config,
             db: db.clone(),
@@ -161,7 +166,7 @@ impl AppBuilder {
             chat_origins,
             allowed_origins,
         };
-        Ok(App { config: Arc::new(config), db, hub, limiter, redis, services, state })
+        Ok(App { config: Arc::new(config), db, hub, limiter, redis, services, state, tracer })
     }
 }
 
@@ -173,6 +178,7 @@ impl App {
             clock: self.services.clock.clone(),
             router: api::router(&self.state),
             ours: self.ours(),
+            tracer: self.tracer.clone(),
         }
     }
 

@@ -3,8 +3,9 @@
 //!
 //! With `TOLLGATE_FAILPOINT=<name>` in the environment the first task that
 //! comes to that place says so on standard error and never goes on; whoever
-//! reads it kills the process. The one setting that is not in the
-//! configuration: an operator has no use for it.
+//! reads it kills the process. With `panic:<name>` whatever comes there panics
+//! (G-142). The one setting that is not in the configuration: an operator has no
+//! use for it.
 
 /// Every place where money changes, in the order of its operation.
 pub const ALL: &[&str] = &[
@@ -51,6 +52,8 @@ pub async fn reach(name: &'static str) {
         "{name} is not in the list"
     );
     let wanted = WANTED.get_or_init(|| std::env::var("TOLLGATE_FAILPOINT").ok());
+    let panics = wanted.as_deref().and_then(|wanted| wanted.strip_prefix("panic:"));
+    assert_ne!(panics, Some(name), "failpoint");
     if wanted.as_deref() == Some(name) {
         eprintln!("failpoint {name}");
         std::future::pending::<()>().await;

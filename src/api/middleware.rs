@@ -2,7 +2,7 @@
 
 use axum::{
     Extension,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -21,9 +21,16 @@ use crate::{
 #[derive(Clone)]
 pub struct Identity(pub Option<Principal>);
 
-/// The router's bare answer to a wrong method, as a problem.
-pub async fn wrong_method(request: Request, next: Next) -> Response {
+/// The router's bare answer to a wrong method, as a problem. Traces are told of
+/// which route a request was.
+pub async fn around(request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<ClientInfo>();
+    let traced = client.and_then(|client| client.trace.as_ref()).filter(|it| it.is_sampled());
+    let matched = traced.and_then(|_| request.extensions().get::<MatchedPath>().cloned());
     let mut response = next.run(request).await;
+    if let Some(matched) = matched {
+        response.extensions_mut().insert(matched);
+    }
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let error = ApiError::new(ErrorCode::MethodNotAllowed, "this path has other methods");
         response.extensions_mut().insert(error);

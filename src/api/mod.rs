@@ -97,7 +97,7 @@ pub fn router(state: &AppState) -> Router {
     // that a proxy asks about.
     api.merge(pages::router(state))
         .merge(forward_auth::router(state))
-        .layer(from_fn(middleware::wrong_method))
+        .layer(from_fn(middleware::around))
         .with_state(state.clone())
 }
 
@@ -120,10 +120,7 @@ fn chats(state: &AppState) -> Router<AppState> {
 /// `/metrics` alone, for a listener of its own.
 pub fn metrics_router(state: &AppState) -> Router {
     let (metrics, _) = metrics::router().split_for_parts();
-    metrics
-        .fallback(nothing_here)
-        .layer(from_fn(middleware::wrong_method))
-        .with_state(state.clone())
+    metrics.fallback(nothing_here).layer(from_fn(middleware::around)).with_state(state.clone())
 }
 
 async fn nothing_here() -> ApiError {

@@ -6,7 +6,7 @@ use super::{
     ConfigCommand, Exit,
     output::{self, Format, Table},
 };
-use crate::config::{Config, ConfigError, Effective, Problem, Sources, table::env_example};
+use crate::config::{Config, ConfigError, Effective, Problem, Sources, env_example};
 
 /// What `config check --output json` prints.
 #[derive(Serialize)]

@@ -27,6 +27,8 @@ const LAST_WRITES: Duration = Duration::from_millis(700);
 /// Chat answers end so long before the grace period does, or in this part of it.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 const LAST_OF_GRACE: f64 = 0.25;
+/// What the last spans may take of it.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// What each of the other last steps may take where no grace is left.
 const LAST_STEP: Duration = Duration::from_millis(100);
 /// Where all is well it is ready before this is over, and so before anybody can
@@ -162,6 +164,11 @@ async fn stop(app: &App, shutdown: &Shutdown, server: Option<server::Running>) -
         shutdown.finish(LAST_STEP).await;
     } else {
         shutdown.finish(rest()).await;
+    }
+    if let Some(tracer) = &app.tracer
+        && !tracer.flush(rest().min(LAST_SPANS)).await
+    {
+        tracing::warn!("the collector of traces did not take the last spans");
     }
     if timeout(rest(), app.db.close()).await.is_err() {
         tracing::warn!("the database did not let go of its connections");

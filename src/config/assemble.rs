@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::{
     AdminConfig, Algorithm, AuditConfig, AuthConfig, Config, DatabaseConfig, JournalConfig,
-    LogConfig, LogFile, MetricsConfig, PassesConfig, RedisConfig, SecretsConfig, UsageConfig,
-    WalletConfig, addresses, chat, limits,
+    PassesConfig, RedisConfig, SecretsConfig, UsageConfig, WalletConfig, addresses, chat, limits,
+    output,
     reader::Reader,
-    server, strength, upstreams, values,
+    server, strength, traces, upstreams, values,
     values::{list, number, seconds, truth},
 };
 use crate::domain::{
@@ -55,8 +55,9 @@ pub(super) fn config(reader: &mut Reader, tables: Vec<toml::Table>) -> Config {
                 on_full: reader.required("USAGE_JOURNAL_ON_FULL", values::on_full),
             },
         },
-        log: log(reader),
-        metrics: metrics(reader, &server),
+        log: output::log(reader),
+        metrics: output::metrics(reader, &server),
+        traces: traces::traces(reader, &server.trusted_proxies),
         allowed_origins: reader
             .optional("ALLOWED_ORIGINS", list(addresses::origin))
             .unwrap_or_default(),
@@ -188,23 +189,4 @@ fn passes(reader: &mut Reader) -> PassesConfig {
         refund: reader.required("TOKEN_REFUND", values::refund_policy),
         trial_hours: reader.required("TOKEN_TRIAL_HOURS", number(0..=MAX_HOURS)),
     }
-}
-
-fn log(reader: &mut Reader) -> LogConfig {
-    let max_megabytes = reader.required("LOG_MAX_SIZE_MB", number(1..=100_000_u64));
-    let max_files = reader.required("LOG_MAX_FILES", number(1..=1000_usize));
-    let file = reader.optional("LOG_FILE", values::folder);
-    LogConfig {
-        level: reader.required("LOG_LEVEL", values::log_level),
-        json: reader.optional("LOG_JSON_OUTPUT", truth),
-        file: file.map(|path| LogFile { path, max_bytes: max_megabytes * 1_000_000, max_files }),
-    }
-}
-
-fn metrics(reader: &mut Reader, server: &ServerConfig) -> MetricsConfig {
-    let port = reader.optional("METRICS_PORT", number(1..=u16::MAX));
-    if port == Some(server.port) {
-        reader.refuse("METRICS_PORT", "expected another port than SERVER_PORT");
-    }
-    MetricsConfig { port, token: reader.secret("METRICS_TOKEN", strength::metrics_token) }
 }

@@ -8,7 +8,7 @@
 use super::table::KEYS;
 
 /// The sections of the file, in the order of `.env.example`.
-pub const SECTIONS: [&str; 18] = [
+pub const SECTIONS: [&str; 19] = [
     "server",
     "data",
     "database",
@@ -26,12 +26,14 @@ pub const SECTIONS: [&str; 18] = [
     "audit",
     "log",
     "metrics",
+    "otel",
     "allowed",
 ];
 
 /// Sections whose prefix is too common a word to claim every environment
 /// variable that begins with it.
-const SHARED_PREFIXES: [&str; 6] = ["data", "allowed", "token", "secrets", "chat", "session"];
+const SHARED_PREFIXES: [&str; 7] =
+    ["data", "allowed", "token", "secrets", "chat", "session", "otel"];
 
 /// One setting.
 #[derive(Debug)]

@@ -23,9 +23,11 @@ use secrecy::SecretString;
 mod addresses;
 mod assemble;
 mod chat;
+mod example;
 mod given;
 pub mod keys;
 mod limits;
+mod output;
 mod preset;
 mod problem;
 mod reader;
@@ -39,6 +41,7 @@ pub mod table;
 mod tables;
 mod text;
 mod tls;
+mod traces;
 mod unsupported;
 mod upstream;
 mod upstreams;
@@ -51,7 +54,9 @@ use crate::domain::{
     rates::Rates,
 };
 pub use chat::{ChatConfig, SameSite, VisitorConfig, WebhookConfig};
+pub use example::env_example;
 pub use given::Given;
+pub use output::{LogConfig, LogFile, MetricsConfig};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use reader::Effective;
@@ -59,6 +64,7 @@ pub use server::{MemoryLimit, Rgb, ServerConfig};
 pub use settings::Origin;
 pub use sources::Sources;
 pub use tls::TlsFiles;
+pub use traces::{Sampler, TracesConfig};
 pub use upstream::{
     BasicAuth, HeaderChanges, HealthCheck, HostHeader, PathPolicy, TargetConfig, TlsConfig,
     UpstreamConfig, UpstreamLimits, Upstreams, WebSocketConfig,
@@ -85,6 +91,8 @@ pub struct Config {
     pub audit: AuditConfig,
     pub log: LogConfig,
     pub metrics: MetricsConfig,
+    /// `None`: there are no traces.
+    pub traces: Option<TracesConfig>,
     /// Origins that browsers may call the API from (CORS); exact matches.
     pub allowed_origins: Vec<String>,
 }
@@ -274,33 +282,6 @@ impl OnFull {
             Self::Unmetered => "unmetered",
         }
     }
-}
-
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// A `tracing_subscriber::EnvFilter` directive.
-    pub level: String,
-    /// `None`: JSON unless the output is a terminal.
-    pub json: Option<bool>,
-    /// Written besides standard output.
-    pub file: Option<LogFile>,
-}
-
-/// A log file that begins anew when it is full.
-#[derive(Clone, Debug)]
-pub struct LogFile {
-    pub path: PathBuf,
-    pub max_bytes: u64,
-    /// That are kept, the one that is written among them.
-    pub max_files: usize,
-}
-
-#[derive(Clone, Debug)]
-pub struct MetricsConfig {
-    /// A listener of its own on this port; `None`: `/metrics` on the main one.
-    pub port: Option<u16>,
-    /// Demanded as a bearer token where set.
-    pub token: Option<SecretString>,
 }
 
 impl Config {

@@ -44,11 +44,7 @@ pub static KEYS: &[Key] = &[
         "0.05",
         "A worker that is late by this, and stays so, refuses some requests. 0: never.",
     ),
-    key(
-        "SERVER_MAX_MEMORY_BYTES",
-        "",
-        "Near this requests are refused; files do not count. Default: as the control group. 0: any.",
-    ),
+    key("SERVER_MAX_MEMORY_BYTES", "", "Near it, requests are refused. Default: cgroup's. 0: any."),
     key("SERVER_HEADER_TIMEOUT_SECONDS", "10", "A request's head must arrive within this time."),
     key("SERVER_IO_TIMEOUT_SECONDS", "30", "A client that moves no byte for this long is cut off."),
     key(
@@ -348,6 +344,31 @@ pub static KEYS: &[Key] = &[
     key("METRICS_PORT", "", "A listener of its own for /metrics. Default: the main port."),
     key("METRICS_TOKEN", "", "Bearer token that /metrics asks for, 16 characters or more.")
         .of(Kind::Secret),
+    key(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "The collector of traces, http://HOST:4318. Default: none.",
+    ),
+    key("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "There is no other."),
+    key("OTEL_EXPORTER_OTLP_HEADERS", "", "Sent along: name=value, …; the value percent-encoded.")
+        .of(Kind::Secret),
+    key("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "What one export may take, milliseconds."),
+    key("OTEL_SERVICE_NAME", "tollgate", "What this is called in traces."),
+    key("OTEL_RESOURCE_ATTRIBUTES", "", "What else is said of it: name=value, …"),
+    key(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_always_on",
+        "always_on, always_off, traceidratio; behind parentbased_: as who asks says.",
+    ),
+    key("OTEL_TRACES_SAMPLER_ARG", "1", "The part of traces that traceidratio keeps, 0 to 1."),
+    key(
+        "OTEL_TRACES_TRUSTED_PARENTS",
+        "",
+        "CIDRs that may say what is kept. Default: SERVER_TRUSTED_PROXIES.",
+    ),
+    key("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Spans that may wait; others are dropped."),
+    key("OTEL_BSP_SCHEDULE_DELAY", "5000", "How long spans are gathered, milliseconds."),
+    key("OTEL_SDK_DISABLED", "false", "true: no traces, whatever the others say."),
     key("ALLOWED_ORIGINS", "", "Origins that browsers may call from (CORS), comma-separated."),
 ];
 
@@ -374,30 +395,3 @@ impl Key {
         self
     }
 }
-
-/// The text of `.env.example`: every setting, commented, with its default.
-pub fn env_example() -> String {
-    let mut lines = vec![HEAD.to_owned()];
-    let mut section = "";
-    for key in KEYS {
-        if key.section() != section {
-            section = key.section();
-            lines.push(format!("# --- {section} ---\n"));
-        }
-        lines.push(format!("# {}", key.doc));
-        for alias in key.aliases {
-            let unit = if alias.scale == 1 { "" } else { ", in hours" };
-            lines.push(format!("# Also read: {}{unit}.", alias.env));
-        }
-        lines.push(format!("#{}={}\n", key.env, key.default));
-    }
-    lines.join("\n")
-}
-
-const HEAD: &str = "\
-# Settings of Tollgate. All are optional: remove the # in front of a name to set
-# it. An empty value counts as not given. In tollgate.toml, SERVER_PORT is `port`
-# in [server]. What may be secret can also come from a file:
-# AUTH_SECRET_KEY_FILE=/run/secrets/jwt. `tollgate config check` tells what is
-# wrong, `tollgate config show` what is in force.
-";

@@ -56,7 +56,7 @@ pub fn pass_on(
     let kind = stream_kind(&parts.headers, &body);
     let has_length = body.size_hint().exact().is_some();
     let body = plan.apply(&mut parts, body).inspect_err(|_| {
-        meter.set_status(StatusCode::SERVICE_UNAVAILABLE);
+        meter.unanswered(StatusCode::SERVICE_UNAVAILABLE, "no_room");
         meter.finish(Outcome::Failed);
     })?;
     // Ours cannot be added to what is compressed.

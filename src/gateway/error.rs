@@ -132,6 +132,15 @@ impl UpstreamError {
         })
     }
 
+    /// What went wrong, in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Overloaded => "overloaded",
+            error => error.kind().map_or("_OTHER", FailureKind::as_str),
+        }
+    }
+
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Unreachable(_) | Self::Broken(_) | Self::BadAnswer => StatusCode::BAD_GATEWAY,

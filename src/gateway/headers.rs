@@ -12,7 +12,10 @@ use http::{
 };
 
 use super::{credentials, identity};
-use crate::{config::HeaderChanges, domain::principal::Principal, server::client::ClientInfo};
+use crate::{
+    config::HeaderChanges, domain::principal::Principal, server::client::ClientInfo,
+    telemetry::trace::Onward,
+};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -48,21 +51,26 @@ pub struct Ours<'a> {
     pub authorization: Option<&'a HeaderValue>,
     /// In which version the client spoke.
     pub version: Version,
+    /// Of which trace it is; `None`: what the client says of that passes.
+    pub onward: Option<Onward>,
     /// What the operator wants different.
     pub changes: &'a HeaderChanges,
 }
 
 /// Turns a client's fields into those sent upstream.
-pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
+pub fn rewrite_request(headers: &mut HeaderMap, ours: Ours<'_>) {
     remove_all(headers, is_kept_from_upstream);
     credentials::remove(headers);
 
-    let Ours { client, principal, prefix, host, authorization, version, changes } = ours;
+    let Ours { client, principal, prefix, host, authorization, version, onward, changes } = ours;
+    if let Some(onward) = onward {
+        onward.set(headers);
+    }
     // Before ours are set, so that ours hold whatever the operator wrote.
     change(headers, changes);
     // At once: a map that grows step by step hashes everything again each time.
     headers.reserve(ADDED);
-    headers.insert(header::HOST, (*host).clone());
+    headers.insert(header::HOST, host.clone());
     headers.insert(X_REQUEST_ID, client.request_id.header().clone());
     headers.insert(X_FORWARDED_FOR, identity::address_value(client.address));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
@@ -70,15 +78,15 @@ pub fn rewrite_request(headers: &mut HeaderMap, ours: &Ours<'_>) {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
     if let Some(prefix) = prefix {
-        headers.insert(X_FORWARDED_PREFIX, (*prefix).clone());
+        headers.insert(X_FORWARDED_PREFIX, prefix.clone());
     }
     if let Some(authorization) = authorization {
-        headers.insert(header::AUTHORIZATION, (*authorization).clone());
+        headers.insert(header::AUTHORIZATION, authorization.clone());
     }
     if let Some(principal) = principal {
         identity::set(headers, principal);
     }
-    append_via(headers, *version);
+    append_via(headers, version);
 }
 
 /// Turns an upstream's fields into those sent to the client.

@@ -21,6 +21,7 @@ fn client() -> ClientInfo {
         browser_scheme: Scheme::Https,
         host: Some(HeaderValue::from_static("a.example")),
         public_host: None,
+        trace: None,
         request_id: RequestId::new(DateTime::from_timestamp(1_700_000_000, 0).unwrap()),
     }
 }
@@ -47,9 +48,10 @@ fn rewritten(headers: &HeaderMap, principal: Option<&Principal>) -> HeaderMap {
         host: &HeaderValue::from_static("upstream.example:8080"),
         authorization: None,
         version: Version::HTTP_11,
+        onward: None,
         changes: &HeaderChanges::default(),
     };
-    rewrite_request(&mut headers, &ours);
+    rewrite_request(&mut headers, ours);
     headers
 }
 
@@ -218,9 +220,10 @@ fn the_upstreams_own_credential_replaces_the_clients() {
         host: &HeaderValue::from_static("u"),
         authorization: Some(&basic),
         version: Version::HTTP_2,
+        onward: None,
         changes: &HeaderChanges::default(),
     };
-    rewrite_request(&mut headers, &ours);
+    rewrite_request(&mut headers, ours);
     assert_eq!(headers.get_all(header::AUTHORIZATION).iter().collect::<Vec<_>>(), ["Basic ours"]);
     assert_eq!(headers[X_FORWARDED_PREFIX], "/api/proxy");
     assert_eq!(headers[header::VIA], "2 tollgate");

@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{
+    calls,
     stream::{End, Stream},
     tether::Tether,
     timer::StallTimer,
@@ -23,6 +24,7 @@ use crate::{
         usage::{Outcome, UsageRecord},
     },
     services::limits::Permit,
+    telemetry::trace::Asking,
 };
 
 /// Logged and recorded where a client left before there was an answer; nginx's
@@ -55,6 +57,8 @@ struct Open<S> {
     messages: u64,
     /// Its place among what is under way.
     permit: Option<Permit>,
+    /// What the trace is told at the end.
+    asking: Option<Box<Asking>>,
 }
 
 impl<S: Sink> Meter<S> {
@@ -66,7 +70,16 @@ impl<S: Sink> Meter<S> {
         started: Instant,
         upload: Option<Arc<Progress>>,
     ) -> Self {
-        let open = Open { sink, record, started, upload, outcome: None, messages: 0, permit: None };
+        let open = Open {
+            sink,
+            record,
+            started,
+            upload,
+            outcome: None,
+            messages: 0,
+            permit: None,
+            asking: None,
+        };
         Self(Some(Box::new(open)))
     }
 
@@ -77,6 +90,21 @@ impl<S: Sink> Meter<S> {
             open.permit = permit;
         }
         self
+    }
+
+    /// The trace is told of the question that is put to the upstream.
+    pub fn asking(&mut self, asking: Option<Box<Asking>>) {
+        if let Some(open) = &mut self.0 {
+            open.asking = asking;
+        }
+    }
+
+    /// The upstream gave no answer, so this status is ours.
+    pub fn unanswered(&mut self, status: StatusCode, why: &'static str) {
+        self.set_status(status);
+        if let Some(asking) = self.0.as_mut().and_then(|open| open.asking.as_mut()) {
+            asking.fail(why);
+        }
     }
 
     /// Of what is recorded elsewhere.
@@ -138,7 +166,7 @@ impl<S: Sink> Meter<S> {
 impl<S: Sink> Open<S> {
     /// Request and answer are over.
     fn close(self) {
-        let Self { sink, mut record, started, upload, outcome, messages, permit } = self;
+        let Self { sink, mut record, started, upload, outcome, messages, permit, asking } = self;
         record.outcome = outcome.unwrap_or(Outcome::Aborted);
         record.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         if let Some(upload) = upload {
@@ -147,6 +175,9 @@ impl<S: Sink> Open<S> {
             if is_cut && record.outcome == Outcome::Completed {
                 record.outcome = Outcome::Cut;
             }
+        }
+        if let Some(asking) = asking {
+            calls::finish(*asking, &record);
         }
         sink.record(record, messages);
         drop(permit);
@@ -238,7 +269,7 @@ impl<B: Body, S: Sink> Metered<B, S> {
 
     /// It is not handed on at all; the client is told this status.
     pub fn refuse(&mut self, status: StatusCode) {
-        self.meter.set_status(status);
+        self.meter.unanswered(status, "no_room");
         self.meter.finish(Outcome::Failed);
     }
 

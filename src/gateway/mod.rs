@@ -11,8 +11,10 @@ mod admission;
 mod answer;
 mod assertion;
 pub mod browser;
+mod calls;
 mod carrier;
 mod checkup;
+mod collector;
 mod connect;
 pub mod cookies;
 pub mod credentials;
@@ -75,6 +77,7 @@ use self::{
 };
 pub use self::{
     checkup::Checkup,
+    collector::CollectorClient,
     connect::{client_config, trusted},
     demo::DemoWorkflow,
     error::{GatewayError, SendError, UpstreamError},
@@ -232,15 +235,19 @@ impl Gateway {
         let record = record(principal, arrival, &parts.method);
         let mut meter = Meter::new(slot, record, arrival.started, upload.clone()).holding(permit);
 
+        let host = upstream.host(picked.as_ref(), arrival.client.said_host());
+        let (asking, onward) = calls::ask(arrival, &parts.method, host);
+        meter.asking(asking);
         let origin = origin_of(principal, &parts.headers);
         parts.uri = arrival.route.uri(&parts.uri);
         headers::rewrite_request(
             &mut parts.headers,
-            &Ours {
+            Ours {
                 client: arrival.client,
                 principal,
                 prefix: arrival.route.prefix(),
-                host: upstream.host(picked.as_ref(), arrival.client.said_host()),
+                host,
+                onward,
                 authorization: upstream.authorization(),
                 version: parts.version,
                 changes: &upstream.config.request_headers,
@@ -252,12 +259,8 @@ impl Gateway {
             assertion::set(&mut parts.headers, keyring, principal, upstream, arrival.at);
         }
 
-        let plan = Plan::for_request(
-            Names::of(arrival),
-            &parts.method,
-            arrival.route.path,
-            &mut parts.headers,
-        );
+        let (names, path) = (Names::of(arrival), arrival.route.path);
+        let plan = Plan::for_request(names, &parts.method, path, &mut parts.headers);
         let opener = Opener { principal, part, origin: origin.as_ref(), page: seen.origin };
         if let (Some(asked), Some(picked)) = (&asked, picked.take_if(|_| asked.is_some())) {
             let known = Known { opener, ends, upload: None };
@@ -276,14 +279,13 @@ impl Gateway {
         let answered = match sent {
             Ok(answer) => answer,
             Err(error) => {
-                meter.set_status(error.status());
+                meter.unanswered(error.status(), error.name());
                 meter.finish(error.outcome());
                 return Err(error.into());
             }
         };
         let known = Known { opener, ends, upload: upload.as_ref() };
-        let streams = &self.services.streams;
-        let place = &mut seen.place;
+        let (streams, place) = (&self.services.streams, &mut seen.place);
         let mut answer = answer::pass_on(answered, plan, meter, arrival, known, streams, place)?;
         if let Some(cookie) = renewed {
             browser::renew(answer.headers_mut(), &cookie, arrival.client);

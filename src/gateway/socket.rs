@@ -178,7 +178,7 @@ impl Gateway {
                 if let Some(kind) = error.kind() {
                     picked.in_flight().failed(kind);
                 }
-                meter.set_status(error.status());
+                meter.unanswered(error.status(), error.name());
                 meter.finish(Outcome::Failed);
                 return Err(error.into());
             }
@@ -190,7 +190,7 @@ impl Gateway {
             return Ok(Opened::Answered(answer, Box::new(meter)));
         }
         if let Err(error) = handshake::check_answer(&asked.key, answer.status(), answer.headers()) {
-            meter.set_status(StatusCode::BAD_GATEWAY);
+            meter.unanswered(StatusCode::BAD_GATEWAY, "bad_answer");
             meter.finish(Outcome::Failed);
             return Err(UpstreamError::Broken(error.into()).into());
         }

@@ -1,10 +1,15 @@
 //! The way to a workflow: one URL, one method, one media type, like an upstream
 //! that only we ask. Redirects are not followed.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use http::{
     HeaderName, HeaderValue, Method, Request, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST},
@@ -12,7 +17,10 @@ use http::{
 use http_body_util::BodyDataStream;
 use secrecy::ExposeSecret as _;
 
-use super::{SendError, Upstream, UpstreamError, headers::X_REQUEST_ID, upload::RequestBody};
+use super::{
+    AnswerBody, SendError, Upstream, UpstreamError, calls, headers::X_REQUEST_ID,
+    upload::RequestBody,
+};
 use crate::{
     config::WebhookConfig,
     domain::clock::SharedClock,
@@ -20,6 +28,7 @@ use crate::{
         chat::{Answer, Call, Webhook, WebhookError},
         upstreams::{UpstreamService, resolver::SharedResolver},
     },
+    telemetry::trace::{self, Asking},
 };
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -67,12 +76,33 @@ impl WebhookClient {
         parts.headers.insert(AUTHORIZATION, bearer);
         parts.headers.insert(X_REQUEST_ID, id);
         parts.headers.extend(self.api_key.clone().map(|key| (X_API_KEY, key)));
+        let trace = trace::current();
+        let mut asking = trace.as_ref().and_then(|trace| trace.ask("POST"));
+        if let Some(asking) = &mut asking {
+            asking.say("http.request.method", "POST");
+            calls::say_host(asking, &parts.headers[HOST]);
+            asking.say("tollgate.upstream", "chat");
+        }
+        if let Some(trace) = &trace {
+            trace.onward(asking.as_deref()).set(&mut parts.headers);
+        }
         let body = RequestBody::Whole(Box::new(Some(body)));
         let sent = self.upstream.send(picked, &mut parts, body, None).await;
-        let answer = sent.map_err(|error| match error {
-            SendError::Upstream(error) => failed(error),
-            SendError::Upload(_) => WebhookError::Failed,
+        let answer = sent.map_err(|error| {
+            if let Some(asking) = &mut asking {
+                asking.fail(error.name());
+            }
+            match error {
+                SendError::Upstream(error) => failed(error),
+                SendError::Upload(_) => WebhookError::Failed,
+            }
         })?;
+        if let Some(asking) = &mut asking {
+            asking.say("http.response.status_code", answer.status().as_u16());
+            if !answer.status().is_success() {
+                asking.fail(answer.status().as_u16().to_string());
+            }
+        }
         if !answer.status().is_success() {
             let status = answer.status().as_u16();
             tracing::warn!(chat.message = %message_id, status, "the workflow refused a message");
@@ -80,7 +110,8 @@ impl WebhookClient {
         }
         let content_type = answer.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = BodyDataStream::new(answer.into_body()).map(move |part| {
+        let body = Told { body: BodyDataStream::new(answer.into_body()), asking };
+        let body = body.map(move |part| {
             part.map_err(|error| {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(chat.message = %message_id, error, "the workflow broke off");
@@ -88,6 +119,30 @@ impl WebhookClient {
             })
         });
         Ok(Answer { content_type, body: body.map(|part: Result<Bytes, _>| part).boxed() })
+    }
+}
+
+/// An answer, and what the trace is told at its end.
+struct Told {
+    body: BodyDataStream<AnswerBody>,
+    asking: Option<Box<Asking>>,
+}
+
+impl Stream for Told {
+    type Item = <BodyDataStream<AnswerBody> as Stream>::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.body.poll_next_unpin(cx);
+        match (&next, &mut self.asking) {
+            (Poll::Ready(None), asking) => {
+                if let Some(asking) = asking.take() {
+                    asking.finish();
+                }
+            }
+            (Poll::Ready(Some(Err(_))), Some(asking)) => asking.fail("broken"),
+            _ => {}
+        }
+        next
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who sent a request, as far as the connection and trusted proxies tell.
 
-use std::{net::IpAddr, ops::Deref};
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue};
@@ -8,7 +8,7 @@ use rand::Rng;
 use uuid::Uuid;
 
 use super::forwarded::without_port;
-use crate::gateway::X_REQUEST_ID;
+use crate::{gateway::X_REQUEST_ID, telemetry::trace::Trace};
 
 /// The client's view of a request. The API finds it in the request's
 /// extensions.
@@ -30,6 +30,8 @@ pub struct ClientInfo {
     /// nobody but the client says that one.
     pub public_host: Option<HeaderValue>,
     pub request_id: RequestId,
+    /// `None`: there are no traces.
+    pub trace: Option<Arc<Trace>>,
 }
 
 impl ClientInfo {

@@ -3,16 +3,17 @@
 //! The gateway comes first and without the router: its path is the hot one. What
 //! every answer carries, whoever made it, is set here and nowhere else.
 
-use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use std::{
+    mem,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
-use axum::{Router, response::IntoResponse};
+use axum::{Router, extract::MatchedPath};
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{ALLOW, CONNECTION, SEC_WEBSOCKET_VERSION},
-    request::Parts,
-};
+use http::{HeaderValue, Method, Request, Response, Version, request::Parts};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
@@ -26,9 +27,10 @@ use super::{
     fault::Fault,
     forwarded,
     io::Connection,
-    observe::{Caller, Excess, Flight, Line, Metrics},
     memory::Memory,
+    observe::{Caller, Excess, Flight, Line, Metrics},
     pressure::Pressure,
+    reply::{Answer, explained, refuse},
     screen,
 };
 use crate::{
@@ -36,25 +38,22 @@ use crate::{
     config::ServerConfig,
     domain::{clock::SharedClock, principal::Principal, text},
     gateway::{
-        self, Arrival, Gateway, GatewayError, Route, Seen, Table, path, path_and_query,
+        Arrival, Gateway, Route, Seen, Table, path, path_and_query,
         query::{holds_credential, without_credentials},
         rate_headers,
-        tunnel::handshake::{self, BadRequest},
         upload::{self, UploadLimits},
     },
     services::{
         health::{HealthService, Phase},
         room::{Class, Room},
     },
+    telemetry::trace::{Arriving, Tracer, within},
 };
 
 /// Tells whether a canonical path is one of our own routes; asked only where the
 /// upstream is mounted at the root.
 pub type Ours = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// Methods that are served; the answer to the others must list them.
-const METHODS: HeaderValue =
-    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 /// Characters of a refused path that are logged.
 const LOGGED_PATH: usize = 512;
 
@@ -75,13 +74,8 @@ pub struct Dispatcher {
     pub pressure: Arc<Pressure>,
     pub memory: Arc<Memory>,
     pub scarcity: Scarcity,
-}
-
-/// An answer before what all answers have in common.
-#[expect(clippy::large_enum_variant, reason = "the gateway's is on the hot path")]
-enum Answer {
-    Api(axum::response::Response),
-    Proxied(Response<gateway::Body>),
+    /// `None`: there are no traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Dispatcher {
@@ -94,12 +88,18 @@ impl Dispatcher {
         let mut flight = Flight::begin(&self.metrics, connection, parts.version);
         let at = self.clock.now();
         let table = self.gateway.table();
-        let (client, fault) = self.identify(parts, flight.connection(), at, &table);
+        let (mut client, fault) = self.identify(parts, flight.connection(), at, &table);
+        if let Some(tracer) = &self.tracer {
+            let (started, peer) = (flight.started(), client.peer);
+            let is_probe = Class::of(false, parts.uri.path()) == Class::Probe;
+            let arriving = Arriving { at, started, peer, is_probe };
+            client.trace = Some(tracer.begin(&parts.headers, &arriving));
+        }
 
         let checked = fault.map_or_else(|| screen::check(parts), Err);
         let uri = parts.uri.clone();
         let path = checked.and_then(|()| Ok(path::canonical(uri.path())?));
-        flight.log_with(|| Line {
+        flight.log_with(client.trace.as_ref(), || Line {
             request_id: client.request_id.clone(),
             method: parts.method.clone(),
             path: path.as_deref().map_or_else(
@@ -109,6 +109,11 @@ impl Dispatcher {
             address: client.address,
             caller: Caller::default(),
             upstream: None,
+            trace: client.trace.clone(),
+            route: None,
+            host: client.host.clone(),
+            scheme: client.scheme,
+            version: parts.version,
         });
         let version = parts.version;
         let head = parts.method == Method::HEAD;
@@ -127,8 +132,12 @@ impl Dispatcher {
         let in_url = asks && !route.as_ref().is_some_and(takes);
         if let Some(route) = &route {
             flight.goes_to(&route.upstream.state.traffic);
+            flight.route_with(|| {
+                let config = &route.upstream.config;
+                Some(format!("{}{}", config.mount.prefix(), config.route_of(route.path)))
+            });
         }
-        let class = class_of(route.is_some(), &path);
+        let class = Class::of(route.is_some(), &path);
         let mut answer = if in_url && uri.query().is_some_and(holds_credential) {
             refuse(Fault::CredentialInUrl, version)
         } else if let Err(excess) = self.let_in(class, &mut flight) {
@@ -240,6 +249,7 @@ impl Dispatcher {
             host,
             public_host,
             request_id: RequestId::of(&parts.headers, at),
+            trace: None,
         };
         (client, fault)
     }
@@ -257,7 +267,15 @@ impl Dispatcher {
         let served = {
             // Pinned before it is wrapped: what is wrapped is moved.
             let serving = pin!(self.gateway.serve(parts, body, arrival, &mut seen));
-            AssertUnwindSafe(serving).catch_unwind().await
+            match arrival.client.trace.as_ref().filter(|trace| trace.is_sampled()) {
+                None => AssertUnwindSafe(serving).catch_unwind().await,
+                Some(trace) => {
+                    // Of no type, since the other one has nearly too deep a one.
+                    let serving = within(Arc::clone(trace), serving);
+                    let serving: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(serving);
+                    AssertUnwindSafe(serving).catch_unwind().await
+                }
+            }
         };
         // Of a stream nothing is left of it.
         flight.hold(seen.place.take());
@@ -300,78 +318,27 @@ impl Dispatcher {
         };
         flight.uploads(upload);
         let mut parts = mem::replace(parts, Request::new(()).into_parts().0);
+        let trace = client.trace.clone();
         parts.extensions.insert(client);
         let request = Request::from_parts(parts, axum::body::Body::new(body));
-        let running = self.main.spawn(self.router.clone().oneshot(request));
+        let answering = self.router.clone().oneshot(request);
+        let running = match trace {
+            None => self.main.spawn(answering),
+            Some(trace) => self.main.spawn(within(trace, answering)),
+        };
         match AbortOnDropHandle::new(running).await {
             Ok(Ok(response)) => {
                 if let Some(caller) = response.extensions().get::<Caller>() {
                     flight.called_by(*caller, None);
                 }
+                flight.route_with(|| {
+                    let matched = response.extensions().get::<MatchedPath>()?;
+                    Some(matched.as_str().to_owned())
+                });
                 Answer::Api(response)
             }
             Ok(Err(never)) => match never {},
             Err(_) => refuse(Fault::Panicked, version),
         }
     }
-}
-
-impl Answer {
-    /// Ends the connection after a request that asked for a WebSocket and got
-    /// none: what follows is no request.
-    fn end_if(&mut self, asked: bool) {
-        let status = match self {
-            Self::Api(response) => response.status(),
-            Self::Proxied(response) => response.status(),
-        };
-        if asked && status != StatusCode::SWITCHING_PROTOCOLS {
-            self.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-    }
-
-    fn headers_mut(&mut self) -> &mut HeaderMap {
-        match self {
-            Self::Api(response) => response.headers_mut(),
-            Self::Proxied(response) => response.headers_mut(),
-        }
-    }
-}
-
-/// What a request is by where it goes.
-fn class_of(proxied: bool, path: &str) -> Class {
-    match path {
-        _ if proxied => Class::Proxied,
-        "/health" | "/health/live" | "/health/ready" | "/metrics" => Class::Probe,
-        _ if path.starts_with("/api/chat/") || path.starts_with("/api/v1/chat/") => Class::Chat,
-        _ => Class::Ours,
-    }
-}
-
-fn explained(error: GatewayError) -> axum::response::Response {
-    let field = match &error {
-        GatewayError::MethodNotAllowed { allow } => {
-            HeaderValue::from_str(allow).ok().map(|allow| (ALLOW, allow))
-        }
-        // RFC 6455, 4.4.
-        GatewayError::Handshake(BadRequest::Version) => {
-            Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static(handshake::VERSION)))
-        }
-        _ => None,
-    };
-    let mut response = error.into_response();
-    response.headers_mut().extend(field);
-    response
-}
-
-fn refuse(fault: Fault, version: Version) -> Answer {
-    let mut response = ApiError::from(fault).into_response();
-    if fault == Fault::Method {
-        response.headers_mut().insert(ALLOW, METHODS);
-    }
-    // What follows on a connection whose framing is in doubt may be a second,
-    // smuggled request.
-    if fault.is_about_framing() && version < Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    Answer::Api(response)
 }

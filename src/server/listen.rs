@@ -38,6 +38,7 @@ use crate::{
     domain::clock::SharedClock,
     gateway::Gateway,
     services::{Services, usage::Journal},
+    telemetry::trace::Tracer,
 };
 
 /// Between the last new connection that is let in and the end of a listener:
@@ -55,6 +56,8 @@ pub struct Parts {
     /// The API, complete with its fallback.
     pub router: Router,
     pub ours: Ours,
+    /// `None`: there are no traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +138,7 @@ pub fn start(config: &Config, parts: &Parts) -> Result<Running, StartError> {
             pressure,
             memory: Arc::clone(&memory),
             scarcity: Scarcity::new(&slots, server.max_connections, workers),
+            tracer: parts.tracer.clone(),
         };
         let worker = Worker {
             dispatcher,

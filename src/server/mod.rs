@@ -15,8 +15,8 @@
 //! | [`pressure`] | when a worker has more to do than it can |
 //! | [`screen`] | which requests have no single meaning |
 //! | [`forwarded`] | who the client is behind proxies |
-//! | [`dispatch`], [`answer`] | where a request goes, and what every answer carries |
-//! | [`observe`] | what is logged and counted |
+//! | [`dispatch`], [`reply`], [`answer`] | where a request goes, and what every answer carries |
+//! | [`observe`], [`span`] | what is logged, counted and traced |
 //! | [`side`] | what has a small listener of its own |
 //! | [`woken`] | how rare news is waited for beside a busy connection |
 //!
@@ -36,9 +36,11 @@ mod memory;
 mod observe;
 mod outbox;
 mod pressure;
+mod reply;
 mod screen;
 mod side;
 mod sockets;
+mod span;
 mod tls;
 mod watch;
 mod woken;

@@ -6,16 +6,21 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::time::Instant;
 
-use super::{client::RequestId, io::Connection, watch::Watch};
+use super::{
+    client::{RequestId, Scheme},
+    io::Connection,
+    span::{self, Ending},
+    watch::Watch,
+};
 use crate::{
     domain::id::{ApiKeyId, UserId},
     gateway::{CLIENT_CLOSED_REQUEST, Tether, Tunnel, upload::Progress},
     services::room::{Class, Place},
-    telemetry::{Exchange, Traffic},
+    telemetry::{Exchange, Traffic, trace::Trace},
 };
 
 /// Who called the API: put into a response's extensions, it appears in the
@@ -103,6 +108,7 @@ pub struct Flight {
     status: u16,
     upload: Option<Arc<Progress>>,
     bytes_out: u64,
+    broke: bool,
     line: Option<Box<Line>>,
     /// Among the requests under way.
     place: Option<Place>,
@@ -117,6 +123,13 @@ pub struct Line {
     pub address: IpAddr,
     pub caller: Caller,
     pub upstream: Option<&'static str>,
+    /// The rest is for its trace, if it is of one.
+    pub trace: Option<Arc<Trace>>,
+    /// The pattern that its path is of.
+    pub route: Option<String>,
+    pub host: Option<HeaderValue>,
+    pub scheme: Scheme,
+    pub version: Version,
 }
 
 impl Flight {
@@ -132,6 +145,7 @@ impl Flight {
             status: CLIENT_CLOSED_REQUEST,
             upload: None,
             bytes_out: 0,
+            broke: false,
             line: None,
             place: None,
         }
@@ -182,10 +196,20 @@ impl Flight {
         &self.connection
     }
 
-    /// Keeps what the line needs, if it will be written at all.
-    pub fn log_with(&mut self, line: impl FnOnce() -> Line) {
-        if tracing::enabled!(target: "access", tracing::Level::INFO) {
+    /// Keeps what the line needs, if it will be written at all, or told to a trace.
+    pub fn log_with(&mut self, trace: Option<&Arc<Trace>>, line: impl FnOnce() -> Line) {
+        let is_sampled = trace.is_some_and(|trace| trace.is_sampled());
+        if is_sampled || tracing::enabled!(target: "access", tracing::Level::INFO) {
             self.line = Some(Box::new(line()));
+        }
+    }
+
+    /// The pattern of its path, where a trace wants to know.
+    pub fn route_with(&mut self, route: impl FnOnce() -> Option<String>) {
+        if let Some(line) = &mut self.line
+            && line.trace.as_ref().is_some_and(|trace| trace.is_sampled())
+        {
+            line.route = route();
         }
     }
 
@@ -220,7 +244,8 @@ impl Flight {
     }
 
     /// The answer's body failed.
-    pub fn broke(&self) {
+    pub fn broke(&mut self) {
+        self.broke = true;
         // HTTP/1.0 has no framing that would show it.
         if self.version == Version::HTTP_10 {
             self.connection.reset_at_close();
@@ -240,6 +265,7 @@ impl Flight {
             status: self.status,
             upload: Some(Arc::clone(upload)),
             bytes_out: self.bytes_out,
+            broke: self.broke,
             line: self.line.take(),
             place: self.place.take(),
         }
@@ -282,8 +308,14 @@ impl Drop for Flight {
                 user_id = user_id.map(tracing::field::display),
                 key_id = key_id.map(tracing::field::display),
                 upstream = line.upstream,
+                trace_id = line.trace.as_ref().map(|trace| tracing::field::display(trace.id())),
                 "request"
             );
+            if let Some(trace) = line.trace.as_ref().filter(|trace| trace.is_sampled()) {
+                let (status, bytes_out, broke) = (self.status, self.bytes_out, self.broke);
+                let ending = Ending { status, bytes_in, bytes_out, broke, at: now };
+                span::tell(trace, line, &ending);
+            }
         }
     }
 }

@@ -30,6 +30,16 @@ pub enum Class {
 impl Class {
     pub const ALL: [Self; 4] = [Self::Proxied, Self::Ours, Self::Probe, Self::Chat];
 
+    /// By where it goes.
+    pub fn of(proxied: bool, path: &str) -> Self {
+        match path {
+            _ if proxied => Self::Proxied,
+            "/health" | "/health/live" | "/health/ready" | "/metrics" => Self::Probe,
+            _ if path.starts_with("/api/chat/") || path.starts_with("/api/v1/chat/") => Self::Chat,
+            _ => Self::Ours,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Proxied => "proxied",

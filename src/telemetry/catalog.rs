@@ -271,6 +271,12 @@ pub const METRICS: &[Metric] = &[
         "output",
         "Lines of the log that an output did not take in time.",
     ),
+    counter("tollgate_trace_spans_exported_total", "", "Spans that the collector of traces took."),
+    counter(
+        "tollgate_trace_spans_dropped_total",
+        "reason",
+        "Spans that were lost: queue_full, failed (not taken in time), rejected.",
+    ),
     counter("process_cpu_seconds_total", "", "User and system time."),
     gauge("process_resident_memory_bytes", "", "Resident memory."),
     gauge("process_virtual_memory_bytes", "", "Virtual memory."),

@@ -44,10 +44,13 @@ where
     W: for<'w> MakeWriter<'w> + 'static,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        let mut fields = Fields::default();
-        attributes.record(&mut fields);
-        if let Some(span) = ctx.span(id) {
-            span.extensions_mut().insert(fields);
+        let Some(span) = ctx.span(id) else { return };
+        let mut extensions = span.extensions_mut();
+        // Outputs of the same kind share them; there is no place for two.
+        if extensions.get_mut::<Fields>().is_none() {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            extensions.insert(fields);
         }
     }
 

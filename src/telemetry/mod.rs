@@ -1,4 +1,4 @@
-//! Logs and metrics of the process.
+//! Logs, metrics and traces of the process.
 //!
 //! One event is one line, whatever a client sent: values are cut to
 //! [`text::MOST_BYTES`] and control characters in them are escaped, in both
@@ -18,6 +18,7 @@ mod process;
 pub mod queue;
 pub mod rotate;
 pub mod text;
+pub mod trace;
 pub mod traffic;
 
 use std::{

@@ -6,8 +6,8 @@ use std::{
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{metrics_handle, subscriber, text::MOST_BYTES};
-use crate::config::LogConfig;
+use super::{Logs, metrics_handle, subscriber, subscriber_to, text::MOST_BYTES};
+use crate::config::{LogConfig, LogFile};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -157,4 +157,36 @@ fn metrics_are_rendered_with_buckets_and_installed_once() {
     assert!(text.contains(r#"telemetry_test_seconds_bucket{le="0.0025"} 0"#), "{text}");
     assert!(text.contains(r#"telemetry_test_seconds_bucket{le="0.005"} 1"#), "{text}");
     assert!(text.contains(r#"telemetry_test_bytes_bucket{le="1024"} 1"#), "{text}");
+}
+
+/// Also where several write alike, so that one could take another's fields.
+#[test]
+fn every_output_has_the_fields_of_the_spans() {
+    for (json, terminal) in [(Some(true), false), (Some(false), false), (None, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let file = LogFile { path: path.clone(), max_bytes: 1_000_000, max_files: 2 };
+        let config = LogConfig { level: "trace".to_owned(), json, file: Some(file) };
+        let captured = Captured::default();
+        let logs = Logs::open(&config, terminal, captured.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber_to(&logs), || {
+            let outer = tracing::info_span!("outer", a = 1, late = tracing::field::Empty);
+            outer.record("late", "value");
+            let _outer = outer.entered();
+            let _inner = tracing::info_span!("inner", b = "2").entered();
+            tracing::info!(c = 3, "event");
+        });
+        assert!(logs.flush(std::time::Duration::from_secs(30)));
+        let stdout = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        for text in [stdout, std::fs::read_to_string(&path).unwrap()] {
+            assert_eq!(text.lines().count(), 1, "{text}");
+            if let Ok(line) = serde_json::from_str::<Value>(&text) {
+                let fields = ["a", "b", "c", "late"].map(|name| line[name].to_string());
+                assert_eq!(fields, ["1", "\"2\"", "3", "\"value\""], "{json:?}");
+            } else {
+                assert!(json != Some(true), "{text}");
+                assert!(text.contains("value") && text.contains("event"), "{text:?}");
+            }
+        }
+    }
 }

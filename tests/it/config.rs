@@ -9,9 +9,7 @@ use secrecy::ExposeSecret;
 use tollgate::{
     config::{
         Algorithm, Config, Effective, HostHeader, Mount, Origin, Registration, Sources,
-        TargetConfig, UpstreamConfig,
-        keys::Kind,
-        table::{KEYS, env_example},
+        TargetConfig, UpstreamConfig, env_example, keys::Kind, table::KEYS,
     },
     domain::{limit::Per, policy::Demand, rates::OnStoreLoss},
 };
@@ -254,6 +252,8 @@ fn canaries() -> Sources {
         ("UPSTREAM_BASIC_AUTH_USER", "gate"),
         ("UPSTREAM_BASIC_AUTH_PASSWORD", "canary4"),
         ("METRICS_TOKEN", "canary5-Zr9Qw4Ex8Cu1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20canary12,x-key=canary13"),
         ("SECRETS_KEY", "canary8-qN3v8RkZ1xW7yT5bL0sD2fG4hJ6mP9cE"),
         ("SECRETS_PREVIOUS_KEYS", "canary9-qN3v8RkZ1xW7yT5bL0sD2fG4hJ6mP9cE"),
         ("DATABASE_URL", "postgres://gate:canary6@db/gate"),

@@ -48,6 +48,7 @@ mod tiers;
 mod tls;
 mod tokens;
 mod tour;
+mod traces;
 mod upstreams;
 mod usage;
 mod usage_bench;

@@ -35,6 +35,7 @@ use crate::{
     },
     repositories::{Opened, Repositories as _, StoreError},
     services::usage::Slot,
+    telemetry::trace::inherited,
 };
 
 /// On the wire an answer is larger than its text: fields' names, escapes.
@@ -107,7 +108,8 @@ impl ChatService {
         let say = Say { text, ..say };
         // To the end, whoever leaves: what is committed must be asked for.
         let (this, visit) = (Arc::clone(self), visit.clone());
-        let opening = tokio::spawn(async move { this.open_answer(webhook, &visit, say).await });
+        let opening = async move { this.open_answer(webhook, &visit, say).await };
+        let opening = tokio::spawn(inherited(opening));
         let opened = timeout(PATIENCE, opening).await.map_err(|_| StoreError::timed_out())?;
         let follower = opened.map_err(|_| ChatError::Overloaded)??;
         Ok((follower, limit))
@@ -171,7 +173,7 @@ impl ChatService {
         };
         let call = self.signer.call(&asked, now);
         let follower = Follower::new(&self, answer.id, 0);
-        self.tasks.spawn(Arc::clone(&self).see_to(webhook, call, account));
+        self.tasks.spawn(inherited(Arc::clone(&self).see_to(webhook, call, account)));
         Ok(follower)
     }
 

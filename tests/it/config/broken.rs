@@ -117,7 +117,18 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("UPSTREAM_PRESET", "excel", "comfyui, n8n, jupyter or ollama"),
     ("AUTH_PUBLIC_PATHS", "/a,b", "begins with /"),
     ("AUTH_PUBLIC_PATHS", "/a*", "/* at its end"),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel", "not supported by this version"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "otel:4317", "http://HOST"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:secret@otel", "without user name"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "a=1,bearer", "item 2"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "host=a", "frames a message"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "whole number"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a", "percent-encoded"),
+    ("OTEL_TRACES_SAMPLER", "jaeger_remote", "parentbased_"),
+    ("OTEL_TRACES_SAMPLER_ARG", "10%", "0 to 1"),
+    ("OTEL_TRACES_TRUSTED_PARENTS", "mesh", "CIDR"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "1 to 100000"),
+    ("OTEL_BSP_SCHEDULE_DELAY", "-1", "whole number"),
+    ("OTEL_SDK_DISABLED", "maybe", "true or false"),
 ];
 
 #[test]
@@ -240,4 +251,26 @@ fn every_fault_of_an_upstream_is_named() {
     let bare = problems(&file("[[upstreams]]\n"));
     let names: Vec<&str> = bare.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["upstreams[0].name", "upstreams[0].mount", "upstreams[0].url"]);
+}
+
+#[test]
+fn what_other_programs_are_told_of_traces_is_judged_only_where_there_are_some() {
+    let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    for others in [
+        &[grpc, ("OTEL_PROPAGATORS", "b3")][..],
+        &[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4317"), ("OTEL_SDK_DISABLED", "true")],
+    ] {
+        assert!(Config::load(&env(others)).unwrap().traces.is_none(), "{others:?}");
+    }
+    let error = Config::load(&env(&[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4317")]));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("expected http/protobuf"), "{error}");
+    let traces = |url| Config::load(&env(&[("OTEL_EXPORTER_OTLP_ENDPOINT", url)])).unwrap().traces;
+    for (url, path) in [
+        ("http://otel:4318", "/v1/traces"),
+        ("http://otel:4318/", "/v1/traces"),
+        ("https://otel.example/of/us/", "/of/us/v1/traces"),
+    ] {
+        assert_eq!(traces(url).unwrap().path, path, "{url}");
+    }
 }

@@ -1,8 +1,28 @@
 //! Secrets stay where they belong (RELIABILITY G-142, G-143): every kind of
 //! them is planted, used, and then looked for in everything that is written,
 //! at the most talkative level of logging.
+//!
+//! | planted | by |
+//! |---|---|
+//! | passwords (right, wrong, new, of the first admin: given and made up), API keys, login and refresh tokens, login cookies, access tokens, vouchers, socket tickets, assertions, chat cookies, workflow tokens | what is used in [`tour`], [`money`], [`sockets`], [`outside`] |
+//! | signing, sealing and session keys and those before, passwords of the database, Redis and the upstream, keys of the workflow and the collector, `METRICS_TOKEN` | settings |
+//! | `Authorization`, cookies and queries of others | fields of requests |
+//!
+//! | looked at | where a secret may be |
+//! |---|---|
+//! | standard output (what journald gets), log files, packed ones too | |
+//! | standard error | a made-up password of the first admin, once |
+//! | `DATA_DIR`: database with its log, journal, anchors | `secrets/`, which is not looked at |
+//! | a dump of the database, Redis' keys, its commands and its RDB file | hashes, which are none of the forms |
+//! | answers, error bodies, `/metrics`, exports of usage, audit, an account and a wallet | what a route exists to hand out, once |
+//! | what commands print | the same |
+//! | what upstream, workflow and collector are sent | each its own credential |
+//!
+//! Each with errors of upstream, workflow, database and Redis, and with a panic.
 
 mod money;
+mod outside;
+mod panicking;
 mod planted;
 mod sinks;
 mod sockets;
@@ -15,11 +35,12 @@ use secrecy::ExposeSecret as _;
 
 use self::{
     money::{commands, rotated},
+    outside::Outside,
     planted::{Answers, Planted},
     sinks::{Files, RedisLog},
     tour::{errors, tour},
 };
-use super::{Process, Setup};
+use super::{PATIENCE, Process, Setup};
 use crate::support::{TestDatabase, postgres, redis, websocket::Upstream};
 
 const ADMIN: &str = "Canary-admin-Qm7vTz2";
@@ -36,7 +57,11 @@ const METRICS: &str = "Canary-metrics-Pg9wDk3";
 const DATABASE: &str = "Canary-database-Fe1jYb5";
 const COOKIE: &str = "Canary-cookie-Ro8zCl2";
 const CLIENT_BASIC: &str = "Canary-client-Vn6tEa4";
-const FIXED: [&str; 13] = [
+const SESSION: &str = "Canary-session-Ns2fGq9-of-63-Tapirs-5";
+const WORKFLOW: &str = "Canary-workflow-Kd6rBv1";
+const OTLP: &str = "Canary-collector-Xe8hTm4";
+const QUERY: &str = "Canary-query-Zp3jUw7";
+const FIXED: [&str; 17] = [
     ADMIN,
     PERSON,
     WRONG,
@@ -50,6 +75,10 @@ const FIXED: [&str; 13] = [
     DATABASE,
     COOKIE,
     CLIENT_BASIC,
+    SESSION,
+    WORKFLOW,
+    OTLP,
+    QUERY,
 ];
 /// No secret: it must be found where it was written.
 const MARKER: &str = "Canary-marker-Wn5cJx8";
@@ -76,8 +105,8 @@ async fn no_secret_is_written_anywhere_where_upstreams_are_told_who_asks() {
 
 /// What was planted then.
 async fn on_sqlite(setup: Setup) -> Planted {
-    let upstream = Upstream::start().await;
-    let setup = setup.set("UPSTREAM_URL", &upstream.url());
+    let (upstream, outside) = (Upstream::start().await, Outside::start().await);
+    let setup = outside.set(setup.set("UPSTREAM_URL", &upstream.url()));
     let mut process = setup.serve().await;
     let (mut planted, mut answers) = (Planted::fixed(), Answers::default());
     if let Some(pem) = setup.environment.get("AUTH_PRIVATE_KEY") {
@@ -85,17 +114,21 @@ async fn on_sqlite(setup: Setup) -> Planted {
         lines.for_each(|line| planted.add("signing key", line));
     }
     tour(&process, &mut planted, &mut answers).await;
-    let mut files = Files::of(setup.path().join("data"));
+    let mut files = Files::of(setup.path());
     commands(&resealing(&setup), &mut planted, &mut answers).await;
     // Before the stop, which folds the log into the file.
     files.read();
     rotated(&process, &setup, &mut planted, &mut answers).await;
     answers.keep(&process.client().with_bearer(METRICS).get("/metrics").await.expect(200));
+    fill(&process, &setup).await;
     process.stop(STOP).await;
     files.read();
 
+    outside.plant(&mut planted);
     let mut found = sockets::upstream(&upstream, &mut planted);
+    found.extend(outside.search(&planted));
     found.extend(planted.found_in("the answers", answers.bytes()));
+    files.expect(&["journal/", ".gz", "logs/tollgate.log"]);
     found.extend(files.search(&planted));
     found.extend(output(&process, &planted));
     assert!(found.is_empty(), "{} places:\n{}", found.len(), found.join("\n"));
@@ -109,6 +142,7 @@ async fn on_sqlite(setup: Setup) -> Planted {
 async fn no_secret_is_written_to_what_instances_share() {
     let Some(redis) = redis::Server::start() else { return };
     let (database, upstream) = (TestDatabase::fresh().await, Upstream::start().await);
+    let outside = Outside::start().await;
     let log = RedisLog::start(&redis);
     let setup = talkative(Setup { database: Some(Arc::new(database)), ..Setup::bare() });
     let database = setup.database.clone().unwrap();
@@ -116,18 +150,22 @@ async fn no_secret_is_written_to_what_instances_share() {
         .set("DATABASE_URL", database.config().url.expose_secret())
         .set("REDIS_URL", &redis.url())
         .set("UPSTREAM_URL", &upstream.url());
+    let setup = outside.set(setup);
     let mut process = setup.serve().await;
     let (mut planted, mut answers) = (Planted::fixed(), Answers::default());
     tour(&process, &mut planted, &mut answers).await;
     // While what is cached is still there.
-    let cached = sinks::redis_dump(&redis.url()).await;
+    let mut cached = sinks::redis_dump(&redis.url()).await;
+    cached.extend(sinks::redis_file(&redis).await);
     let before = database.dump().await;
     commands(&resealing(&setup), &mut planted, &mut answers).await;
     rotated(&process, &setup, &mut planted, &mut answers).await;
     answers.keep(&process.client().with_bearer(METRICS).get("/metrics").await.expect(200));
     process.stop(STOP).await;
 
+    outside.plant(&mut planted);
     let mut found = sockets::upstream(&upstream, &mut planted);
+    found.extend(outside.search(&planted));
     found.extend(planted.found_in("the answers", answers.bytes()));
     found.extend(output(&process, &planted));
     found.extend(planted.found_in("the database", before.as_bytes()));
@@ -150,7 +188,10 @@ async fn no_secret_is_written_when_nothing_answers() {
     let setup = talkative(Setup::bare())
         .set("DATABASE_URL", &url)
         .set("REDIS_URL", &format!("redis://:{DATABASE}@{closed}"))
-        .set("UPSTREAM_URL", &format!("http://{closed}"));
+        .set("UPSTREAM_URL", &format!("http://{closed}"))
+        .set("CHAT_WEBHOOK_URL", &format!("http://{closed}/webhook"))
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{closed}"))
+        .set("OTEL_BSP_SCHEDULE_DELAY", "100");
     let mut process = setup.serve().await;
     let (mut planted, mut answers) = (Planted::fixed(), Answers::default());
     tour(&process, &mut planted, &mut answers).await;
@@ -177,6 +218,7 @@ async fn no_secret_is_written_when_nothing_answers() {
         "wallet verify",
         "audit verify",
         "audit export",
+        "usage export --format csv",
     ];
     let ran = lines.map(|line| {
         let setup = &setup;
@@ -199,6 +241,13 @@ fn talkative(setup: Setup) -> Setup {
         .set("UPSTREAM_BASIC_AUTH_USER", "gate")
         .set("UPSTREAM_BASIC_AUTH_PASSWORD", BASIC)
         .set("METRICS_TOKEN", METRICS)
+        .set("SESSION_SECRET_KEY", SESSION)
+        .set("CHAT_API_KEY", WORKFLOW)
+        .set("ALLOWED_ORIGINS", crate::chat::ORIGIN)
+        .set("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization=Bearer%20{OTLP}"))
+        .set("LOG_FILE", "logs/tollgate.log")
+        .set("LOG_MAX_SIZE_MB", "1")
+        .set("LOG_MAX_FILES", "1000")
         .set("RATE_LIMIT_PER_MINUTE", "0")
         .set("RATE_LIMIT_PER_HOUR", "0")
         .set("TOKEN_PRICE_24H", "500")
@@ -214,6 +263,19 @@ fn marker() -> Planted {
 /// With another key that seals.
 fn resealing(setup: &Setup) -> Setup {
     setup.clone().set("SECRETS_KEY", NEXT_SEALING).set("SECRETS_PREVIOUS_KEYS", SEALING)
+}
+
+/// Asks for things until the first file of the log is full and packed.
+async fn fill(process: &Process, setup: &Setup) {
+    let client = process.client().with("cookie", &format!("sid={COOKIE}")).with_bearer(WRONG);
+    let packed = setup.path().join("logs/tollgate.log.1.gz");
+    let asked = async || {
+        for _ in 0..50 {
+            client.get(&format!("/api/v1/users/me?q={QUERY}")).await.expect(401);
+        }
+        packed.exists()
+    };
+    process.until("packed", PATIENCE, asked).await;
 }
 
 fn output(process: &Process, planted: &Planted) -> Vec<String> {

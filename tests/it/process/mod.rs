@@ -28,6 +28,7 @@ mod start;
 mod stop;
 mod streams;
 mod tokens;
+mod traces;
 pub mod upstream;
 mod usage_crash;
 mod usage_room;

@@ -7,6 +7,7 @@ pub mod database;
 pub mod fault;
 pub mod http2;
 pub mod journal;
+pub mod otlp;
 pub mod postgres;
 pub mod raw;
 pub mod recorder;

@@ -126,6 +126,11 @@ impl Server {
         command.exec_async(&mut connection).await.expect("redis obeys");
     }
 
+    /// What `SAVE` wrote.
+    pub fn file(&self) -> Vec<u8> {
+        std::fs::read(self.folder.path().join("dump.rdb")).expect("it was saved")
+    }
+
     fn signal(&self, signal: &str) {
         let status = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
         assert!(status.expect("kill runs").success());

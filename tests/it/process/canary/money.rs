@@ -226,6 +226,7 @@ pub async fn commands(setup: &Setup, planted: &mut Planted, answers: &mut Answer
         "keys list --output json",
         "config show",
         "config check",
+        "usage export --format csv",
     ] {
         let ran = run(line).await;
         answers.keep_text(&format!("{}{}", ran.stdout, ran.stderr));

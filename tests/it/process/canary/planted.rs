@@ -89,10 +89,19 @@ fn forms(name: &str, secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     }
     // A JWT's beginning is its header. Of the others no more than 8 characters
     // are shown on purpose (`prefix`).
-    if !matches!(name, "login token" | "login cookie" | "assertion") {
+    if !matches!(name, "login token" | "login cookie" | "assertion" | "webhook token") {
         forms.push(("first 12 characters", secret.as_bytes()[..12].to_vec()));
     }
-    let long = ["key", "login token", "access token", "ticket", "login cookie", "assertion"];
+    let long = [
+        "key",
+        "login token",
+        "access token",
+        "ticket",
+        "login cookie",
+        "assertion",
+        "chat cookie",
+        "webhook token",
+    ];
     if long.contains(&name) {
         let middle = secret.len() / 2;
         forms.push(("12 from its middle", secret.as_bytes()[middle..middle + 12].to_vec()));

@@ -1,6 +1,14 @@
 //! Where it is looked that a client does not see.
 
-use std::{fs, io::Write as _, net::TcpStream, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use flate2::read::GzDecoder;
 
 use super::Planted;
 use crate::{
@@ -8,27 +16,49 @@ use crate::{
     support::redis::Server,
 };
 
-/// Everything in a folder, at several moments. What is a secret's own file is
-/// not looked at.
+/// Everything in a folder and below it, at several moments; what is packed is
+/// unpacked. What is a secret's own file is not looked at.
 pub struct Files {
     folder: PathBuf,
     read: Vec<(String, Vec<u8>)>,
 }
 
 impl Files {
-    pub fn of(folder: PathBuf) -> Self {
-        let mut files = Self { folder, read: vec![] };
+    pub fn of(folder: &Path) -> Self {
+        let mut files = Self { folder: folder.to_owned(), read: vec![] };
         files.read();
         assert!(files.read.iter().any(|(name, _)| name.ends_with("-wal")), "no write-ahead log");
         files
     }
 
     pub fn read(&mut self) {
-        for entry in fs::read_dir(&self.folder).unwrap().flatten() {
-            if entry.file_type().unwrap().is_file() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                self.read.push((name, fs::read(entry.path()).unwrap()));
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap().flatten() {
+                let path = entry.path();
+                let name = path.strip_prefix(&self.folder).unwrap().to_string_lossy().into_owned();
+                if path.is_dir() {
+                    folders.extend((name != "data/secrets").then_some(path));
+                    continue;
+                }
+                // A journal's segment may be gone, and a file be packed just now.
+                let Ok(mut bytes) = fs::read(&path) else { continue };
+                if name.ends_with(".gz") {
+                    let packed = std::mem::take(&mut bytes);
+                    _ = GzDecoder::new(&*packed).read_to_end(&mut bytes);
+                }
+                self.read.push((name, bytes));
             }
+        }
+    }
+
+    /// Files were read whose names have these in them.
+    #[track_caller]
+    pub fn expect(&self, parts: &[&str]) {
+        let sizes: Vec<_> = self.read.iter().map(|(name, bytes)| (name, bytes.len())).collect();
+        for part in parts {
+            let there = sizes.iter().any(|(name, size)| name.contains(part) && *size > 0);
+            assert!(there, "{part} in {sizes:?}");
         }
     }
 
@@ -67,6 +97,15 @@ impl RedisLog {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
+}
+
+/// What a Redis writes to its disk, not packed.
+pub async fn redis_file(redis: &Server) -> Vec<u8> {
+    redis.command(&["CONFIG", "SET", "rdbcompression", "no"]).await;
+    redis.command(&["SAVE"]).await;
+    let file = redis.file();
+    assert!(file.starts_with(b"REDIS"));
+    file
 }
 
 /// All keys of a Redis with their values.

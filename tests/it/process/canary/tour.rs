@@ -9,8 +9,9 @@ use hyper_util::{client::legacy::Client as Pool, rt::TokioExecutor};
 use serde_json::json;
 
 use super::{
-    ADMIN, Answers, CHANGED, CLIENT_BASIC, COOKIE, PERSON, Planted, WRONG,
+    ADMIN, Answers, CHANGED, CLIENT_BASIC, COOKIE, PERSON, Planted, QUERY, WRONG,
     money::{money, money_fails},
+    outside::chats,
     sockets::{sockets, sockets_fail},
 };
 use crate::{
@@ -78,6 +79,17 @@ pub async fn tour(process: &Process, planted: &mut Planted, answers: &mut Answer
     let admin = client.with_bearer(&token);
     money(&client, &bearer, &admin, planted, answers).await;
     sockets(process, (&bearer, &admin), planted, answers).await;
+    chats(process, planted, answers).await;
+    for path in ["/api/v1/proxy/canary", "/health/live", "/api/v1/users/me", "/login", "/nothing"] {
+        let keyed = client.with_key(rotated.text("key"));
+        // The echo, where there is one, says it again.
+        keyed.get(&format!("{path}?q={QUERY}&token={QUERY}")).await;
+    }
+    for kind in ["requests", "usage"] {
+        let path = format!("/api/v1/usage/export?format=csv&kind={kind}");
+        answers.keep(&bearer.get(&path).await);
+        answers.keep(&admin.get(&format!("{path}&all=true")).await);
+    }
     let basic = general_purpose::STANDARD.encode(format!("somebody:{CLIENT_BASIC}"));
     let basic = client.with("authorization", &format!("Basic {basic}"));
     answers.keep(&basic.get("/api/v1/proxy/x").await);
