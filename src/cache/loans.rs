@@ -184,15 +184,13 @@ impl Slots {
             }
             match self.renew_one(loans, &asking.subject, wanted, cap.most).await {
                 Some((has, used)) if has > used => return Asked::Lent,
-                Some(_) => {
-                    if !std::mem::replace(&mut heard, true) {
-                        loans.hub.want(&key_of(&cap.subject)).await;
-                    }
+                Some(_) if !std::mem::replace(&mut heard, true) => {
+                    loans.hub.want(&key_of(&cap.subject)).await;
                 }
                 None if loans.are_away() => return Asked::Away,
                 // One answer that is late does not make it away: the others may
                 // have all places, and a share of them would be too many.
-                None => {}
+                Some(_) | None => {}
             }
         }
         if !heard {

@@ -198,14 +198,14 @@ impl Dispatcher {
     /// Takes a place for the request, or says of what there is too much. Nothing
     /// but where it goes was looked at: refusing must cost little.
     fn let_in(&self, class: Class, flight: &mut Flight) -> Result<(), Excess> {
+        if let Some(excess) = self.memory.refuses(class) {
+            return Err(excess);
+        }
         if class == Class::Proxied && flight.is_reserved() {
             if self.scarcity.is_there() {
                 return Err(Excess::Connections);
             }
             flight.unreserve();
-        }
-        if let Some(excess) = self.memory.refuses(class) {
-            return Err(excess);
         }
         if self.pressure.refuses(class, flight.started()) {
             return Err(Excess::Lag);

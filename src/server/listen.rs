@@ -278,7 +278,8 @@ impl Worker {
             self.dispatcher.metrics.turned_away.increment(1);
             return;
         };
-        let reserved = self.dispatcher.scarcity.is_there();
+        let Dispatcher { scarcity, memory, .. } = &self.dispatcher;
+        let reserved = scarcity.is_there() || memory.is_out();
         let serving = Arc::clone(self).serve(socket, peer, slot, reserved);
         connections.spawn(async move {
             serving.await;
@@ -288,13 +289,6 @@ impl Worker {
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
         loop {
-            if self.dispatcher.memory.is_out() {
-                // A few, since whoever asks how it fares has a new one.
-                tokio::select! {
-                    () = sleep(ACCEPT_PAUSE) => {}
-                    () = self.stop.cancelled() => return,
-                }
-            }
             // A connection over the limit waits in the kernel's queue.
             let slot = tokio::select! {
                 biased;

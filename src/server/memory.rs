@@ -27,7 +27,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// Of the limit, per cent: from here on proxied requests and chats are refused
 /// (as Envoy's overload manager does by default, RELIABILITY G-45).
 const SCARCE: u64 = 95;
-/// From here on everything but probes is, and few connections are accepted.
+/// From here on everything but probes is, and new connections end after one answer.
 const OUT: u64 = 98;
 /// It must be so much less before it is well again, so that it does not alternate.
 const RELIEF: u64 = 3;
@@ -57,7 +57,7 @@ impl Memory {
         (level >= least as u8).then_some(Excess::Memory)
     }
 
-    /// Whether connections are to come in slowly.
+    /// Whether a new connection is one too many to be kept.
     pub fn is_out(&self) -> bool {
         self.0.load(Relaxed) >= Level::Out as u8
     }

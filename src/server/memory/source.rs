@@ -60,13 +60,13 @@ impl Source {
 
     /// Of what `/proc/self/cgroup` says, where groups are mounted at `root`.
     fn of_groups(own: &str, root: &Path) -> Option<Self> {
-        let named = own.lines().find_map(|line| {
+        let of_memory = own.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             let (kinds, path) = (parts.next()?, parts.next()?);
             kinds.split(',').any(|kind| kind == "memory").then_some(path)
         });
         let unified = || own.lines().find_map(|line| line.strip_prefix("0::"));
-        let (root, path, names) = match named {
+        let (root, path, names) = match of_memory {
             Some(path) => (root.join("memory"), path, &FIRST),
             None => (root.to_owned(), unified()?, &SECOND),
         };

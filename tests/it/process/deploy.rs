@@ -9,6 +9,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tollgate::domain::clock::{Clock as _, SystemClock};
 
 use super::{PROGRAM, Setup};
 use crate::support::{TestDatabase, promtool};
@@ -72,8 +73,7 @@ fn noted(folder: &Path, file: &str) -> Vec<(String, u64)> {
 }
 
 fn is_now(seconds: u64) -> bool {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_secs().abs_diff(seconds) < 600
+    SystemClock.now().timestamp().cast_unsigned().abs_diff(seconds) < 600
 }
 
 #[tokio::test]

@@ -77,7 +77,8 @@ impl Early {
 
     /// Waits until so many of this byte have come.
     async fn saw(&self, byte: u8, count: usize) {
-        let seen = || self.seen.lock().unwrap().iter().filter(|it| **it == byte).count();
+        let is_it = |seen: &&u8| **seen == byte;
+        let seen = || self.seen.lock().unwrap().iter().filter(is_it).count();
         eventually(|| seen() == count, "the upstream is not told the rest").await;
     }
 }

@@ -87,8 +87,8 @@ async fn a_collector_that_hangs_costs_no_request_anything() {
         client.get(&format!("{PROXY}/x")).await.expect(200);
     }
     // Two spans each, of which 20 may wait, and another batch was on its way.
-    let lost = dropped() - before;
-    assert!(lost >= (2 * REQUESTS - 20 - 512).try_into().unwrap(), "{lost}");
+    let missed = dropped() - before;
+    assert!(missed >= (2 * REQUESTS - 20 - 512).try_into().unwrap(), "{missed}");
     let tracer = app.app.tracer.as_ref().unwrap();
     assert!(!tracer.flush(Duration::from_millis(100)).await);
 }

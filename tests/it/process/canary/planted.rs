@@ -103,8 +103,9 @@ fn forms(name: &str, secret: &str) -> Vec<(&'static str, Vec<u8>)> {
         "webhook token",
     ];
     if long.contains(&name) {
-        let middle = secret.len() / 2;
-        forms.push(("12 from its middle", secret.as_bytes()[middle..middle + 12].to_vec()));
+        // Of a signed token the signature: others say the same with other names.
+        let own = secret.rfind('.').map_or(secret.len() / 2, |dot| dot + 1);
+        forms.push(("12 of its own", secret.as_bytes()[own..own + 12].to_vec()));
     }
     if name == "access token" {
         let bits = general_purpose::URL_SAFE_NO_PAD.decode(&secret["tga_".len()..]).unwrap();

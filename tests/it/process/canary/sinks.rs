@@ -43,7 +43,7 @@ impl Files {
                 }
                 // A journal's segment may be gone, and a file be packed just now.
                 let Ok(mut bytes) = fs::read(&path) else { continue };
-                if name.ends_with(".gz") {
+                if path.extension().is_some_and(|end| end == "gz") {
                     let packed = std::mem::take(&mut bytes);
                     _ = GzDecoder::new(&*packed).read_to_end(&mut bytes);
                 }

@@ -39,15 +39,9 @@ pub async fn tour(process: &Process, planted: &mut Planted, answers: &mut Answer
         }
     }
     let form = format!("username=person&password={PERSON}");
-    let login = client
-        .send(
-            Method::POST,
-            "/api/v1/auth/login",
-            Some("application/x-www-form-urlencoded"),
-            form.into(),
-        )
-        .await
-        .expect(200);
+    let form_type = Some("application/x-www-form-urlencoded");
+    let login = client.send(Method::POST, "/api/v1/auth/login", form_type, form.into()).await;
+    let login = login.expect(200);
     browse(&client, planted, answers).await;
     planted.add("login token", login.text("access_token"));
     planted.add("refresh token", login.text("refresh_token"));
