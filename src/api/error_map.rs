@@ -136,6 +136,7 @@ impl From<AccountError> for ApiError {
             AccountError::UsernameTaken => ErrorCode::UsernameTaken,
             AccountError::EmailTaken => ErrorCode::EmailTaken,
             AccountError::WrongPassword => ErrorCode::WrongPassword,
+            AccountError::NotAdmin => ErrorCode::Forbidden,
             AccountError::LastAdmin => ErrorCode::LastAdmin,
             AccountError::OwnAccount => ErrorCode::OwnAccount,
             AccountError::NotFound => ErrorCode::NotFound,

@@ -44,7 +44,9 @@ const LOT: u32 = 8;
 /// After others were told that none is left it is asked again so much later.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(5), Duration::from_millis(15), Duration::from_millis(40)];
-/// Nobody is asked for so long after there was none.
+/// So many answers may be late before Redis is taken for away.
+const LATE: u32 = 1;
+/// Nobody is asked for so long after there was none, or no answer.
 const FULL: Duration = Duration::from_millis(100);
 
 /// What one subject has on loan here.
@@ -57,6 +59,8 @@ pub(super) struct Loan {
     pub peak: u32,
     /// All were taken, by whomever; not asked again until then.
     full_until: Instant,
+    /// Redis did not answer; not asked again until then.
+    away_until: Instant,
     /// While Redis is asked: closed when it has answered.
     asking: Option<watch::Receiver<()>>,
     /// What it was lent of.
@@ -65,7 +69,15 @@ pub(super) struct Loan {
 
 impl Loan {
     fn new(now: Instant) -> Self {
-        Self { lent: 0, until: now, peak: 0, full_until: now, asking: None, most: 0 }
+        Self {
+            lent: 0,
+            until: now,
+            peak: 0,
+            full_until: now,
+            away_until: now,
+            asking: None,
+            most: 0,
+        }
     }
 
     /// How many may be taken at once.
@@ -155,11 +167,14 @@ impl Slots {
         let begun = self.with(&cap.subject, |count| {
             let used = count.used;
             let loan = count.loan.get_or_insert_with(|| Loan::new(now));
+            if now < loan.away_until {
+                return Err(Ok(Asked::Away));
+            }
             if now < loan.full_until {
-                return Err(None);
+                return Err(Ok(Asked::Full));
             }
             if let Some(asking) = &loan.asking {
-                return Err(Some(asking.clone()));
+                return Err(Err(asking.clone()));
             }
             loan.asking = Some(woken);
             loan.most = cap.most;
@@ -168,8 +183,8 @@ impl Slots {
         });
         let wanted = match begun {
             Ok(wanted) => wanted,
-            Err(None) => return Asked::Full,
-            Err(Some(mut other)) => {
+            Err(Ok(known)) => return known,
+            Err(Err(mut other)) => {
                 // Closed, which is what is waited for.
                 let _ = other.changed().await;
                 return Asked::Lent;
@@ -177,7 +192,7 @@ impl Slots {
         };
         let asking = Asking { slots: self, subject: cap.subject, _wake: wake };
         loans.names().insert(key_of(&cap.subject), cap.subject);
-        let mut heard = false;
+        let (mut heard, mut missed) = (false, 0);
         for pause in [None].into_iter().chain(PAUSES.map(Some)) {
             if let Some(pause) = pause {
                 sleep(pause).await;
@@ -187,14 +202,18 @@ impl Slots {
                 Some(_) if !std::mem::replace(&mut heard, true) => {
                     loans.hub.want(&key_of(&cap.subject)).await;
                 }
+                Some(_) => {}
                 None if loans.are_away() => return Asked::Away,
                 // One answer that is late does not make it away: the others may
                 // have all places, and a share of them would be too many.
-                Some(_) | None => {}
+                None => missed += 1,
+            }
+            if missed > LATE {
+                break;
             }
         }
         if !heard {
-            return Asked::Away;
+            return self.away(&cap.subject);
         }
         self.with(&cap.subject, |count| {
             if let Some(loan) = &mut count.loan {
@@ -202,6 +221,16 @@ impl Slots {
             }
         });
         Asked::Full
+    }
+
+    /// Redis does not answer for this subject: those who come next need not wait, too.
+    fn away(&self, subject: &Subject) -> Asked {
+        self.with(subject, |count| {
+            if let Some(loan) = &mut count.loan {
+                loan.away_until = Instant::now() + FULL;
+            }
+        });
+        Asked::Away
     }
 
     /// One call, of whoever asks for this subject: places here now, and how many of

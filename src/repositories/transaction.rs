@@ -20,9 +20,10 @@ pub struct PgTx(Option<PoolConnection<Postgres>>);
 impl PgTx {
     /// Takes a connection of `pool` and begins with `statement`.
     pub(super) async fn begin(pool: &PgPool, statement: &'static str) -> sqlx::Result<Self> {
-        let mut conn = Uncertain(Some(pool.acquire().await?));
-        conn.execute(statement).await?;
-        Ok(Self(Some(conn.known())))
+        // Dropped before the answer it rolls back, like any other.
+        let mut tx = Self(Some(pool.acquire().await?));
+        (&mut *tx).execute(statement).await?;
+        Ok(tx)
     }
 
     /// Makes the changes last. An error leaves open whether they did.

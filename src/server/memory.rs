@@ -73,16 +73,18 @@ impl Memory {
             let sampling = spawn_blocking(move || (source.sample(), source));
             let Ok((sample, back)) = sampling.await else { return };
             source = back;
+            // Nothing is refused for what is not known.
+            let mut next = Level::Enough;
             if let Some((bytes, most)) = sample {
                 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
                 used.set(bytes as f64 / most.max(1) as f64);
-                let next = level.after(bytes, most);
+                next = level.after(bytes, most);
                 if next != level {
                     tell(next, bytes, most);
                 }
-                level = next;
-                self.0.store(level as u8, Relaxed);
             }
+            level = next;
+            self.0.store(level as u8, Relaxed);
             sleep(SAMPLE_EVERY).await;
         }
     }

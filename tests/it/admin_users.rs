@@ -3,7 +3,14 @@
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
-use tollgate::domain::{audit::SYSTEM, id::UserId, user::Role};
+use tollgate::{
+    domain::{
+        audit::{Actor, Origin, SYSTEM},
+        id::UserId,
+        user::{NewUser, Role, Roles},
+    },
+    services::accounts::{AccessChange, AccountError},
+};
 
 use crate::support::{Answer, Client, PASSWORD, TestApp, unique};
 
@@ -258,5 +265,51 @@ async fn a_role_given_by_a_command_takes_none_that_is_given_meanwhile() {
         changed.expect(200);
         let roles = accounts.get(user).await.unwrap().roles;
         assert!(roles.has(Role::Admin), "round {round}: {roles}");
+    }
+}
+
+/// A request that was let in while its sender was an admin may come to the change
+/// itself when he is none any more.
+#[tokio::test]
+async fn whoever_is_no_admin_any_more_changes_nobody() {
+    let app = TestApp::unlimited().await;
+    let boss = app.admin().await;
+    let accounts = &app.app.services.accounts;
+    let (victim, _) = somebody(&app, &boss, "admin").await;
+    let victim: UserId = victim.parse().unwrap();
+    let ended = [
+        ("demoted", json!({ "roles": ["user"] })),
+        ("disabled", json!({ "is_active": false })),
+        ("deleted", Value::Null),
+    ];
+    for (how, fields) in ended {
+        let (id, _) = somebody(&app, &boss, "admin").await;
+        let late = Actor::user(id.parse().unwrap(), how, Origin::default());
+        if fields.is_null() {
+            remove(&boss, &id).await.expect(204);
+        } else {
+            change(&boss, &id, fields).await.expect(200);
+        }
+        let before = app.database.number("SELECT COUNT(*) FROM users").await;
+        let new = NewUser {
+            username: unique("heir"),
+            email: format!("{}@example.com", unique("heir")),
+            full_name: None,
+            roles: Roles::USER.with(Role::Admin),
+            is_active: true,
+        };
+        let password = PASSWORD.to_owned().into();
+        let less = AccessChange { roles: Some(Roles::USER), is_active: None };
+        for refused in [
+            accounts.create(&late, new, &password).await.map(drop),
+            accounts.remove(&late, victim).await,
+            accounts.change_access(&late, victim, less).await.map(drop),
+            accounts.grant_role(&late, victim, Role::Moderator).await.map(drop),
+        ] {
+            assert!(matches!(refused, Err(AccountError::NotAdmin)), "{how}: {refused:?}");
+        }
+        assert_eq!(app.database.number("SELECT COUNT(*) FROM users").await, before, "{how}");
+        let roles = accounts.get(victim).await.unwrap().roles;
+        assert!(roles.has(Role::Admin) && !roles.has(Role::Moderator), "{how}");
     }
 }

@@ -33,16 +33,19 @@ pub struct Group {
 struct Names {
     most: &'static str,
     used: &'static str,
-    /// Of `memory.stat`, what includes the groups within.
-    files: [&'static str; 2],
+    /// Of `memory.stat`, what the kernel can take back, of the groups within too.
+    spare: &'static [&'static str],
 }
 
-const SECOND: Names =
-    Names { most: "memory.max", used: "memory.current", files: ["inactive_file", "active_file"] };
+const SECOND: Names = Names {
+    most: "memory.max",
+    used: "memory.current",
+    spare: &["inactive_file", "active_file", "slab_reclaimable"],
+};
 const FIRST: Names = Names {
     most: "memory.limit_in_bytes",
     used: "memory.usage_in_bytes",
-    files: ["total_inactive_file", "total_active_file"],
+    spare: &["total_inactive_file", "total_active_file"],
 };
 
 impl Source {
@@ -75,8 +78,8 @@ impl Source {
         let leaf = if inner.join(names.used).exists() { inner } else { root.clone() };
         let folders = leaf.ancestors().take_while(|folder| folder.starts_with(&root));
         let groups = folders.map(|folder| Group { folder: folder.to_owned(), names });
-        let limited: Vec<_> = groups.filter(|group| group.most().is_some()).collect();
-        (!limited.is_empty()).then_some(Self::Groups(limited))
+        // Also those without a limit, which may get one.
+        Some(Self::Groups(groups.collect()))
     }
 
     /// Bytes that are used, and that may be: of the limit that is nearest.
@@ -109,11 +112,11 @@ impl Group {
     fn used(&self) -> Option<u64> {
         let used: u64 = self.read(self.names.used)?.trim().parse().ok()?;
         let stat = self.read("memory.stat")?;
-        let files = stat.lines().filter_map(|line| {
+        let spare = stat.lines().filter_map(|line| {
             let (name, bytes) = line.split_once(' ')?;
-            self.names.files.contains(&name).then(|| bytes.parse::<u64>().ok()).flatten()
+            self.names.spare.contains(&name).then(|| bytes.parse::<u64>().ok()).flatten()
         });
-        Some(used.saturating_sub(files.sum()))
+        Some(used.saturating_sub(spare.sum()))
     }
 }
 
@@ -136,7 +139,8 @@ mod tests {
         }
     }
 
-    const STAT: &str = "anon 700\nfile 300\ninactive_file 200\nactive_file 100\nshmem 0\n";
+    const STAT: &str =
+        "anon 700\nfile 300\ninactive_file 200\nactive_file 70\nshmem 0\nslab_reclaimable 30\n";
     const STAT_1: &str =
         "inactive_file 1\nactive_file 1\ntotal_inactive_file 200\ntotal_active_file 100\n";
 

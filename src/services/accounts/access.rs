@@ -33,6 +33,16 @@ impl AccountService {
         tx.settings().lock(ADMINS, self.clock.now()).await
     }
 
+    /// That who asks is an admin still: whoever waited may have been removed by the
+    /// one before, or on another instance. With the lock of [`Self::lock_admins`].
+    pub(super) async fn check_actor(tx: &mut Tx, by: &Actor) -> Result<(), AccountError> {
+        // A command has no account.
+        let Some(id) = by.id else { return Ok(()) };
+        let user = tx.users().find(id).await?;
+        let is_admin = |user: &User| user.is_active && user.roles.has(Role::Admin);
+        if user.as_ref().is_some_and(is_admin) { Ok(()) } else { Err(AccountError::NotAdmin) }
+    }
+
     /// That somebody is left in charge.
     pub(super) async fn check_admins(tx: &mut Tx) -> Result<(), AccountError> {
         if tx.users().count_admins().await? == 0 {
@@ -52,6 +62,7 @@ impl AccountService {
         let mut tx = self.db.begin().await?;
         // All roles are written: one that is given meanwhile would be taken again.
         self.lock_admins(&mut tx).await?;
+        Self::check_actor(&mut tx, by).await?;
         let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
         let roles = user.roles.with(role);
         let version = tx.users().set_roles(id, roles, now).await?.ok_or(AccountError::NotFound)?;
@@ -74,6 +85,7 @@ impl AccountService {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         self.lock_admins(&mut tx).await?;
+        Self::check_actor(&mut tx, by).await?;
         let old = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
         if let Some(roles) = change.roles {
             tx.users().set_roles(id, roles, now).await?;

@@ -45,6 +45,8 @@ pub enum AccountError {
     WrongPassword,
     #[error("too many wrong passwords")]
     Throttled(TierState),
+    #[error("your account is no admin's any more")]
+    NotAdmin,
     #[error("this is the last admin")]
     LastAdmin,
     #[error("this is your own account: DELETE /users/me, with your password, deletes it")]
@@ -141,6 +143,8 @@ impl AccountService {
     ) -> Result<User, AccountError> {
         let (user, hash) = self.prepare(new, password).await?;
         let mut tx = self.db.begin().await?;
+        self.lock_admins(&mut tx).await?;
+        Self::check_actor(&mut tx, by).await?;
         tx.users().insert(&user, &hash).await?;
         self.audit.commit(tx, by, made(Action::AccountCreated, &user)).await?;
         Ok(user)

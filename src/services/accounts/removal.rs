@@ -41,6 +41,9 @@ impl AccountService {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         self.lock_admins(&mut tx).await?;
+        if by.id != Some(id) {
+            Self::check_actor(&mut tx, by).await?;
+        }
         let user = tx.users().find(id).await?.ok_or(AccountError::NotFound)?;
         let sessions = tx.login_sessions().end_all(id, None, now).await?;
         let keys = tx.api_keys().secrets_of_user(id).await?;

@@ -126,11 +126,15 @@ impl Trace {
     /// `None` where it is not sampled.
     pub fn ask(self: &Arc<Self>, name: impl Into<Cow<'static, str>>) -> Option<Box<Asking>> {
         self.sampled.then(|| {
+            let mut name = name.into();
+            if let Cow::Owned(name) = &mut name {
+                span::cut(name);
+            }
             Box::new(Asking {
                 trace: Arc::clone(self),
                 id: SpanId::random(),
                 started: Instant::now(),
-                name: name.into(),
+                name,
                 attributes: Vec::with_capacity(8),
                 failed: false,
             })
@@ -148,11 +152,13 @@ impl Trace {
     /// where it is sampled.
     pub fn finish(
         &self,
-        name: String,
+        mut name: String,
         attributes: Vec<(&'static str, Value)>,
         failed: bool,
         ended: Instant,
     ) {
+        // A method may be as long as a head.
+        span::cut(&mut name);
         self.tracer.queue.push(Span {
             trace: self.id,
             id: self.span,

@@ -72,7 +72,7 @@ impl From<u64> for Value {
 }
 
 /// To a whole number of characters.
-fn cut(text: &mut String) {
+pub fn cut(text: &mut String) {
     if text.len() > LONGEST {
         text.truncate(text.floor_char_boundary(LONGEST));
         text.shrink_to_fit();
