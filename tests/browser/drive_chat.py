@@ -234,7 +234,7 @@ def demo(chromium):
         assert len(lengths) > 5, f"it did not come piece by piece: {lengths}"
         page.screenshot(path=SHOTS / "chat-streaming.png")
         grown(page, "into your pages.")
-        page.wait_for_function("!document.querySelector('tollgate-chat').shadowRoot.querySelector('.dots')")
+        page.wait_for_selector("tollgate-chat .dots", state="detached")
         told = page.locator("tollgate-chat [role=status]")
         until("the answer is told when it is whole", lambda: "into your pages." in told.inner_text())
         assert page.evaluate(CHECKS) == [], page.evaluate(CHECKS)
@@ -254,7 +254,7 @@ def demo(chromium):
         grown(other, "You said: second")
         grown(other, "into your pages.")
         other.close()
-        page.wait_for_function("document.querySelector('tollgate-chat').shadowRoot.querySelector('.dots') === null")
+        page.wait_for_selector("tollgate-chat .dots", state="detached")
         page.click("tollgate-chat [part=forget]")
         page.click("tollgate-chat .ask button >> nth=0")
         page.wait_for_selector("tollgate-chat .message", state="detached")
@@ -340,7 +340,8 @@ def allowed(chromium, shop: Site, workflow: Workflow, wire: Wire):
     page.wait_for_selector("tollgate-chat .dots", state="detached")
     say(page, "long")
     bubble = "[...document.querySelector('tollgate-chat').shadowRoot.querySelectorAll('.assistant .bubble')].at(-1)"
-    page.wait_for_function(f"{bubble}.textContent.endsWith('end.')", timeout=60_000)
+    # Not by `wait_for_function`, which evaluates in the page as soon as it must wait.
+    until("the long answer ends", lambda: page.evaluate(f"{bubble}.textContent.endsWith('end.')"), 60)
     assert page.evaluate(f"{bubble}.textContent") == LONG
     # What is written in the chat is no command of the page, and a limit says how long.
     say(page, "third")
