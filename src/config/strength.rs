@@ -140,16 +140,19 @@ fn distinct(bytes: &[u8]) -> usize {
     seen.iter().filter(|seen| **seen).count()
 }
 
-/// The same piece over and over, or mostly neighbours of the alphabet and runs
-/// of one character.
+/// The same piece over and over, or for two thirds neighbours of the alphabet and
+/// runs of one character: of 32 random hexadecimal digits that is so once in 10^10
+/// times, and for more than half of them once in 10^6.
 fn is_pattern(bytes: &[u8]) -> bool {
     let repeats = |unit: usize| bytes.iter().zip(&bytes[unit..]).all(|(a, b)| a == b);
     let steps = bytes.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
-    (1..=bytes.len() / 2).any(repeats) || steps * 2 > bytes.len()
+    (1..=bytes.len() / 2).any(repeats) || steps * 3 > bytes.len() * 2
 }
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     #[test]
@@ -169,6 +172,7 @@ mod tests {
             "abcdefghijklmnopqrstuvwxyz0123456789",
             "aaaaaaaabbbbbbbbccccccccddddddddeeeeeeeeffffffffgggggggghhhhhhhh",
             "1212121234123412341234123412341212",
+            "abcdefgh12345678ijklmnop87654321",
         ] {
             assert!(signing_secret(text).is_err(), "{text}");
         }
@@ -176,9 +180,9 @@ mod tests {
 
     #[test]
     fn random_secrets_are_accepted() {
-        for _ in 0..2000 {
-            let bytes: [u8; 32] = rand::random();
-            let text = hex::encode(bytes);
+        // The same in each run: one in a million is refused after all.
+        for number in 0..2000_u32 {
+            let text = hex::encode(Sha256::digest(number.to_be_bytes()));
             assert_eq!(signing_secret(&text), Ok(()), "{text}");
             assert_eq!(signing_secret(&text[..32]), Ok(()), "{text}");
         }
